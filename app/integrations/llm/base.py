@@ -1,0 +1,189 @@
+"""The port every model provider stands behind.
+
+A provider turns one `ChatRequest` into a stream of `ProviderEvent`s. The stream of a
+good answer holds any number of deltas and citations, at least one `Usage` (the last
+one counts), and exactly one `Stop`, last. A stream that cannot end so raises a
+`ProviderError`; it never just ends.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, ClassVar, Literal, Protocol
+
+from app.core.exceptions import AppError
+
+Block = dict[str, Any]
+"""A content block in the shape of the Anthropic Messages API, e.g. {"type": "text",
+"text": "..."}."""
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    role: Literal["user", "assistant"]
+    content: Sequence[Block]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One call of a model; `model` is the provider's own id, without our prefix.
+
+    A last message of role assistant is a text that the model is to go on with.
+    """
+
+    model: str
+    messages: Sequence[ChatMessage]
+    system: str = ""
+    max_tokens: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of the model's reasoning; `signature` closes a thinking block."""
+
+    text: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A quoted span: `quote` equals `source`'s text from `start` to `end` (chars)."""
+
+    source: str
+    quote: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the whole answer so far, as the provider bills them.
+
+    `estimated` marks figures of ours, where the provider sent none.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    reason: StopReason
+
+
+ProviderEvent = TextDelta | ThinkingDelta | Citation | Usage | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars for a million tokens."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal = Decimal(0)
+    cache_write: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model on offer; `name` is `provider/id`.
+
+    Prices are None where nobody told us; such a model costs no credits.
+    """
+
+    name: str
+    context_window: int
+    max_output_tokens: int
+    capabilities: frozenset[str]
+    prices: Prices | None = None
+
+    @property
+    def provider(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def id(self) -> str:
+        return self.name.partition("/")[2]
+
+
+class Provider(Protocol):
+    """One family of models: the part of a model's name before the slash."""
+
+    name: str
+
+    @property
+    def missing(self) -> str | None:
+        """What to set to make it usable, as a sentence; None when it is configured."""
+
+    async def models(self) -> list[ModelInfo]:
+        """The models on offer now; empty while `missing`. Cached by the provider."""
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
+        """Run one call. Closing the iterator ends the call at the provider."""
+
+    async def close(self) -> None: ...
+
+
+class ProviderError(AppError):
+    """A call that failed at the provider, classified by type, never by status.
+
+    `retryable` says whether the same call may go through later.
+    """
+
+    status, code, title = 502, "provider_error", "The model's provider failed"
+    retryable: ClassVar[bool] = False
+
+
+class ProviderNotConfiguredError(ProviderError):
+    status, code = 503, "provider_not_configured"
+    title = "The model's provider is not configured"
+
+
+class ProviderUnavailableError(ProviderError):
+    """It cannot be reached, or says that it is overloaded or broken."""
+
+    status, code = 503, "provider_unavailable"
+    retryable = True
+
+
+class ProviderThrottledError(ProviderError):
+    """It refuses for the rate of calls: before the answer or in its middle."""
+
+    status, code = 503, "provider_throttled"
+    retryable = True
+
+
+class ProviderTimeoutError(ProviderError):
+    """No byte came for the allowed time."""
+
+    status, code = 504, "provider_timeout"
+    retryable = True
+
+
+class ProviderRejectedError(ProviderError):
+    """It does not take this call: too long, malformed, a model it does not have."""
+
+    status, code = 400, "provider_rejected"
+
+
+class ProviderAuthError(ProviderError):
+    """It does not take our credentials: a matter for the installation's admin."""
+
+    code = "provider_auth_failed"
+
+
+class ProviderStreamBrokenError(ProviderError):
+    """The answer broke off: a cut connection, a damaged frame, no proper end."""
+
+    code = "provider_stream_broken"
+    retryable = True
