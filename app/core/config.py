@@ -7,7 +7,9 @@ The `.env` files are looked for in the working directory.
 
 import base64
 import binascii
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -56,13 +58,26 @@ def _fernet_keys(keys: SecretStr | None) -> SecretStr | None:
     return keys
 
 
+def _networks(ranges: tuple[str, ...]) -> tuple[str, ...]:
+    for one in ranges:
+        try:
+            ipaddress.ip_network(one, strict=False)
+        except ValueError:
+            raise ValueError(
+                f"{one} is no address or CIDR range, such as 10.0.0.0/8"
+            ) from None
+    return ranges
+
+
 List = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Group(BaseModel):
     """One area of settings; a field's alias is the name of its variable."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class ServerSettings(Group):
@@ -104,7 +119,7 @@ class ServerSettings(Group):
         alias="ALLOWED_HOSTS",
         description="Host names answered to, comma separated; production needs them.",
     )
-    trusted_proxies: List = Field(
+    trusted_proxies: Annotated[List, AfterValidator(_networks)] = Field(
         (),
         alias="TRUSTED_PROXIES",
         description="Addresses or CIDR ranges whose X-Forwarded-* headers count.",
@@ -137,8 +152,22 @@ class ServerSettings(Group):
         return self.environment == "production"
 
     @property
+    def shows_docs(self) -> bool:
+        return not self.production if self.docs_enabled is None else self.docs_enabled
+
+    @property
+    def redirects_to_https(self) -> bool:
+        return self.production if self.https_redirect is None else self.https_redirect
+
+    @property
     def url(self) -> str:
-        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+        return self.public_url.rstrip("/") or f"http://{self.reachable}:{self.port}"
+
+    @property
+    def reachable(self) -> str:
+        """HOST as a part of an address; "any address" is no address to go to."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - read, not bound
+        return f"[{host}]" if ":" in host else host
 
 
 class DatabaseSettings(Group):
@@ -453,14 +482,26 @@ def load_settings(
     raise ConfigError("\n".join(problems))
 
 
+def is_first_start(
+    environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> bool:
+    """Whether keys may be made: development, no `.env`, no SECRET_KEY anywhere."""
+    values, _ = _read(os.environ if environ is None else environ, directory)
+    return (
+        "SECRET_KEY" not in values
+        and values.get("ENVIRONMENT", "development") == "development"
+        and not os.path.lexists((directory or Path.cwd()) / ".env")
+    )
+
+
 def _read(
     environ: Mapping[str, str], directory: Path | None
 ) -> tuple[dict[str, str], dict[str, str]]:
     folder = directory or Path.cwd()
-    base = {k: v for k, v in dotenv_values(folder / ".env").items() if v is not None}
+    base = _env_file(folder / ".env")
     environment = environ.get("ENVIRONMENT") or base.get("ENVIRONMENT", "development")
     name = f".env.{environment}"
-    special = {k: v for k, v in dotenv_values(folder / name).items() if v is not None}
+    special = _env_file(folder / name)
     layers = [(".env", base), (name, special), ("environment", dict(environ))]
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
@@ -474,14 +515,34 @@ def _read(
     return values, sources
 
 
+def _env_file(path: Path) -> dict[str, str]:
+    """Its values, taken literally: a password may hold `${`. No file, no values."""
+    try:
+        # The signature that Windows editors write must not become part of a name.
+        values = dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path.name}: cannot be read ({_reason(error)}): make it a text file in "
+            "UTF-8 that this user may read"
+        ) from error
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _secret(variable: str, path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except OSError as error:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{variable}_FILE: cannot read {path} ({error.strerror}): name a file "
-            "that this user may read"
+            f"{variable}_FILE: cannot read {path} ({_reason(error)}): name a text "
+            "file that this user may read"
         ) from error
+    if not value:
+        raise ConfigError(f"{variable}_FILE: {path} is empty: write the value into it")
+    return value
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
 
 
 def _explain(error: Any) -> str:
@@ -507,6 +568,11 @@ def _rules(settings: Settings) -> list[str]:
             "CORS_ORIGINS: write each as scheme://host[:port], without a path",
         ),
         (
+            server.public_url != ""
+            and not server.public_url.startswith(("http://", "https://")),
+            "PUBLIC_URL: begin it with https:// or http://",
+        ),
+        (
             not settings.database_url.startswith(tuple(_DRIVERS.values())),
             "DATABASE_URL: use sqlite:///path or postgresql://user:password@host/name",
         ),
@@ -516,9 +582,11 @@ def _rules(settings: Settings) -> list[str]:
         rules += [
             (
                 len(key) < 32 or len(set(key)) < 10,  # noqa: PLR2004 - 32 characters, not one repeated
-                "SECRET_KEY: is too short or too simple for "
-                f"{server.environment}: set at least 32 random characters "
-                "(`python -m app keys generate`)",
+                (
+                    "SECRET_KEY: is too short or too simple for "
+                    f"{server.environment}: set at least 32 random characters "
+                    "(`python -m app keys generate`)"
+                ),
             ),
             (
                 settings.security.encryption_key is None,
@@ -538,8 +606,7 @@ def _rules(settings: Settings) -> list[str]:
 
 
 def _is_origin(value: str) -> bool:
-    scheme, separator, host = value.partition("://")
-    return scheme in {"http", "https"} and bool(separator and host) and "/" not in host
+    return re.fullmatch(r"https?://[^\s/?#@]+", value) is not None
 
 
 def choices(info: FieldInfo) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Services raise them; `api/errors.py` alone renders them, as RFC 9457 problem JSO
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 
 class FieldError(TypedDict):
@@ -33,12 +33,27 @@ class AppError(Exception):
         code: str | None = None,
         errors: list[FieldError] | None = None,
         headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
         self.errors = errors or []
         self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+        """Further members of the problem, such as the id of what it is about."""
+
+    def problem(self) -> dict[str, Any]:
+        """The members of its problem document, RFC 9457."""
+        members: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.extra,
+        }
+        return members | ({"errors": self.errors} if self.errors else {})
 
 
 class BadRequestError(AppError):

@@ -1,0 +1,14 @@
+"""Every router of the API: the only list of routes."""
+
+from fastapi import APIRouter
+
+from app.api.v1 import auth, chat, health, home, message, model, user
+
+api = APIRouter(prefix="/api/v1")
+for module in (auth, user, chat, message, model):
+    api.include_router(module.router)
+
+root = APIRouter()
+for module in (home, health):
+    root.include_router(module.router)
+root.include_router(api)

@@ -1,0 +1,158 @@
+"""What an installation needs, looked at one by one; nothing is changed."""
+
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.cli.serve import open_port, why_not
+from app.cli.terminal import reason
+from app.core.config import ROOT, ConfigError, Settings, load_settings
+from app.core.lock import holder
+from app.core.migrations import alembic_config, run_with_connection
+
+_OLDEST_PYTHON = (3, 11)
+_LITTLE_DISK = 2**30
+_NO_DISK = 100 * 2**20
+
+State = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    state: State
+    detail: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine() -> list[Check]:
+    return list(_examine())
+
+
+def _examine() -> Iterator[Check]:
+    yield _python()
+    yield _docs(ROOT / "docs")
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        for problem in str(error).splitlines():
+            yield Check("settings", "problem", problem)
+        return
+    yield Check("settings", "ok", f"valid, for {settings.server.environment}")
+    folder = settings.server.data_dir
+    yield _data_folder(folder)
+    yield _disk(folder)
+    yield _database(settings)
+    yield _port(settings)
+    yield _models(settings)
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    if sys.version_info < _OLDEST_PYTHON:
+        return Check("python", "problem", f"{version} is too old: use 3.11 or newer")
+    return Check("python", "ok", version)
+
+
+def _docs(folder: Path) -> Check:
+    """The guide answers from these."""
+    if not any(folder.rglob("*.md")):
+        return Check(
+            "docs", "problem", f"{folder} holds no manual: take the whole release"
+        )
+    return Check("docs", "ok", f"the manual is in {folder}")
+
+
+def _data_folder(folder: Path) -> Check:
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            pass
+    except OSError as error:
+        return Check(
+            "data folder",
+            "problem",
+            f"DATA_DIR: cannot write into {folder} ({error.strerror}): name a folder "
+            "that this user may write",
+        )
+    return Check("data folder", "ok", f"{folder} can be written")
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(_existing(folder)).free
+    detail = f"{free / 2**30:.1f} GiB free for {folder}"
+    if free < _NO_DISK:
+        return Check("disk", "problem", f"{detail}: make room")
+    return Check("disk", "warning" if free < _LITTLE_DISK else "ok", detail)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the one in which the first start would make it."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _database(settings: Settings) -> Check:
+    url = make_url(settings.database_url)
+    where = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return Check("database", "ok", "the first start makes it")
+    try:
+        current = run_with_connection(
+            settings, lambda c: MigrationContext.configure(c).get_current_heads()
+        )
+    except (SQLAlchemyError, OSError) as error:
+        return Check("database", "problem", f"DATABASE_URL: {where}: {reason(error)}")
+    heads = ScriptDirectory.from_config(alembic_config()).get_heads()
+    if set(current) != set(heads):
+        return Check(
+            "database",
+            "problem",
+            f"its schema is at {', '.join(current) or 'nothing'}, this version needs "
+            f"{', '.join(heads)}: run `python -m app migrate`",
+        )
+    return Check("database", "ok", f"{where} is up to date")
+
+
+def _port(settings: Settings) -> Check:
+    folder, port = settings.server.data_dir, settings.server.port
+    if (pid := holder(folder)) is not None:
+        return Check("port", "ok", f"a server is running (pid {pid or '?'})")
+    try:
+        open_port(settings.server).close()
+    except OSError as error:
+        return Check("port", "problem", why_not(settings.server, error))
+    return Check("port", "ok", f"{port} is free")
+
+
+def _models(settings: Settings) -> Check:
+    models = settings.models
+    configured = [
+        name
+        for name, chosen in (
+            ("openai", models.openai_api_key or models.openai_base_url),
+            ("bedrock", models.aws_region),
+        )
+        if chosen
+    ]
+    if configured:
+        return Check("models", "ok", f"guide, {', '.join(configured)}")
+    return Check(
+        "models",
+        "warning",
+        "only the guide, which quotes documents: set OPENAI_API_KEY, "
+        "OPENAI_BASE_URL (any OpenAI-compatible server) or AWS_REGION (Bedrock)",
+    )

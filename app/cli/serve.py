@@ -1,0 +1,251 @@
+"""From nothing to a listening server, and down again.
+
+Each step that can fail tells so in one line, with the mend.
+"""
+
+import errno
+import math
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from app.cli.terminal import fail, load_settings_or_exit, reason, say
+from app.core.config import ROOT, ConfigError, ServerSettings, Settings, is_first_start
+from app.core.env_example import fresh_keys
+from app.core.lock import FolderInUseError, FolderLock
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the 60 s of common proxies, so that they close idle connections first."""
+
+
+def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> None:
+    # Through the environment, so that a reloaded process has them too.
+    os.environ |= {"HOST": host} if host else {}
+    os.environ |= {"PORT": str(port)} if port is not None else {}
+    write_first_env()
+    settings = load_settings_or_exit()
+    refuse_workers(workers, settings)
+    make_folder(settings.server.data_dir, "DATA_DIR")
+    # The lock comes before the port: a second start should hear of the first one.
+    with lock(settings.server.data_dir), closing(listen(settings.server)) as sock:
+        migrate(settings)
+        if reload:
+            _serve_with_reload(settings, sock)
+        else:
+            _serve(settings, sock)
+
+
+def write_first_env() -> None:
+    """Write `.env` with fresh keys, where nothing has been set up yet."""
+    try:
+        if is_first_start() and _write_new(Path(".env"), _first_env()):
+            say("wrote .env with fresh keys; .env.example tells every setting")
+    except ConfigError as error:
+        fail(str(error), code=2)
+    except OSError as error:
+        fail(
+            f"cannot write .env into {Path.cwd()} ({error.strerror}): make the folder "
+            "writable, or set SECRET_KEY and ENCRYPTION_KEY in the environment"
+        )
+
+
+def _first_env() -> str:
+    lines = (f"{name}={value}\n" for name, value in fresh_keys().items())
+    return "# Made by the first start. .env.example tells every setting.\n" + "".join(
+        lines
+    )
+
+
+def _write_new(path: Path, text: str) -> bool:
+    """Write a file for the owner's eyes; whole or not at all, never over another."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".env.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        return True
+    finally:
+        Path(temporary).unlink()
+
+
+def refuse_workers(workers: int, settings: Settings) -> None:
+    if workers > 1 and settings.redis.url is None:
+        fail(
+            f"--workers {workers} needs REDIS_URL, through which processes share "
+            "what they know: set it, or run one"
+        )
+    if workers > 1:
+        fail("several workers come with a later version: run one")
+
+
+def make_folder(folder: Path, variable: str) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"can be written")
+    except OSError as error:
+        fail(
+            f"{variable}: cannot write into {folder} ({error.strerror}): name a place "
+            "that this user may write"
+        )
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    try:
+        taken = FolderLock(folder)
+    except FolderInUseError as error:
+        fail(
+            f"another Workroom server (pid {error.pid or '?'}) uses this data folder, "
+            f"{folder}: end it, or name another folder in DATA_DIR"
+        )
+    except OSError as error:
+        fail(
+            f"DATA_DIR: cannot lock a file in {folder} ({error.strerror}): name a "
+            "folder on a local disk"
+        )
+    with taken:
+        yield
+
+
+def listen(server: ServerSettings) -> socket.socket:
+    """Take the port for good: what connects from now on waits for the server."""
+    try:
+        return open_port(server)
+    except OSError as error:
+        fail(why_not(server, error))
+
+
+def open_port(server: ServerSettings) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        server.host, server.port, type=socket.SOCK_STREAM
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def why_not(server: ServerSettings, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        other = server.port + 1 if server.port < 65535 else 8000  # noqa: PLR2004 - the last port
+        return (
+            f"port {server.port} is taken: end what uses it, or take another: "
+            f"PORT={other} ./start.sh"
+        )
+    if error.errno == errno.EACCES:
+        return (
+            f"this user may not listen on port {server.port}: take one above 1023: "
+            "PORT=8000 ./start.sh"
+        )
+    return (
+        f"HOST: cannot listen on {server.host} ({error.strerror}): use an address of "
+        "this machine, such as 127.0.0.1 or 0.0.0.0"
+    )
+
+
+def migrate(settings: Settings) -> None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from app.core.migrations import MigrationError, upgrade
+
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        make_folder(Path(url.database).parent, "DATABASE_URL")
+    try:
+        upgrade(settings)
+    except MigrationError as error:
+        fail(str(error))
+    except (SQLAlchemyError, OSError) as error:
+        fail(f"DATABASE_URL: the database cannot be used: {reason(error)}")
+
+
+def _serve(settings: Settings, sock: socket.socket) -> None:
+    from app.main import create_app
+
+    server = Server(_uvicorn_config(settings, create_app(settings)), settings)
+    try:
+        server.run(sockets=[sock])
+    except SystemExit:  # uvicorn's way to say that the app would not start
+        fail("cannot start: the log above says why")
+    say("stopped")
+
+
+def _serve_with_reload(settings: Settings, sock: socket.socket) -> None:
+    from uvicorn.supervisors import ChangeReload
+
+    config = _uvicorn_config(settings, "app.main:create_app", reload=True)
+    ChangeReload(config, target=Server(config, settings).run, sockets=[sock]).run()
+
+
+def _uvicorn_config(
+    settings: Settings, application: object, *, reload: bool = False
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,  # type: ignore[arg-type]  # FastAPI's or Starlette's, or its name
+        factory=reload,
+        reload=reload,
+        reload_dirs=[str(ROOT / "app")] if reload else None,
+        workers=1,
+        loop="auto",  # uvloop where there is one
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_seconds) + 5,
+    )
+
+
+class Server(uvicorn.Server):
+    """Tells people where it is, and the app that the end has begun."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        docs = "API docs /docs, " if self._settings.server.serves_docs else ""
+        say(f"Workroom is at {self._settings.server.url}  ({docs}Ctrl+C stops)")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Running replies must hear of the end before connections are waited for.
+        with suppress(AttributeError):  # a signal before the app has been made
+            self.config.loaded_app.state.shutdown.begin()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        say("stopping; Ctrl+C again ends it at once")
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # uvicorn raises them again, to end as if killed; ours is a good end.
+            self._captured_signals.clear()

@@ -1,0 +1,45 @@
+"""A small cache for what the database said a moment ago."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Cache(Generic[K, V]):
+    """Keeps at most `size` values, the least recently used go first, for `ttl` seconds.
+
+    A value whose loading began before an invalidation is never kept: what was read
+    then may be what the invalidation was about.
+    """
+
+    def __init__(self, *, size: int, ttl: float) -> None:
+        self._size = size
+        self._ttl = ttl
+        self._values: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._generation = 0
+
+    async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
+        """The kept value, or what `load` gives; an error of `load` is not kept."""
+        kept = self._values.get(key)
+        if kept is not None and kept[0] > time.monotonic():
+            self._values.move_to_end(key)
+            return kept[1]
+        generation = self._generation
+        value = await load()
+        if generation == self._generation:
+            self._values[key] = (time.monotonic() + self._ttl, value)
+            self._values.move_to_end(key)
+            if len(self._values) > self._size:
+                self._values.popitem(last=False)
+        return value
+
+    def drop(self, condition: Callable[[V], bool]) -> None:
+        """Forget every value for which `condition` holds."""
+        self._generation += 1
+        gone = [k for k, (_, value) in self._values.items() if condition(value)]
+        for key in gone:
+            del self._values[key]

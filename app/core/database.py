@@ -1,0 +1,179 @@
+"""The engine, and the one place that opens, commits and rolls back.
+
+`Database.unit_of_work()` is used by requests, turns, jobs and the command line alike;
+nothing else commits. What must only happen once a change is safe (start a turn, wake
+the job worker, forget a cached principal) is registered with `after_commit`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    CursorResult,
+    DateTime,
+    Dialect,
+    Result,
+    TypeDecorator,
+    event,
+    text,
+)
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from app.core.config import Settings
+from app.core.exceptions import AppError, UnavailableError
+
+Session = AsyncSession
+"""What a unit of work gives; the API names it so, and imports no SQLAlchemy."""
+
+AfterCommit = Callable[[], None]
+
+_SQLITE_BUSY_SECONDS = 10
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on every database; SQLite itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(
+        self, value: datetime | None, _dialect: Dialect
+    ) -> datetime | None:
+        return value and value.replace(tzinfo=value.tzinfo or UTC)
+
+
+def utcnow() -> datetime:
+    return datetime.now(UTC)
+
+
+class Database:
+    def __init__(self, settings: Settings) -> None:
+        url = settings.database_url
+        self.is_sqlite = url.startswith("sqlite")
+        options: dict[str, Any] = {
+            "pool_size": settings.database.pool_size,
+            "max_overflow": settings.database.max_overflow,
+            "pool_timeout": settings.database.pool_timeout,
+            # A connection that died in the pool is replaced unseen by its next user.
+            "pool_pre_ping": not self.is_sqlite,
+        }
+        self.engine = create_async_engine(
+            url,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+            **options,
+        )
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        self._writing = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._reading = async_sessionmaker(
+            self.engine.execution_options(read_only=True), expire_on_commit=False
+        )
+
+    @asynccontextmanager
+    async def unit_of_work(
+        self, *, read_only: bool = False
+    ) -> AsyncIterator[AsyncSession]:
+        """Run a block in one transaction; what does not end well is rolled back.
+
+        Raises UnavailableError (503) where the database cannot be reached. A read-only
+        one never commits, and on SQLite does not wait for writers.
+        """
+        sessions = self._reading if read_only else self._writing
+        async with sessions() as session:
+            try:
+                try:
+                    yield session
+                except AppError as error:
+                    if not error.keeps_changes:
+                        raise
+                    await _commit(session)
+                    raise
+                if not read_only:
+                    await _commit(session)
+            except _UNREACHABLE as error:
+                if isinstance(error, DBAPIError) and not _is_outage(error):
+                    raise
+                raise UnavailableError(
+                    "The database cannot be reached just now; nothing was changed.",
+                    code="database_unavailable",
+                ) from error
+
+    async def ping(self) -> None:
+        """Raise UnavailableError where the database does not answer."""
+        async with self.unit_of_work(read_only=True) as session:
+            await session.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    """Tell a lost or busy database from a statement that is wrong."""
+    if error.connection_invalidated or error.statement is None:
+        return True
+    reason = str(error.orig).lower()
+    return "locked" in reason or "disk" in reason or "connection" in reason
+
+
+async def _commit(session: AsyncSession) -> None:
+    await session.commit()
+    callbacks: list[AfterCommit] = session.info.pop("after_commit", [])
+    for callback in callbacks:
+        callback()
+
+
+def after_commit(session: AsyncSession, callback: AfterCommit) -> None:
+    """Run `callback` once this unit of work is safely stored, and only then."""
+    session.info.setdefault("after_commit", []).append(callback)
+
+
+def changed_rows(result: Result[Any]) -> int:
+    """How many rows an UPDATE or DELETE met."""
+    assert isinstance(result, CursorResult)
+    return result.rowcount
+
+
+async def release(session: AsyncSession) -> None:
+    """Give the connection back before slow work that needs none, such as a hash.
+
+    Nothing may have been written yet; the next statement begins a new transaction.
+    """
+    assert not any((session.new, session.dirty, session.deleted))
+    await session.rollback()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not begin transactions by itself: `_begin_sqlite` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # Safe against a killed process, not against a power cut in the last moment.
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A transaction that reads first and writes later would fail at once if another
+    # wrote in between, so writers take the write lock (and wait for it) at the start.
+    reading = connection.get_execution_options().get("read_only")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,81 @@
+"""JSON log lines, each with its request's id; nothing secret passes.
+
+A line holds only the fields that code names. The last processor is a net under that:
+a field whose name says that it is a secret is never written.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+
+from app.core.config import LogSettings
+
+_SECRET_WORDS = (
+    "password",
+    "secret",
+    "token",
+    "authorization",
+    "cookie",
+    "api_key",
+    "apikey",
+)
+_COUNTS = ("input_tokens", "output_tokens", "max_tokens")
+
+
+def configure(settings: LogSettings, *, debug: bool = False) -> None:
+    """Send our lines and the libraries' to standard error, and to LOG_FILE if set."""
+    level = logging.DEBUG if debug else logging.getLevelNamesMapping()[settings.level]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(
+            serializer=lambda value, **_: orjson.dumps(value, default=str).decode()
+        )
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer()
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            renderer,
+        ],
+    )
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if settings.file is not None:
+        settings.file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(settings.file, encoding="utf-8"))
+    root = logging.getLogger()
+    for old in root.handlers:
+        old.close()
+    root.handlers = handlers
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    root.setLevel(level)
+    for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def redact(
+    _logger: Any, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    for name in line:
+        lowered = name.lower()
+        if lowered not in _COUNTS and any(word in lowered for word in _SECRET_WORDS):
+            line[name] = "[redacted]"
+    return line

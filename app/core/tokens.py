@@ -1,0 +1,107 @@
+"""Access tokens (JWT, RFC 7519) and refresh tokens (opaque).
+
+Verification pins everything: algorithm, issuer, audience, type, expiry, and the very
+set of header fields, so that no header can bring its own key or rules (RFC 8725).
+"""
+
+import hashlib
+import hmac
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import jwt
+
+from app.core.config import SecuritySettings
+from app.core.database import utcnow
+from app.core.exceptions import UnauthenticatedError
+
+USER_AUDIENCE = "workroom:user"
+
+_ALGORITHM = "HS256"
+_ISSUER = "workroom"
+_TYPE = "at+jwt"  # RFC 9068
+_CLAIMS = ["iss", "aud", "exp", "iat", "sub", "sid"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    user_id: UUID
+    session_id: UUID
+    expires_at: int
+    """Seconds since the epoch."""
+
+
+class Tokens:
+    def __init__(self, settings: SecuritySettings) -> None:
+        secret = settings.secret_key.get_secret_value().encode()
+        # One secret, a key for each purpose: no token of one kind is another's.
+        self._access_key = _derive(secret, b"access token")
+        self._refresh_key = _derive(secret, b"refresh token")
+        self.access_life = timedelta(minutes=settings.access_token_minutes)
+
+    def issue_access(self, *, user_id: UUID, session_id: UUID, now: datetime) -> str:
+        claims = {
+            "iss": _ISSUER,
+            "aud": USER_AUDIENCE,
+            "sub": str(user_id),
+            "sid": str(session_id),
+            "iat": int(now.timestamp()),
+            "exp": int((now + self.access_life).timestamp()),
+        }
+        return jwt.encode(claims, self._access_key, _ALGORITHM, headers={"typ": _TYPE})
+
+    def read_access(self, token: str) -> AccessClaims:
+        """Raises UnauthenticatedError for whatever is not exactly ours and alive."""
+        try:
+            header = jwt.get_unverified_header(token)
+            if header != {"alg": _ALGORITHM, "typ": _TYPE}:
+                raise UnauthenticatedError("This access token is not valid.")
+            claims = jwt.decode(
+                token,
+                self._access_key,
+                algorithms=[_ALGORITHM],
+                issuer=_ISSUER,
+                audience=USER_AUDIENCE,
+                options={"require": _CLAIMS, "strict_aud": True},
+            )
+            return AccessClaims(
+                user_id=UUID(claims["sub"]),
+                session_id=UUID(claims["sid"]),
+                expires_at=claims["exp"],
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise UnauthenticatedError(
+                "This access token has expired: refresh it.", code="token_expired"
+            ) from error
+        except (jwt.InvalidTokenError, ValueError) as error:
+            raise UnauthenticatedError("This access token is not valid.") from error
+
+    def successor(self, refresh_token: str) -> str:
+        """The one refresh token that follows this one.
+
+        It is computed, not drawn, so that requests which spend the same token at the
+        same moment get the same successor, though only hashes are stored.
+        """
+        mac = hmac.digest(self._refresh_key, refresh_token.encode(), "sha256")
+        return urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+
+def new_refresh_token() -> str:
+    """256 random bits, the first of a family."""
+    return secrets.token_urlsafe(32)
+
+
+def fingerprint(token: str) -> bytes:
+    """What is stored of a token. It has too many random bits to need a salt."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def expires_after(days: float) -> datetime:
+    return utcnow() + timedelta(days=days)
+
+
+def _derive(secret: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(secret, b"workroom v1: " + purpose, "sha256")

@@ -1,0 +1,280 @@
+"""Claude on AWS Bedrock: the Messages API inside AWS event-stream frames.
+
+Reference: `InvokeModelWithResponseStream` in Amazon Bedrock's API reference. botocore
+signs, but takes no part in the transport.
+"""
+
+import asyncio
+import binascii
+import time
+from collections.abc import AsyncIterator, Mapping
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import structlog
+
+from app.core.config import ModelSettings
+from app.integrations.llm.base import (
+    ChatRequest,
+    ModelInfo,
+    ProviderAuthError,
+    ProviderError,
+    ProviderEvent,
+    ProviderNotConfiguredError,
+    ProviderRejectedError,
+    ProviderStreamBrokenError,
+    ProviderThrottledError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    Stop,
+)
+from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.eventstream import EventStreamReader, Header
+from app.integrations.llm.http import Http, body_of, by_status, drain, refused
+from app.integrations.llm.messages_api import MessagesReader, message_body
+
+log = structlog.get_logger(__name__)
+
+ANTHROPIC_VERSION = "bedrock-2023-05-31"
+
+CHAIN_SECONDS = 60.0
+"""How long it is believed that AWS's credential chain has nothing."""
+
+_GEOGRAPHIES = {"us-gov-": "us-gov", "us-": "us", "eu-": "eu"}
+
+_ERRORS: Mapping[str, type[ProviderError]] = {
+    "throttling": ProviderThrottledError,
+    "toomanyrequests": ProviderThrottledError,
+    "servicequotaexceeded": ProviderThrottledError,
+    "modelnotready": ProviderUnavailableError,
+    "modelerror": ProviderUnavailableError,
+    "serviceunavailable": ProviderUnavailableError,
+    "internalserver": ProviderUnavailableError,
+    "internalfailure": ProviderUnavailableError,
+    "modelstreamerror": ProviderStreamBrokenError,
+    "modeltimeout": ProviderTimeoutError,
+    "accessdenied": ProviderAuthError,
+    "unrecognizedclient": ProviderAuthError,
+    "invalidsignature": ProviderAuthError,
+    "signaturedoesnotmatch": ProviderAuthError,
+    "incompletesignature": ProviderAuthError,
+    "invalidclienttokenid": ProviderAuthError,
+    "missingauthenticationtoken": ProviderAuthError,
+    "expiredtoken": ProviderAuthError,
+    "optinrequired": ProviderAuthError,
+    "validation": ProviderRejectedError,
+    "resourcenotfound": ProviderRejectedError,
+}
+"""By the exception's name in lower case without its last word: `ThrottlingException`
+before the answer, `throttlingException` in its middle. ModelNotReady comes with a 429
+and ServiceQuotaExceeded with a 400, so the status would mislead."""
+
+
+class BedrockProvider:
+    """`bedrock/...`: model ids, inference profiles and ARNs of AWS_REGION."""
+
+    name = "bedrock"
+
+    def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
+        self._settings = models
+        self._catalogue = catalogue
+        self._http = http
+        self._base = models.bedrock_base_url.rstrip("/") or (
+            f"https://bedrock-runtime.{models.aws_region}.amazonaws.com"
+        )
+        self._setting = "BEDROCK_BASE_URL" if models.bedrock_base_url else "AWS_REGION"
+        self._credentials: Any = None
+        self._looked_until = 0.0
+        self._looking = asyncio.Lock()
+
+    @property
+    def missing(self) -> str | None:
+        if not self._settings.aws_region:
+            return (
+                "Set AWS_REGION (such as us-east-1) and either AWS_BEARER_TOKEN_BEDROCK"
+                " or AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY; on AWS a role will "
+                "do."
+            )
+        if self._looked_until and not self._credentials:
+            return (
+                "No AWS credentials were found: set AWS_BEARER_TOKEN_BEDROCK, or "
+                "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or give this machine an "
+                "AWS profile or role."
+            )
+        return None
+
+    async def models(self) -> list[ModelInfo]:
+        """The catalogue's and those of BEDROCK_MODELS; empty without credentials."""
+        if not self._settings.aws_region or not await self._ready():
+            return []
+        return self._offered
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
+        info = self._catalogue.info(f"{self.name}/{request.model}")
+        message, cut = message_body(request, prefill="prefill" in info.capabilities)
+        body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
+        url = f"{self._base}/model/{quote(request.model, safe='')}"
+        url += "/invoke-with-response-stream"
+        headers = await self._headers(url, body)
+        frames = EventStreamReader()
+        reply = MessagesReader("Bedrock", request, repeated=cut)
+        async with self._http.request(
+            "POST", url, setting=self._setting, headers=headers, body=body
+        ) as response:
+            if response.status != 200:  # noqa: PLR2004 - OK
+                raise _refused(
+                    response.status, response.headers, await body_of(response)
+                )
+            async for chunk in response.content.iter_any():
+                for frame_headers, payload in frames.feed(chunk):
+                    event = reply.read(_event(frame_headers, payload))
+                    if event is not None:
+                        yield event
+                    if type(event) is Stop:
+                        await drain(response)
+                        return
+        frames.close()
+        reply.end()
+
+    async def close(self) -> None:
+        """The connections belong to `Http`."""
+
+    @cached_property
+    def _offered(self) -> list[ModelInfo]:
+        """The catalogue's models by the inference profile of the region's geography.
+
+        Hardly a model of today takes calls but through an inference profile, and one
+        that serves the world would carry prompts out of the EU or the US.
+        """
+        region = self._settings.aws_region
+        geographies = (
+            g for start, g in _GEOGRAPHIES.items() if region.startswith(start)
+        )
+        profile = next(geographies, "global")
+        names = [
+            name.replace("/", f"/{profile}.", 1)
+            for name in self._catalogue.names(self.name)
+        ]
+        names += [f"{self.name}/{model}" for model in self._settings.bedrock_models]
+        return [self._catalogue.info(name) for name in dict.fromkeys(names)]
+
+    async def _headers(self, url: str, body: bytes) -> Mapping[str, str]:
+        headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/vnd.amazon.eventstream",
+        }
+        if not self._settings.aws_region or not await self._ready():
+            raise ProviderNotConfiguredError(str(self.missing))
+        if key := self._settings.bedrock_api_key:
+            return {**headers, "Authorization": f"Bearer {key.get_secret_value()}"}
+        return _signed(
+            await self._current(), self._settings.aws_region, url, headers, body
+        )
+
+    async def _ready(self) -> bool:
+        """Whether there are credentials; the first call looks for them in a thread."""
+        if self._settings.bedrock_api_key:
+            return True
+        async with self._looking:
+            if not self._credentials and time.monotonic() >= self._looked_until:
+                self._credentials = await asyncio.to_thread(_found, self._settings)
+                self._looked_until = time.monotonic() + CHAIN_SECONDS
+        return self._credentials is not None
+
+    async def _current(self) -> Any:
+        """Credentials for one signature; a role's are renewed by botocore, in time."""
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - loaded by _found
+
+        try:
+            if hasattr(self._credentials, "refresh_needed"):
+                return await asyncio.to_thread(self._credentials.get_frozen_credentials)
+            return self._credentials.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise refused(
+                ProviderAuthError, "AWS", type(error).__name__, str(error)
+            ) from error
+
+
+def _found(settings: ModelSettings) -> Any:
+    """Credentials from the settings, else from AWS's own chain; None without any.
+
+    In a thread: botocore loads slowly, and the chain may ask the network.
+    """
+    # 9 MB and a tenth of a second that an installation without Bedrock never pays.
+    from botocore.credentials import Credentials  # noqa: PLC0415 - see above
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - see above
+    from botocore.session import Session  # noqa: PLC0415 - see above
+
+    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    if settings.aws_access_key_id and secret:
+        return Credentials(
+            settings.aws_access_key_id,
+            secret.get_secret_value(),
+            token.get_secret_value() if token else None,
+        )
+    session = Session()
+    session.set_config_variable("region", settings.aws_region)
+    try:
+        return session.get_credentials()
+    except BotoCoreError as error:
+        log.warning("aws_credentials_unreadable", reason=str(error))
+        return None
+
+
+def _signed(
+    credentials: Any, region: str, url: str, headers: Mapping[str, str], body: bytes
+) -> Mapping[str, str]:
+    """Those headers with a Signature Version 4.
+
+    The path is quoted once more for the signature, as AWS wants it of every service
+    but S3: a colon of the model's id is %3A in the URL, and %253A in what is signed.
+    """
+    from botocore.auth import SigV4Auth  # noqa: PLC0415 - loaded by _found
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - loaded by _found
+
+    request = AWSRequest("POST", url, headers=headers, data=body)
+    SigV4Auth(credentials, "bedrock", region).add_auth(request)
+    return dict(request.headers.items())
+
+
+def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
+    """The Messages event in a frame; raises what a frame of another kind tells."""
+    kind = headers.get(":message-type")
+    if kind == "error":
+        name = str(headers.get(":error-code"))
+        raise _error(name, str(headers.get(":error-message", "")), 500)
+    try:
+        content = orjson.loads(payload)
+        if kind == "exception":
+            name = str(headers.get(":exception-type"))
+            raise _error(name, str(content.get("message", "")), 500)
+        if headers.get(":event-type") != "chunk":
+            return {"type": "unknown"}
+        event: Mapping[str, Any] = orjson.loads(binascii.a2b_base64(content["bytes"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ProviderStreamBrokenError(
+            "Bedrock sent a frame we cannot read."
+        ) from error
+    return event
+
+
+def _refused(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """The error of a call that was not taken: its name is in a header or the body."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        answer = {}
+    name = headers.get("x-amzn-errortype") or str(answer.get("__type", ""))
+    message = answer.get("message") or answer.get("Message") or ""
+    return _error(name or f"status {status}", str(message), status)
+
+
+def _error(name: str, message: str, status: int) -> ProviderError:
+    """By name, which may be wrapped: `com.amazon...#ThrottlingException:http://...`."""
+    name = name.partition(":")[0].rpartition("#")[2]
+    kind = _ERRORS.get(name.lower().removesuffix("exception"))
+    return refused(kind or by_status(status), "Bedrock", name, message)

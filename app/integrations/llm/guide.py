@@ -1,0 +1,240 @@
+"""The guide: what answers in an installation that has no AI model.
+
+It looks the question up in Workroom's own manual and quotes what it finds there, with
+its source; where it finds nothing it says so, and how to connect a model. The same
+question always gets the same answer, so an answer that was cut off can be continued
+exactly.
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from app.core.config import ROOT
+from app.integrations.llm.base import (
+    ChatMessage,
+    ChatRequest,
+    Citation,
+    ModelInfo,
+    Prices,
+    ProviderEvent,
+    ProviderRejectedError,
+    Stop,
+    TextDelta,
+    Usage,
+)
+from app.integrations.search.lexical import (
+    Document,
+    LexicalIndex,
+    Passage,
+    SearchIndex,
+    terms,
+)
+
+RELEVANT = 0.28
+"""The least score of a passage that is quoted; tests/unit/integrations/llm/ holds the
+questions, of the manual and of the world, that it was chosen between."""
+
+NEARLY_AS_GOOD = 0.9
+"""The further passages quoted score at least this share of the best one's score."""
+
+MOST_QUOTES = 3
+MOST_QUOTED_CHARS = 3000
+"""The best passage is quoted whole, whatever its length; others while they fit."""
+
+FEW_TERMS = 2
+"""A question of so few words that, finding nothing, it may lean on the one before."""
+
+_FOLLOW_UP = re.compile(
+    r"\s*(?:and|or|but|so|then|also|why|(?:what|how)\s+(?:about|if))\b", re.IGNORECASE
+)
+_PIECE = re.compile(r"\s*(?:\S+\s*){1,3}|\s+")
+
+_INTRODUCTION = "I am the guide, not an AI model: I quote Workroom's manual."
+
+_NOTHING_FOUND = """\
+I am the guide, not an AI model: I can only quote Workroom's manual, and I found \
+nothing in it about this.
+
+To get an answer from a model, connect one: set its variables in `.env` and start \
+Workroom again.
+
+- **AWS Bedrock**: `AWS_REGION`, and a Bedrock API key in `AWS_BEARER_TOKEN_BEDROCK` \
+or AWS keys in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`. On AWS, a role needs \
+no key.
+- **OpenAI**: `OPENAI_API_KEY`.
+- **A server that speaks OpenAI's API**, such as vLLM, Ollama or LM Studio: \
+`OPENAI_BASE_URL`, and `OPENAI_API_KEY` if it wants a key.
+
+Ask me "How do I connect AWS Bedrock?" or "How do I use Ollama?" for the steps.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A whole answer; each citation with the place in `text` where its quote ends."""
+
+    text: str
+    citations: tuple[tuple[int, Citation], ...] = ()
+
+
+class GuideProvider:
+    """Answers from the Markdown files of a folder, but its architecture decisions."""
+
+    name = "guide"
+    missing: str | None = None
+
+    def __init__(self, docs: Path = ROOT / "docs") -> None:
+        self._docs = docs
+        self._index: SearchIndex | None = None
+        self._building = threading.Lock()
+
+    async def models(self) -> list[ModelInfo]:
+        return [
+            ModelInfo(
+                name="guide/manual",
+                context_window=100_000,
+                max_output_tokens=4096,
+                capabilities=frozenset({"text"}),
+                prices=Prices(Decimal(0), Decimal(0)),
+            )
+        ]
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
+        if request.model != "manual":
+            raise ProviderRejectedError(f"The guide has no model {request.model}.")
+        given, messages = _split_off_given(request.messages)
+        answer = await asyncio.to_thread(self._answer, _questions(messages))
+        if answer.text.startswith(given):
+            for event in _rest(answer, len(given)):
+                yield event
+                if isinstance(event, TextDelta):
+                    await asyncio.sleep(0)
+        yield Usage(input_tokens=0, output_tokens=0)
+        yield Stop("end_turn")
+
+    async def close(self) -> None:
+        """Holds nothing that needs closing."""
+
+    def _answer(self, questions: list[str]) -> _Answer:
+        """In a thread: the first question reads the manual."""
+        return _compose(_find(self._built_index(), questions))
+
+    def _built_index(self) -> SearchIndex:
+        with self._building:
+            if self._index is None:
+                self._index = LexicalIndex(_manual(self._docs))
+            return self._index
+
+
+def _manual(docs: Path) -> Iterator[Document]:
+    for path in sorted(docs.rglob("*.md")):
+        relative = path.relative_to(docs)
+        if relative.parts[0] != "adr":
+            source = (docs.name / relative).as_posix()
+            yield Document(source, path.read_text(encoding="utf-8"))
+
+
+def _split_off_given(
+    messages: Sequence[ChatMessage],
+) -> tuple[str, Sequence[ChatMessage]]:
+    """The text that is to be continued, and the messages before it."""
+    if messages and messages[-1].role == "assistant":
+        return _text(messages[-1]), messages[:-1]
+    return "", messages
+
+
+def _text(message: ChatMessage) -> str:
+    return "".join(b["text"] for b in message.content if b.get("type") == "text")
+
+
+def _questions(messages: Sequence[ChatMessage]) -> list[str]:
+    """The user's last question, then the one before it."""
+    asked = [_text(m) for m in messages if m.role == "user"]
+    return asked[:-3:-1]
+
+
+def _find(index: SearchIndex, questions: list[str]) -> list[Passage]:
+    last, before = (*questions, "", "")[:2]
+    both = f"{last} {last} {before}"
+    if before and (_FOLLOW_UP.match(last) or not terms(last)):
+        return _relevant(index, both)
+    found = _relevant(index, last)
+    if not found and before and len(terms(last)) <= FEW_TERMS:
+        return _relevant(index, both)
+    return found
+
+
+def _relevant(index: SearchIndex, query: str) -> list[Passage]:
+    """The passages worth quoting, best first."""
+    hits = index.search(query, MOST_QUOTES)
+    chosen: list[Passage] = []
+    room = MOST_QUOTED_CHARS
+    for hit in hits:
+        room -= len(hit.passage.text)
+        if hit.score < max(RELEVANT, NEARLY_AS_GOOD * hits[0].score):
+            break
+        if room >= 0 or not chosen:
+            chosen.append(hit.passage)
+    return chosen
+
+
+def _compose(found: list[Passage]) -> _Answer:
+    if not found:
+        return _Answer(_NOTHING_FOUND)
+    text = _INTRODUCTION
+    citations: list[tuple[int, Citation]] = []
+    for section in _by_section(found):
+        lead = section[0].lead
+        text += f"\n\n{_heading(section[0])}\n\n"
+        text += f"{_quoted(lead)}\n" if lead else ""
+        for number, passage in enumerate(section):
+            # Rows go on with their table; other passages are quotes of their own.
+            text += ("\n" if lead else "\n\n") if number else ""
+            text += _quoted(passage.text)
+            citations.append((len(text), _citation(passage)))
+    return _Answer(text + "\n", tuple(citations))
+
+
+def _by_section(found: list[Passage]) -> list[list[Passage]]:
+    """Passages of one section, or rows of one table, together and in their order."""
+    sections: dict[tuple[str, str, str], list[Passage]] = {}
+    for p in found:
+        sections.setdefault((p.source, p.anchor, p.lead), []).append(p)
+    return [sorted(s, key=lambda p: p.start) for s in sections.values()]
+
+
+def _source(passage: Passage) -> str:
+    return f"{passage.source}#{passage.anchor}" if passage.anchor else passage.source
+
+
+def _heading(passage: Passage) -> str:
+    title = " > ".join(passage.headings) or passage.source
+    return f"**{title}** (`{_source(passage)}`)"
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.split("\n"))
+
+
+def _citation(passage: Passage) -> Citation:
+    return Citation(_source(passage), passage.text, passage.start, passage.end)
+
+
+def _rest(answer: _Answer, given: int) -> Iterator[ProviderEvent]:
+    """What comes after the first `given` characters of an answer.
+
+    A citation comes just before the piece that ends its quote: whoever was cut off
+    with the whole quote has the citation already, and the continuation leaves it out.
+    """
+    waiting = [(end, citation) for end, citation in answer.citations if end > given]
+    place = given
+    for piece in _PIECE.findall(answer.text, given):
+        place += len(piece)
+        while waiting and waiting[0][0] <= place:
+            yield waiting.pop(0)[1]
+        yield TextDelta(piece)

@@ -1,0 +1,164 @@
+"""The process's one pool of connections to model providers, and what goes wrong there.
+
+Network failures come out as `ProviderError`s. What a provider answers is classified by
+the provider's own names first; `by_status` is for answers that have none.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from app.core.config import ModelSettings
+from app.integrations.llm.base import (
+    ProviderAuthError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderStreamBrokenError,
+    ProviderThrottledError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+
+log = structlog.get_logger(__name__)
+
+MAX_ERROR_BYTES = 64 * 1024
+"""Of the body of an error, no more is read."""
+
+DRAIN_SECONDS = 0.1
+
+_STATUSES: Mapping[int, type[ProviderError]] = {
+    401: ProviderAuthError,
+    403: ProviderAuthError,
+    408: ProviderTimeoutError,
+    429: ProviderThrottledError,
+    504: ProviderTimeoutError,
+}
+
+
+class Http:
+    """One `aiohttp` session for the process, opened by its first request.
+
+    It bounds how long connecting takes and how long a server may send nothing, but
+    not how long an answer takes. It follows no redirects and keeps no cookies.
+    """
+
+    def __init__(self, models: ModelSettings) -> None:
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, connect=models.connect_seconds, sock_read=models.stall_seconds
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        setting: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; network failures inside the block are `ProviderError`s.
+
+        The URL goes out as it is written, since a signature may cover its quoting.
+        `setting` is the variable to check where nobody answers there. Leaving the
+        block before the body's end closes the connection.
+        """
+        target = _parsed(url, setting)
+        answered = False
+        try:
+            async with self._opened().request(
+                method, target, headers=headers, data=body, allow_redirects=False
+            ) as response:
+                answered = True
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _translated(error, target, setting, answered=answered) from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Running turns and gateway calls are bounded where they are admitted.
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # A compressed stream would come in lumps.
+                headers={"Accept-Encoding": "identity"},
+            )
+        return self._session
+
+
+def _parsed(url: str, setting: str) -> URL:
+    try:
+        return URL(url, encoded=True)
+    except ValueError as error:
+        raise ProviderUnavailableError(
+            f"{setting} is no address: write it as https://host[:port]/path."
+        ) from error
+
+
+def _translated(
+    error: Exception, url: URL, setting: str, *, answered: bool
+) -> ProviderError:
+    if isinstance(error, TimeoutError) and not isinstance(
+        error, aiohttp.ConnectionTimeoutError
+    ):
+        return ProviderTimeoutError(f"{url.host} sent nothing for too long.")
+    if answered:
+        return ProviderStreamBrokenError(f"The connection to {url.host} broke off.")
+    return ProviderUnavailableError(f"{url.host} cannot be reached: check {setting}.")
+
+
+async def body_of(
+    response: aiohttp.ClientResponse, limit: int = MAX_ERROR_BYTES
+) -> bytes:
+    """A whole body, or its first `limit` bytes."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])
+
+
+async def drain(response: aiohttp.ClientResponse) -> None:
+    """Read what follows a finished answer, so that the connection can serve again.
+
+    That is mostly here already; a server that never ends its body is not waited for.
+    """
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in response.content.iter_any():
+                pass
+
+
+def by_status(status: int) -> type[ProviderError]:
+    if status in _STATUSES:
+        return _STATUSES[status]
+    return (
+        ProviderRejectedError
+        if 400 <= status < 500  # noqa: PLR2004 - the class of 4xx
+        else ProviderUnavailableError
+    )
+
+
+def refused(
+    kind: type[ProviderError], who: str, name: str, message: str
+) -> ProviderError:
+    """The error for a provider's own error of that name.
+
+    What it says about credentials may name accounts: that goes to the log alone.
+    """
+    if kind is ProviderAuthError:
+        log.warning("provider_auth_failed", provider=who, error=name, reason=message)
+        return kind(f"{who} does not take this installation's credentials ({name}).")
+    return kind(f"{who} answered {name}: {message[:500] or 'no reason given'}")

@@ -1,0 +1,219 @@
+"""Anthropic's Messages API: request bodies, and stream events turned into ours.
+
+Only the format, no transport: Bedrock sends these events inside AWS event-stream
+frames, Anthropic itself as server-sent events. Reference: "Streaming messages" and
+"Errors" in Anthropic's API documentation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.integrations.llm.base import (
+    Block,
+    ChatMessage,
+    ChatRequest,
+    Citation,
+    ProviderAuthError,
+    ProviderError,
+    ProviderEvent,
+    ProviderRejectedError,
+    ProviderStreamBrokenError,
+    ProviderThrottledError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    Stop,
+    StopReason,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
+from app.integrations.llm.http import refused
+from app.integrations.llm.tokens import TokenTally, estimate_input
+
+GO_ON = (
+    "Your last message was cut off. Go on exactly where its text ended, in the middle "
+    "of a word if that is where it ended. Repeat nothing of it, add no remark: your "
+    "answer is put directly behind it."
+)
+
+_ERRORS: Mapping[str, type[ProviderError]] = {
+    "overloaded_error": ProviderUnavailableError,
+    "api_error": ProviderUnavailableError,
+    "rate_limit_error": ProviderThrottledError,
+    "timeout_error": ProviderTimeoutError,
+    "invalid_request_error": ProviderRejectedError,
+    "request_too_large": ProviderRejectedError,
+    "not_found_error": ProviderRejectedError,
+    "authentication_error": ProviderAuthError,
+    "permission_error": ProviderAuthError,
+    "billing_error": ProviderAuthError,
+}
+
+_STOP_REASONS: Mapping[str, StopReason] = {
+    "end_turn": "end_turn",
+    "max_tokens": "max_tokens",
+    "stop_sequence": "stop_sequence",
+    "tool_use": "tool_use",
+    "refusal": "refusal",
+    # The next two leave an answer that can be continued, as max_tokens does.
+    "pause_turn": "max_tokens",
+    "model_context_window_exceeded": "max_tokens",
+}
+
+
+def continued(
+    messages: Sequence[ChatMessage], *, prefill: bool
+) -> tuple[Sequence[ChatMessage], str]:
+    """How to make a model go on with a last assistant message.
+
+    A model that takes a prefill goes on with that message itself; its text must not
+    end in white space, so that is cut off and returned, for the model will mostly say
+    it again. Other models refuse a last assistant message (Claude: all since 4.6);
+    they are asked to go on by one more user message. No model takes blank text, or
+    thinking that was cut off before its signature: such blocks are left out.
+    """
+    if not messages or messages[-1].role != "assistant":
+        return messages, ""
+    *before, last = messages
+    content = [block for block in last.content if not _unfit(block)]
+    if not content:
+        return before, ""
+    if not prefill:
+        ask: Block = {"type": "text", "text": GO_ON}
+        go_on = ChatMessage("user", [ask])
+        return [*before, ChatMessage("assistant", content), go_on], ""
+    text = content[-1].get("text", "")
+    kept = text.rstrip()
+    if kept != text:
+        content[-1] = {**content[-1], "text": kept}
+    return [*before, ChatMessage("assistant", content)], text[len(kept) :]
+
+
+def _unfit(block: Block) -> bool:
+    match block.get("type"):
+        case "text":
+            return not block["text"].strip()
+        case "thinking":
+            return not block.get("signature")
+    return False
+
+
+def message_body(request: ChatRequest, *, prefill: bool) -> tuple[dict[str, Any], str]:
+    """The body of a call, without model and version; and what `continued` cut off."""
+    messages, cut = continued(request.messages, prefill=prefill)
+    body: dict[str, Any] = {
+        "max_tokens": request.max_tokens,
+        "messages": [{"role": m.role, "content": list(m.content)} for m in messages],
+    }
+    if request.system:
+        body["system"] = request.system
+    return body, cut
+
+
+class MessagesReader:
+    """Reads the events of one answer; every event gives at most one of ours.
+
+    `repeated` is white space that the answer may begin with although the reader of
+    the joined text has it already.
+
+    Of citations, only those by character are passed on: those by page or block say
+    not where their quote stands in the text. The input of tools is left out.
+    """
+
+    def __init__(self, who: str, request: ChatRequest, *, repeated: str = "") -> None:
+        self._who = who
+        self._request = request
+        self._repeated = repeated
+        self._told: dict[str, int] = {}
+        self._output = TokenTally()
+        self._reason: StopReason | None = None
+        self._stopped = False
+
+    def read(self, event: Mapping[str, Any]) -> ProviderEvent | None:
+        try:
+            return self._read(event)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ProviderStreamBrokenError(
+                f"{self._who} sent an event of a shape that we do not know."
+            ) from error
+
+    def end(self) -> None:
+        """Tell the end of the input; raises where the answer has not ended properly."""
+        if not self._stopped:
+            raise ProviderStreamBrokenError(f"{self._who} broke off its answer.")
+
+    def _read(self, event: Mapping[str, Any]) -> ProviderEvent | None:
+        match event["type"]:
+            case "content_block_delta":
+                return self._delta(event["delta"])
+            case "message_start":
+                return self._usage(event["message"].get("usage"))
+            case "content_block_start":
+                return self._text(event["content_block"].get("text", ""))
+            case "message_delta":
+                reason = event["delta"].get("stop_reason")
+                if reason is not None:
+                    self._reason = _STOP_REASONS.get(reason, "end_turn")
+                return self._usage(event.get("usage"))
+            case "message_stop":
+                return self._stop()
+            case "error":
+                raise self._error(event["error"])
+        return None  # ping, content_block_stop, and what Anthropic may add
+
+    def _delta(self, delta: Mapping[str, Any]) -> ProviderEvent | None:
+        match delta["type"]:
+            case "text_delta":
+                return self._text(delta["text"])
+            case "thinking_delta":
+                thinking = delta["thinking"]
+                self._output.add(thinking)
+                return ThinkingDelta(thinking) if thinking else None
+            case "signature_delta":
+                return ThinkingDelta("", delta["signature"])
+            case "citations_delta":
+                return _citation(delta["citation"])
+        return None
+
+    def _text(self, text: str) -> TextDelta | None:
+        while self._repeated and text:
+            if text[0] != self._repeated[0]:
+                self._repeated = ""
+            else:
+                text, self._repeated = text[1:], self._repeated[1:]
+        self._output.add(text)
+        return TextDelta(text) if text else None
+
+    def _usage(self, usage: Mapping[str, int | None] | None) -> Usage:
+        """Figures of the whole answer so far; later ones replace earlier ones."""
+        told = self._told
+        told |= {k: v for k, v in (usage or {}).items() if isinstance(v, int)}
+        return Usage(
+            input_tokens=told.get("input_tokens", estimate_input(self._request)),
+            output_tokens=told.get("output_tokens", self._output.tokens),
+            cache_read_tokens=told.get("cache_read_input_tokens", 0),
+            cache_write_tokens=told.get("cache_creation_input_tokens", 0),
+            estimated="input_tokens" not in told or "output_tokens" not in told,
+        )
+
+    def _stop(self) -> Stop:
+        if self._reason is None:
+            raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
+        self._stopped = True
+        return Stop(self._reason)
+
+    def _error(self, error: Mapping[str, Any]) -> ProviderError:
+        kind = _ERRORS.get(error["type"], ProviderUnavailableError)
+        return refused(kind, self._who, error["type"], error.get("message", ""))
+
+
+def _citation(citation: Mapping[str, Any]) -> Citation | None:
+    if citation["type"] != "char_location":
+        return None
+    return Citation(
+        source=citation.get("document_title")
+        or f"document {citation['document_index'] + 1}",
+        quote=citation["cited_text"],
+        start=citation["start_char_index"],
+        end=citation["end_char_index"],
+    )

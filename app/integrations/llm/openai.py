@@ -1,0 +1,328 @@
+"""Models behind OpenAI's chat completions API: OpenAI's own, vLLM, Ollama and others.
+
+Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import orjson
+import structlog
+
+from app.core.config import ModelSettings
+from app.integrations.llm.base import (
+    ChatMessage,
+    ChatRequest,
+    ModelInfo,
+    ProviderAuthError,
+    ProviderError,
+    ProviderEvent,
+    ProviderNotConfiguredError,
+    ProviderRejectedError,
+    ProviderStreamBrokenError,
+    ProviderThrottledError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    Stop,
+    StopReason,
+    TextDelta,
+    ThinkingDelta,
+    Usage,
+)
+from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.http import Http, body_of, by_status, drain, refused
+from app.integrations.llm.messages_api import continued
+from app.integrations.llm.sse import SseReader
+from app.integrations.llm.tokens import TokenTally, estimate_input
+
+log = structlog.get_logger(__name__)
+
+OPENAI = "https://api.openai.com/v1"
+
+LIST_SECONDS = 60.0
+"""How long a list of models is believed."""
+
+FAILURE_SECONDS = 5.0
+"""How long a failure to get the list is."""
+
+MAX_LIST = 8 * 2**20
+"""Bytes of a list of models; what is cut off cannot be read."""
+
+_DONE = b"[DONE]"
+
+_STOP_REASONS: Mapping[str, StopReason] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+
+_ERRORS: Mapping[str, type[ProviderError]] = {
+    "ratelimitexceeded": ProviderThrottledError,
+    "ratelimiterror": ProviderThrottledError,
+    "toomanyrequests": ProviderThrottledError,
+    # Waiting does not help here: somebody has to pay.
+    "insufficientquota": ProviderAuthError,
+    "billinghardlimitreached": ProviderAuthError,
+    "invalidapikey": ProviderAuthError,
+    "authenticationerror": ProviderAuthError,
+    "permissionerror": ProviderAuthError,
+    "permissiondeniederror": ProviderAuthError,
+    "insufficientpermissions": ProviderAuthError,
+    "contextlengthexceeded": ProviderRejectedError,
+    "exceedcontextsizeerror": ProviderRejectedError,
+    "modelnotfound": ProviderRejectedError,
+    "notfounderror": ProviderRejectedError,
+    "badrequesterror": ProviderRejectedError,
+    "contentpolicyviolation": ProviderRejectedError,
+    "servererror": ProviderUnavailableError,
+    "internalservererror": ProviderUnavailableError,
+    "serviceunavailable": ProviderUnavailableError,
+    "unavailableerror": ProviderUnavailableError,
+    "overloadederror": ProviderUnavailableError,
+    "timeout": ProviderTimeoutError,
+}
+"""By code or type, whichever is known, in lower case without underscores: servers write
+`not_found_error` or `NotFoundError`. `invalid_request_error` is missing on purpose,
+since OpenAI sends it with a 401 as well."""
+
+
+class OpenAIProvider:
+    """`openai/...`: whatever OPENAI_BASE_URL or OPENAI_API_KEY stand for."""
+
+    name = "openai"
+
+    def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
+        self._settings = models
+        self._catalogue = catalogue
+        self._http = http
+        self._base = models.openai_base_url.rstrip("/") or OPENAI
+        self._who = self._base.partition("://")[2].partition("/")[0].rpartition("@")[2]
+        self._own = self._base == OPENAI
+        self._listed: list[ModelInfo] = []
+        self._list_until = 0.0
+        self._listing = asyncio.Lock()
+
+    @property
+    def missing(self) -> str | None:
+        if self._settings.openai_base_url or self._settings.openai_api_key:
+            return None
+        return (
+            "Set OPENAI_API_KEY for OpenAI's own models, or OPENAI_BASE_URL (such as "
+            "http://localhost:8001/v1) for a server that speaks its API."
+        )
+
+    async def models(self) -> list[ModelInfo]:
+        """Those of OPENAI_MODELS, else those the server lists; empty where it fails."""
+        if self.missing:
+            return []
+        if self._named:
+            return self._named
+        async with self._listing:
+            if time.monotonic() >= self._list_until:
+                self._listed, believed = await self._list()
+                self._list_until = time.monotonic() + believed
+        return self._listed
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        events, reply = SseReader(), _Reply(self._who, request)
+        async with self._http.request(
+            "POST",
+            f"{self._base}/chat/completions",
+            setting="OPENAI_BASE_URL",
+            headers=self._headers(),
+            body=orjson.dumps(self._body(request)),
+        ) as response:
+            if response.status != 200:  # noqa: PLR2004 - OK
+                raise _refused(self._who, response.status, await body_of(response))
+            yield reply.usage_so_far()
+            async for chunk in response.content.iter_any():
+                for data in events.feed(chunk):
+                    for event in reply.read(data):
+                        yield event
+                    if reply.stopped:
+                        await drain(response)
+                        return
+            for data in events.close():
+                for event in reply.read(data):
+                    yield event
+        reply.end()
+
+    async def close(self) -> None:
+        """The connections belong to `Http`."""
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json"}
+        if key := self._settings.openai_api_key:
+            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        return headers
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        messages, _ = continued(request.messages, prefill=False)
+        system = [{"role": "system", "content": request.system}]
+        # OpenAI's reasoning models refuse the older name, most other servers know
+        # only that.
+        limit = "max_completion_tokens" if self._own else "max_tokens"
+        return {
+            "model": request.model,
+            "messages": [*(system if request.system else ()), *map(_message, messages)],
+            limit: request.max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+    @cached_property
+    def _named(self) -> list[ModelInfo]:
+        return [self._info({"id": name}) for name in self._settings.openai_models]
+
+    async def _list(self) -> tuple[list[ModelInfo], float]:
+        """The server's models, and for how many seconds to believe that."""
+        try:
+            async with (
+                asyncio.timeout(self._settings.connect_seconds),
+                self._http.request(
+                    "GET",
+                    f"{self._base}/models",
+                    setting="OPENAI_BASE_URL",
+                    headers=self._headers(),
+                ) as response,
+            ):
+                body = await body_of(response, MAX_LIST)
+                if response.status != 200:  # noqa: PLR2004 - OK
+                    raise _refused(self._who, response.status, body)
+                listed = [self._info(model) for model in orjson.loads(body)["data"]]
+        except (ProviderError, TimeoutError, ValueError, TypeError, KeyError) as error:
+            log.warning("models_not_listed", provider=self._who, reason=str(error))
+            return [], FAILURE_SECONDS
+        if self._own:  # It lists models for sound, pictures and vectors, too.
+            known = self._catalogue.names(self.name)
+            listed = [m for m in listed if m.name in known]
+            listed.sort(key=lambda m: known.index(m.name))
+        return listed, LIST_SECONDS
+
+    def _info(self, model: Mapping[str, Any]) -> ModelInfo:
+        """A listed model; vLLM tells its context window."""
+        info = self._catalogue.info(f"{self.name}/{model['id']}")
+        window = model.get("max_model_len")
+        return replace(info, context_window=window) if window else info
+
+
+def _message(message: ChatMessage) -> dict[str, str]:
+    """A message in OpenAI's shape; another model's thinking is no part of it."""
+    texts = []
+    for block in message.content:
+        match block.get("type"):
+            case "text":
+                texts.append(block["text"])
+            case "thinking" | "redacted_thinking":
+                pass
+            case other:
+                raise ProviderRejectedError(
+                    f"This model takes text only, not a block of type {other!r}."
+                )
+    # An assistant's blocks are one text, split at citations; a user's are several.
+    separator = "" if message.role == "assistant" else "\n\n"
+    return {"role": message.role, "content": separator.join(texts)}
+
+
+class _Reply:
+    """Reads the chunks of one answer."""
+
+    def __init__(self, who: str, request: ChatRequest) -> None:
+        self._who = who
+        self._input = estimate_input(request)
+        self._output = TokenTally()
+        self._told = False
+        self._reason: StopReason | None = None
+        self.stopped = False
+
+    def usage_so_far(self) -> Usage:
+        """Our estimate: most servers tell figures only at the end, some never."""
+        return Usage(self._input, self._output.tokens, estimated=True)
+
+    def read(self, data: bytes) -> Iterator[ProviderEvent]:
+        if data == _DONE:
+            yield from self._stop()
+            return
+        try:
+            yield from self._chunk(orjson.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ProviderStreamBrokenError(
+                f"{self._who} sent an event that we cannot read."
+            ) from error
+
+    def end(self) -> None:
+        """Tell the end of the input; raises where the answer has not ended properly."""
+        if not self.stopped:
+            raise ProviderStreamBrokenError(f"{self._who} broke off its answer.")
+
+    def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise _error(self._who, chunk)
+        for choice in chunk.get("choices") or ():
+            delta = choice.get("delta") or {}
+            if thinking := delta.get("reasoning_content") or delta.get("reasoning"):
+                self._output.add(thinking)
+                yield ThinkingDelta(thinking)
+            if text := delta.get("content") or delta.get("refusal"):
+                self._output.add(text)
+                yield TextDelta(text)
+            if reason := choice.get("finish_reason"):
+                self._reason = _STOP_REASONS.get(reason, "end_turn")
+        if (told := chunk.get("usage")) and (usage := _usage(told)):
+            self._told = True
+            yield usage
+
+    def _stop(self) -> Iterator[ProviderEvent]:
+        if self._reason is None:
+            raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
+        self.stopped = True
+        if not self._told:
+            yield self.usage_so_far()
+        yield Stop(self._reason)
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage | None:
+    """A server's figures, if it tells them; OpenAI's input includes cached tokens."""
+    prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if prompt is None or output is None:
+        return None
+    details = usage.get("prompt_tokens_details") or {}
+    read = details.get("cached_tokens") or 0
+    written = details.get("cache_write_tokens") or 0
+    return Usage(max(prompt - read - written, 0), output, read, written)
+
+
+def _refused(who: str, status: int, body: bytes) -> ProviderError:
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = {}
+    return _error(who, answer if isinstance(answer, dict) else {}, status)
+
+
+def _error(who: str, answer: Mapping[str, Any], status: int = 0) -> ProviderError:
+    """Classifies `{"error": {...}}`, and vLLM's form without the outer object.
+
+    Without a status, in mid-stream, a number as the code stands for one.
+    """
+    error = answer.get("error") or answer
+    if not isinstance(error, dict):
+        error = {"message": error}
+    code, type_ = error.get("code"), error.get("type")
+    known = (_ERRORS.get(str(n).lower().replace("_", "")) for n in (code, type_))
+    kind = next(filter(None, known), None)
+    if kind is None:
+        if not status and type_ == "invalid_request_error":
+            status = 400
+        kind = by_status(status or (code if isinstance(code, int) else 502))
+    # OpenAI's words on a wrong key hold parts of it.
+    words = "" if kind is ProviderAuthError else str(error.get("message") or "")
+    return refused(kind, who, str(code or type_ or f"status {status}"), words)

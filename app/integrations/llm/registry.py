@@ -1,0 +1,104 @@
+"""The installation's model providers, and which of them a model's name means."""
+
+import asyncio
+from collections.abc import Sequence
+
+from app.core.config import Settings
+from app.core.exceptions import BadRequestError
+from app.integrations.llm.base import (
+    ModelInfo,
+    Provider,
+    ProviderNotConfiguredError,
+    ProviderUnavailableError,
+)
+from app.integrations.llm.catalogue import Catalogue, base_name
+
+PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
+"""Where no default is set, the first of these that has a model gives it."""
+
+MOST_NAMES = 20
+"""An error names no more models than that."""
+
+_ADDRESSES = {"openai": "OPENAI_BASE_URL"}
+
+
+class Providers:
+    def __init__(
+        self,
+        settings: Settings,
+        providers: Sequence[Provider],
+        *,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self._default = settings.models.default
+        self._catalogue = catalogue or Catalogue.load(settings.models.catalogue)
+        self._providers = {provider.name: provider for provider in providers}
+
+    async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
+        """The provider and the facts of `provider/id`.
+
+        On Bedrock, a model on offer may be named with another region, too. Raises
+        BadRequestError `unknown_model`, ProviderNotConfiguredError, and
+        ProviderUnavailableError where a server does not tell its models.
+        """
+        provider = self._providers.get(name.partition("/")[0])
+        if provider is None:
+            raise await self._unknown(name)
+        offered = await provider.models()
+        if provider.missing:
+            raise ProviderNotConfiguredError(provider.missing)
+        if not offered:
+            raise _silent(provider)
+        for info in offered:
+            if info.name == name:
+                return provider, info
+        if base_name(name) in {base_name(info.name) for info in offered}:
+            return provider, self._catalogue.info(name)
+        raise await self._unknown(name)
+
+    async def default_name(self) -> str:
+        if self._default:
+            return self._default
+        rest = sorted(self._providers.keys() - set(PREFERENCE))
+        for name in (*PREFERENCE, *rest):
+            if name in self._providers:
+                for info in await self._providers[name].models():
+                    return info.name
+        sentences = (provider.missing for provider in self._providers.values())
+        raise ProviderNotConfiguredError(
+            " ".join(filter(None, sentences)) or "No model is available."
+        )
+
+    async def list(self) -> list[ModelInfo]:
+        """Every model that can be used now."""
+        offers = await asyncio.gather(*(p.models() for p in self._providers.values()))
+        return [info for offered in offers for info in offered]
+
+    def unconfigured(self) -> list[ModelInfo]:
+        """Models of the catalogue that could be used if their provider were set up."""
+        return [
+            self._catalogue.info(name)
+            for provider in self._providers.values()
+            if provider.missing
+            for name in self._catalogue.names(provider.name)
+        ]
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.close()
+
+    async def _unknown(self, name: str) -> BadRequestError:
+        names = [info.name for info in await self.list()]
+        shown = ", ".join(names[:MOST_NAMES]) or "none"
+        more = f" and {len(names) - MOST_NAMES} more" if names[MOST_NAMES:] else ""
+        return BadRequestError(
+            f"There is no model {name!r}. Available: {shown}{more}.",
+            code="unknown_model",
+        )
+
+
+def _silent(provider: Provider) -> ProviderUnavailableError:
+    setting = _ADDRESSES.get(provider.name, f"the settings of {provider.name}")
+    return ProviderUnavailableError(
+        f"{provider.name} does not tell which models it has: check {setting}."
+    )

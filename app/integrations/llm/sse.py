@@ -1,0 +1,65 @@
+"""Reads server-sent events: how OpenAI-compatible servers stream an answer.
+
+The format is the HTML standard's, section 9.2.6: lines end with LF, CR or CRLF, a blank
+line ends an event, its `data` lines are joined by LF, and a line that begins with a
+colon is a comment. Of an event's fields only `data` matters here.
+"""
+
+from collections.abc import Iterator
+
+from app.integrations.llm.base import ProviderStreamBrokenError
+
+MAX_EVENT = 16 * 2**20
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseReader:
+    """Turns bytes, split anywhere (also inside a character), into events' data."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._after_cr = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The data of each event that these bytes complete.
+
+        An unfinished line waits unjoined, so that a long one in small pieces costs no
+        more than its length.
+        """
+        if not chunk:
+            return
+        if self._after_cr and chunk.startswith(b"\n"):
+            chunk = chunk[1:]  # the second half of a CRLF
+        self._after_cr = chunk.endswith(b"\r")
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        self._held += len(chunk)
+        if end:
+            self._parts.append(chunk[:end])
+            lines, self._parts = b"".join(self._parts).splitlines(), []
+            chunk = chunk[end:]
+            for line in lines:
+                yield from self._line(line)
+        self._parts.append(chunk)
+        if self._held > MAX_EVENT:
+            raise ProviderStreamBrokenError("An event of the answer is too long.")
+
+    def close(self) -> Iterator[bytes]:
+        """The last event, where the input ended without the blank line after it."""
+        yield from self._line(b"".join(self._parts))
+        yield from self._line(b"")
+
+    def _line(self, line: bytes) -> Iterator[bytes]:
+        if self._at_start:
+            line = line.removeprefix(_BOM)
+            self._at_start = False
+        if line.startswith(b"data:"):
+            self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif not line:
+            if self._data:
+                yield b"\n".join(self._data)
+                self._data = []
+            self._held = 0

@@ -1,0 +1,96 @@
+"""The application: what it is made of, and what its life looks like."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from app import tasks
+from app.api import errors
+from app.api.openapi import describe, operation_id
+from app.api.router import root
+from app.core import logging
+from app.core.config import Settings, get_settings
+from app.middleware.cors import Cors
+from app.middleware.proxies import Proxies
+from app.middleware.request_context import RequestContext
+from app.middleware.security_headers import SecurityHeaders
+from app.services.runtime import Runtime
+from app.tasks.worker import Worker
+
+VERSION = "0.1.0"
+
+_ = tasks  # importing it registers them
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or get_settings()
+    logging.configure(settings.log, debug=settings.server.debug)
+    server = settings.server
+    app = FastAPI(
+        title=server.app_name,
+        version=VERSION,
+        description="A self-hosted AI workspace: accounts, and chats whose replies "
+        "cannot be lost.",
+        docs_url="/docs" if server.shows_docs else None,
+        redoc_url="/redoc" if server.shows_docs else None,
+        openapi_url="/openapi.json" if server.shows_docs else None,
+        lifespan=_lifespan,
+        generate_unique_id_function=operation_id,
+        max_body_size=server.max_body_bytes,
+        # A span for every request costs CPU and says what the access log does.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.runtime = runtime = Runtime.build(settings)
+    app.state.shutdown = runtime.shutdown
+    errors.install(app)
+    app.include_router(root)
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """Innermost first: a request meets them from the last to the first."""
+    server, cors = settings.server, settings.cors
+    app.add_middleware(
+        Cors,
+        allow_origins=cors.origins,
+        allow_methods=cors.methods,
+        allow_headers=cors.headers,
+        allow_credentials=cors.credentials,
+        expose_headers=("X-Request-ID", "Server-Timing", "Retry-After"),
+    )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=server.allowed_hosts)
+    if server.redirects_to_https:
+        app.add_middleware(HTTPSRedirectMiddleware)
+    app.add_middleware(SecurityHeaders, hsts=server.redirects_to_https)
+    app.add_middleware(RequestContext, settings=settings.log)
+    app.add_middleware(Proxies, trusted=server.trusted_proxies)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    runtime: Runtime = app.state.runtime
+    seconds = runtime.settings.server.shutdown_seconds
+    worker = Worker(runtime)
+    draining: list[asyncio.Task[None]] = []
+    runtime.shutdown.on_begin(
+        lambda: draining.append(asyncio.create_task(runtime.turns.drain(seconds)))
+    )
+    await runtime.turns.open(alone=runtime.alone)
+    await worker.open(alone=runtime.alone)
+    # What is loaded now stays: full collections need not walk through it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        # Where a signal began the drain, the streams have ended by now.
+        await (draining[0] if draining else runtime.turns.drain(seconds))
+        await worker.close(seconds)
+        await runtime.close()

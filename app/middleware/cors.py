@@ -1,0 +1,30 @@
+"""Starlette's CORS, with refused preflights counted and logged.
+
+A refused preflight is what most "the API does not work from my page" reports come down
+to, and neither side sees why: the log names the origin, and the setting that admits it.
+"""
+
+import structlog
+from prometheus_client import Counter
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+REFUSED = Counter("workroom_cors_refused", "Preflight requests refused")
+_FAILURE = 400
+_log = structlog.get_logger()
+
+
+class Cors(CORSMiddleware):
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code >= _FAILURE:
+            REFUSED.inc()
+            _log.warning(
+                "preflight refused",
+                origin=request_headers["origin"][:200],
+                method=request_headers["access-control-request-method"][:20],
+                reason=bytes(response.body).decode(),
+                mend="CORS_ORIGINS, CORS_METHODS and CORS_HEADERS say who may call",
+            )
+        return response

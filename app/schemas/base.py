@@ -1,0 +1,33 @@
+from collections.abc import Sequence
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+
+T = TypeVar("T")
+
+
+def _no_nul(value: str) -> str:
+    # PostgreSQL cannot store it, and no text has a use for it.
+    if "\0" in value:
+        raise ValueError("must not contain the NUL character")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+"""Text as every database can store it."""
+
+Line = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+"""Text that says something, without white space around it."""
+
+
+class ReadModel(BaseModel):
+    """What an endpoint answers, made from an ORM object of the same field names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Page(BaseModel, Generic[T]):
+    """`next_cursor` asks for what follows; null on the last page."""
+
+    items: Sequence[T]
+    next_cursor: str | None = None

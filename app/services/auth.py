@@ -1,0 +1,314 @@
+"""Registering, logging in, and the life of a session.
+
+The rules for refresh tokens are those of OAuth 2.0 Security Best Current Practice (RFC
+9700, section 4.14.2): each is used once, and one that is used again ends its family.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import SecuritySettings
+from app.core.database import Database, after_commit, release, utcnow
+from app.core.exceptions import (
+    ConflictError,
+    FieldError,
+    UnauthenticatedError,
+    ValidationFailedError,
+)
+from app.core.passwords import Passwords, weakness
+from app.core.tokens import Tokens, expires_after, fingerprint, new_refresh_token
+from app.models import RefreshToken, User, UserSession
+from app.schemas.user import (
+    Login,
+    PasswordChange,
+    SessionRead,
+    TokenPair,
+    UserCreate,
+)
+from app.services.authorization import Principal, require, visible_to
+from app.services.principal import Principals
+
+_KEEP_ENDED_SESSIONS = timedelta(days=30)
+
+
+class InvalidCredentialsError(UnauthenticatedError):
+    code = "invalid_credentials"
+
+    def __init__(self) -> None:
+        super().__init__("These credentials are not right.")
+
+
+class InvalidRefreshTokenError(UnauthenticatedError):
+    code = "invalid_refresh_token"
+
+    def __init__(self) -> None:
+        super().__init__("This refresh token is not valid: log in again.")
+
+
+class RefreshTokenReusedError(InvalidRefreshTokenError):
+    """Somebody holds a copy: the session's end is stored although the request fails."""
+
+    keeps_changes = True
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a login came from, for its owner to recognise."""
+
+    ip: str | None
+    user_agent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    tokens: TokenPair
+    outdated_hash: str | None
+    """The stored hash, where it ought to be rewritten."""
+
+
+class Auth:
+    def __init__(
+        self,
+        settings: SecuritySettings,
+        *,
+        passwords: Passwords,
+        tokens: Tokens,
+        principals: Principals,
+    ) -> None:
+        self._settings = settings
+        self._passwords = passwords
+        self._tokens = tokens
+        self._principals = principals
+
+    async def register(self, session: AsyncSession, form: UserCreate) -> User:
+        """Raises ValidationFailedError for a weak password, ConflictError if taken."""
+        _refuse_weak(
+            form.password, "password", form.email, form.username, form.full_name
+        )
+        # Before the first statement: no connection waits while a core hashes.
+        password_hash = await self._passwords.hash(form.password)
+        await _refuse_taken(session, email=form.email, username=form.username)
+        user = User(
+            email=form.email,
+            username=form.username,
+            full_name=form.full_name,
+            password_hash=password_hash,
+        )
+        session.add(user)
+        try:
+            await session.flush()
+        except IntegrityError as error:  # a twin registered at the same moment
+            raise _taken(
+                "email" if "email" in str(error.orig) else "username"
+            ) from error
+        return user
+
+    async def login(
+        self, session: AsyncSession, form: Login, client: Client
+    ) -> LoggedIn:
+        """One password hash on every path, one answer for everything that is wrong."""
+        name = form.login.strip().lower()
+        column = User.email if "@" in name else User.username
+        found = await session.execute(
+            select(User.id, User.password_hash, User.status).where(column == name)
+        )
+        user = found.one_or_none()
+        await release(session)
+        stored: str | None = user.password_hash if user else None
+        right = await self._passwords.verify(form.password, stored)
+        if user is None or stored is None or not right or user.status != "active":
+            raise InvalidCredentialsError
+        return LoggedIn(
+            tokens=await self._begin_session(session, user.id, client),
+            outdated_hash=stored if self._passwords.outdated(stored) else None,
+        )
+
+    async def renew_hash(
+        self, database: Database, *, outdated: str, password: str
+    ) -> None:
+        """Store a hash of today's scheme, unless the password changed meanwhile."""
+        renewed = await self._passwords.hash(password)
+        async with database.unit_of_work() as session:
+            await session.execute(
+                update(User)
+                .where(User.password_hash == outdated)
+                .values(password_hash=renewed)
+            )
+
+    async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
+        """Spend a refresh token for a new pair.
+
+        Inside the grace time a spent token gives the same successor again: to a client
+        that lost the answer, and to tabs that refresh at once. Later it means a copy.
+        """
+        now = utcnow()
+        used = fingerprint(refresh_token)
+        session_id = await session.scalar(
+            update(RefreshToken)
+            .where(RefreshToken.token_hash == used, RefreshToken.used_at.is_(None))
+            .values(used_at=now)
+            .returning(RefreshToken.session_id)
+        )
+        first = session_id is not None
+        if session_id is None:
+            session_id = await self._within_grace(session, used)
+        family = await session.get_one(UserSession, session_id)
+        if family.revoked_at is not None or family.expires_at <= now:
+            raise InvalidRefreshTokenError
+        successor = self._tokens.successor(refresh_token)
+        if first:
+            family.last_used_at = now
+            session.add(
+                RefreshToken(session_id=session_id, token_hash=fingerprint(successor))
+            )
+        return self._pair(family.user_id, session_id, successor)
+
+    async def logout(self, session: AsyncSession, refresh_token: str) -> None:
+        """End the token's session; a token of no session is as good as logged out."""
+        session_id = await session.scalar(
+            select(RefreshToken.session_id).where(
+                RefreshToken.token_hash == fingerprint(refresh_token)
+            )
+        )
+        if session_id is not None:
+            await self._revoke(session, UserSession.id == session_id)
+
+    async def change_password(
+        self, session: AsyncSession, principal: Principal, form: PasswordChange
+    ) -> None:
+        found = await session.execute(
+            select(User.email, User.username, User.full_name, User.password_hash).where(
+                User.id == principal.user_id
+            )
+        )
+        user = found.one()
+        await release(session)
+        _refuse_weak(form.new_password, "new_password", *user[:3])
+        if not await self._passwords.verify(form.current_password, user.password_hash):
+            raise _wrong_field("current_password", "This is not your current password.")
+        renewed = await self._passwords.hash(form.new_password)
+        await session.execute(
+            update(User)
+            .where(User.id == principal.user_id)
+            .values(password_hash=renewed)
+        )
+        if form.end_other_sessions:
+            await self._revoke(
+                session,
+                UserSession.user_id == principal.user_id,
+                UserSession.id != principal.session_id,
+            )
+
+    async def sessions(
+        self, session: AsyncSession, principal: Principal
+    ) -> list[SessionRead]:
+        """The live ones, newest first."""
+        result = await session.scalars(
+            visible_to(principal, UserSession)
+            .where(UserSession.revoked_at.is_(None), UserSession.expires_at > utcnow())
+            .order_by(UserSession.id.desc())
+        )
+        return [
+            SessionRead.model_validate(
+                {**vars(live), "current": live.id == principal.session_id}
+            )
+            for live in result
+        ]
+
+    async def end_session(
+        self, session: AsyncSession, principal: Principal, session_id: UUID
+    ) -> None:
+        found = await require(session, principal, UserSession, session_id)
+        await self._revoke(session, UserSession.id == found.id)
+
+    async def purge(self, session: AsyncSession) -> None:
+        """Delete sessions that ended long ago, with their tokens."""
+        before = utcnow() - _KEEP_ENDED_SESSIONS
+        await session.execute(
+            delete(UserSession).where(
+                or_(UserSession.expires_at < before, UserSession.revoked_at < before)
+            )
+        )
+
+    async def _begin_session(
+        self, session: AsyncSession, user_id: UUID, client: Client
+    ) -> TokenPair:
+        begun = UserSession(
+            user_id=user_id,
+            expires_at=expires_after(self._settings.refresh_token_days),
+            ip=client.ip,
+            user_agent=client.user_agent and client.user_agent[:255],
+        )
+        session.add(begun)
+        await session.flush()
+        token = new_refresh_token()
+        session.add(RefreshToken(session_id=begun.id, token_hash=fingerprint(token)))
+        return self._pair(user_id, begun.id, token)
+
+    async def _within_grace(self, session: AsyncSession, used: bytes) -> UUID:
+        token = await session.scalar(
+            select(RefreshToken).where(RefreshToken.token_hash == used)
+        )
+        if token is None or token.used_at is None:
+            raise InvalidRefreshTokenError
+        grace = timedelta(seconds=self._settings.refresh_grace_seconds)
+        if utcnow() - token.used_at > grace:
+            await self._revoke(session, UserSession.id == token.session_id)
+            raise RefreshTokenReusedError
+        return token.session_id
+
+    async def _revoke(self, session: AsyncSession, *which: ColumnElement[bool]) -> None:
+        ended = await session.scalars(
+            update(UserSession)
+            .where(*which, UserSession.revoked_at.is_(None))
+            .values(revoked_at=utcnow())
+            .returning(UserSession.id)
+            .execution_options(synchronize_session=False)
+        )
+        ids = ended.all()
+        after_commit(session, lambda: self._principals.forget(*ids))
+
+    def _pair(self, user_id: UUID, session_id: UUID, refresh_token: str) -> TokenPair:
+        access = self._tokens.issue_access(
+            user_id=user_id, session_id=session_id, now=utcnow()
+        )
+        return TokenPair(
+            access_token=access,
+            refresh_token=refresh_token,
+            expires_in=int(self._tokens.access_life.total_seconds()),
+        )
+
+
+async def _refuse_taken(
+    session: AsyncSession, *, email: str, username: str | None
+) -> None:
+    taken = await session.scalars(
+        select(User).where(or_(User.email == email, User.username == username))
+    )
+    for other in taken:
+        raise _taken("email" if other.email == email else "username")
+
+
+def _taken(field: str) -> ConflictError:
+    what = "address" if field == "email" else "name"
+    return ConflictError(
+        f"There is already an account with this {what}.",
+        code=f"{field}_taken",
+        errors=[FieldError(path=field, message="is taken")],
+    )
+
+
+def _refuse_weak(password: str, field: str, *personal: str | None) -> None:
+    if reason := weakness(password, *personal):
+        raise _wrong_field(field, reason)
+
+
+def _wrong_field(path: str, message: str) -> ValidationFailedError:
+    return ValidationFailedError(
+        message, errors=[FieldError(path=path, message=message)]
+    )

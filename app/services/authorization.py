@@ -1,0 +1,59 @@
+"""Who may see what: the one place where lists and look-ups get their owner."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.exceptions import NotFoundError
+from app.models import Base, Chat, Message, UserSession
+
+M = TypeVar("M", bound=Base)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking: a user, by way of one of their sessions."""
+
+    user_id: UUID
+    session_id: UUID
+
+
+def visible_to(principal: Principal, model: type[M]) -> Select[M]:
+    """Every row of `model` that the principal may see; each query starts from it."""
+    return select(model).where(_owned(principal, model))
+
+
+async def require(
+    session: AsyncSession, principal: Principal, model: type[M], row_id: UUID
+) -> M:
+    """The row; raises NotFoundError for one that is not there or not theirs."""
+    statement = visible_to(principal, model).where(
+        model.id == row_id  # type: ignore[attr-defined]  # every model here is Identified
+    )
+    row = await session.scalar(statement)
+    if row is None:
+        raise NotFoundError(f"There is no {_NAMES[model]} with this id.")
+    return row
+
+
+def _owned(principal: Principal, model: type[Any]) -> ColumnElement[bool]:
+    owner = principal.user_id
+    if model is Message:
+        mine = select(Chat.id).where(Chat.user_id == owner)
+        return Message.chat_id.in_(mine)
+    column: ColumnElement[bool] = _OWNERS[model] == owner
+    return column
+
+
+_OWNERS: dict[type[Base], Any] = {
+    Chat: Chat.user_id,
+    UserSession: UserSession.user_id,
+}
+_NAMES: dict[type[Base], str] = {
+    Chat: "chat",
+    Message: "message",
+    UserSession: "session",
+}

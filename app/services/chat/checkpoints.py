@@ -1,0 +1,123 @@
+"""Saving what running turns have written, and finding what dead ones left.
+
+One statement a second saves all that run. A turn's lease is renewed with it; where a
+lease ran out, nobody writes any more, and the reply is called interrupted.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import bindparam, update
+
+from app.core.config import TurnSettings
+from app.core.database import Database, changed_rows, utcnow
+from app.core.exceptions import AppError
+from app.integrations.llm.pricing import cost
+from app.models import Message
+from app.services.chat.turn import Turn
+
+_log = structlog.get_logger()
+
+
+class Checkpoints:
+    def __init__(
+        self, settings: TurnSettings, database: Database, running: Mapping[UUID, Turn]
+    ) -> None:
+        self._every = settings.checkpoint_seconds
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._database = database
+        self._running = running
+        self._saver: asyncio.Task[None] | None = None
+
+    async def open(self, *, everything: bool) -> None:
+        """Interrupt the orphans (all that stream, or those without a lease); begin."""
+        await self._interrupt_orphans(everything=everything)
+        self._saver = asyncio.create_task(self._save_regularly())
+
+    async def close(self) -> None:
+        if self._saver is not None:
+            self._saver.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._saver
+
+    async def _save_regularly(self) -> None:
+        looked = utcnow()
+        while True:
+            await asyncio.sleep(self._every)
+            try:
+                await self._save()
+                if utcnow() - looked > self._lease / 2:
+                    looked = utcnow()
+                    await self._interrupt_orphans(everything=False)
+            except AppError as error:
+                _log.warning("replies not saved", code=error.code)
+
+    async def _save(self) -> None:
+        """Store what grew since the last time, and renew the leases: one statement."""
+        now = utcnow()
+        due = [t for t in self._running.values() if self._wants_saving(t, now)]
+        if not due:
+            return
+        rows = [_checkpoint(turn, now + self._lease) for turn in due]
+        positions = [turn.reply.position for turn in due]
+        async with self._database.unit_of_work() as session:
+            await (await session.connection()).execute(_SAVE, rows)
+        for turn, position in zip(due, positions, strict=True):
+            turn.saved = (position, now)
+
+    def _wants_saving(self, turn: Turn, now: datetime) -> bool:
+        if turn.saved is None:
+            return True
+        position, at = turn.saved
+        return position != turn.reply.position or now - at > self._lease / 3
+
+    async def _interrupt_orphans(self, *, everything: bool) -> None:
+        """Call interrupted what no living process writes any more."""
+        orphaned = update(Message).where(
+            Message.status == "streaming", Message.id.not_in(list(self._running))
+        )
+        if not everything:
+            orphaned = orphaned.where(Message.lease_expires_at < utcnow())
+        async with self._database.unit_of_work() as session:
+            found = await session.execute(
+                orphaned.values(status="interrupted", lease_expires_at=None)
+            )
+        if count := changed_rows(found):
+            _log.warning("replies interrupted by a lost process", count=count)
+
+
+_SAVE = (
+    update(Message.__table__)  # type: ignore[arg-type]  # a mapped class's Table
+    .where(
+        Message.id == bindparam("row_id"),
+        Message.attempt == bindparam("row_attempt"),
+        # Once the turn has stored its end, a late checkpoint must not undo it.
+        Message.status == "streaming",
+    )
+    .values(
+        content=bindparam("content"),
+        citations=bindparam("citations"),
+        usage=bindparam("usage"),
+        credits=bindparam("credits"),
+        lease_expires_at=bindparam("lease_expires_at"),
+    )
+)
+
+
+def _checkpoint(turn: Turn, lease_expires_at: datetime) -> dict[str, Any]:
+    usage = turn.usage()
+    return {
+        "row_id": turn.message.id,
+        "row_attempt": turn.reply.attempt,
+        "content": turn.reply.content,
+        "citations": turn.reply.citations,
+        "usage": asdict(usage),
+        "credits": cost(usage, turn.model.prices),
+        "lease_expires_at": lease_expires_at,
+    }

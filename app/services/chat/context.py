@@ -1,0 +1,66 @@
+"""What a model gets to see of a chat, under its context window."""
+
+from collections.abc import Sequence
+
+from app.core.exceptions import FieldError, ValidationFailedError
+from app.integrations.llm.base import Block, ChatMessage, ModelInfo
+from app.integrations.llm.tokens import estimate_tokens
+from app.models import Message
+
+_MESSAGE_OVERHEAD = 8  # tokens a message costs besides its text, on the safe side
+
+
+def assemble(
+    newest_first: Sequence[Message],
+    *,
+    system: str,
+    model: ModelInfo,
+    max_output_tokens: int,
+) -> tuple[list[ChatMessage], int]:
+    """The messages that fit, oldest first, and the estimated tokens of all input.
+
+    The newest message is always in; older ones go in while they fit, whole or not at
+    all. The first is the user's, and roles alternate, as every provider wants it.
+    Raises ValidationFailedError where the newest message alone is too long.
+    """
+    budget = model.context_window - max_output_tokens
+    used = estimate_tokens(system)
+    chosen: list[Message] = []
+    for message in newest_first:
+        cost = estimate_tokens(message.text) + _MESSAGE_OVERHEAD
+        if used + cost > budget:
+            break
+        used += cost
+        chosen.append(message)
+    while chosen and chosen[-1].role == "assistant":
+        chosen.pop()
+    if not chosen:
+        raise _too_long(model, budget)
+    return _alternating(chosen[::-1]), used
+
+
+def _alternating(messages: Sequence[Message]) -> list[ChatMessage]:
+    merged: list[tuple[str, list[Block]]] = []
+    for message in messages:
+        # A model's own reasoning is not sent back to it.
+        blocks = [b for b in message.content if b["type"] == "text" and b["text"]]
+        if not blocks:
+            continue  # a reply that failed before its first word
+        if merged and merged[-1][0] == message.role:
+            merged[-1][1].extend(blocks)
+        else:
+            merged.append((message.role, blocks))
+    return [
+        ChatMessage("user" if role == "user" else "assistant", blocks)
+        for role, blocks in merged
+    ]
+
+
+def _too_long(model: ModelInfo, budget: int) -> ValidationFailedError:
+    message = (
+        f"is too long for {model.name}, which takes about {max(budget, 0)} tokens: "
+        "shorten it or choose a model with a larger context window"
+    )
+    return ValidationFailedError(
+        f"`content` {message}.", errors=[FieldError(path="content", message=message)]
+    )

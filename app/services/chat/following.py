@@ -1,0 +1,118 @@
+"""Reading along: the events of a reply, from wherever a client stands."""
+
+from collections.abc import AsyncIterator, Mapping
+from uuid import UUID
+
+from app.core.config import TurnSettings
+from app.core.database import Database
+from app.core.exceptions import AppError, BadRequestError
+from app.models import Message
+from app.services.authorization import Principal, require
+from app.services.chat.reply import Follower, Position, Reply, error_frame
+from app.services.chat.turn import Turn, ending, start_frame
+from app.services.principal import Principals
+
+
+class Following:
+    def __init__(
+        self,
+        settings: TurnSettings,
+        database: Database,
+        principals: Principals,
+        running: Mapping[UUID, Turn],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._principals = principals
+        self._running = running
+
+    def new_events(self, principal: Principal, turn: Turn) -> AsyncIterator[bytes]:
+        """The events of a turn that the caller has just started."""
+        begin = turn.reply.resumed_from
+        return self._live_events(
+            principal, turn, begin, _start(turn.message, turn.reply, begin)
+        )
+
+    async def follow(
+        self, principal: Principal, message_id: UUID, last_event_id: str | None
+    ) -> AsyncIterator[bytes] | None:
+        """The events of a reply after `last_event_id`; None where it has seen all."""
+        position = Position.parse(last_event_id) if last_event_id else None
+        turn = self._running.get(message_id)
+        message = await self._message(principal, message_id)
+        if message.role != "assistant":
+            raise BadRequestError(
+                "Only a reply has a stream; this is a user's message."
+            )
+        if turn is not None:
+            held, first = _entry(turn.message, turn.reply, position)
+            return self._live_events(principal, turn, held, first)
+        if position and position.ended and message.status != "streaming":
+            return None
+        return self._stored_events(principal, message, position)
+
+    async def _live_events(
+        self, principal: Principal, turn: Turn, held: Position, first: bytes
+    ) -> AsyncIterator[bytes]:
+        follower = Follower()
+        with self._principals.following(principal, follower):
+            if first:
+                yield first
+            async for frames in turn.reply.follow(
+                held, follower, keepalive=self._settings.keepalive_seconds
+            ):
+                yield frames
+
+    async def _stored_events(
+        self, principal: Principal, message: Message, position: Position | None
+    ) -> AsyncIterator[bytes]:
+        """Read the reply from the database, again and again while others write it."""
+        follower = Follower()
+        with self._principals.following(principal, follower):
+            while True:
+                reply = _stored_reply(message)
+                held, first = _entry(message, reply, position)
+                yield first + reply.missed(held)
+                position = reply.position
+                if message.status != "streaming":
+                    yield ending(message)(str(position._replace(ended=True)))
+                    return
+                await follower.wait(self._settings.checkpoint_seconds)
+                try:
+                    if follower.closed_by is not None:
+                        raise follower.closed_by
+                    message = await self._message(principal, message.id)
+                except AppError as error:
+                    yield error_frame(error, str(position))
+                    return
+
+    async def _message(self, principal: Principal, message_id: UUID) -> Message:
+        async with self._database.unit_of_work(read_only=True) as session:
+            return await require(session, principal, Message, message_id)
+
+
+def _stored_reply(message: Message) -> Reply:
+    reply = Reply(message.content, message.citations, attempt=message.attempt)
+    reply.resumed_from = Position.parse(message.resumed_from or str(Position()))
+    return reply
+
+
+def _entry(
+    message: Message, reply: Reply, position: Position | None
+) -> tuple[Position, bytes]:
+    """Where a client goes on that is at `position`, and the first frame for it.
+
+    What it holds of an earlier attempt may be more than was saved of that: then it is
+    told where to cut.
+    """
+    if position is None:
+        held = Position(reply.attempt)
+    elif position.attempt == reply.attempt:
+        return position, b""
+    else:
+        held = position.at_most(reply.resumed_from)._replace(attempt=reply.attempt)
+    return held, _start(message, reply, held)
+
+
+def _start(message: Message, reply: Reply, position: Position) -> bytes:
+    return start_frame(message, offset=reply.text_before(position), position=position)

@@ -1,0 +1,72 @@
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Select, and_, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from app.core.exceptions import FieldError, ValidationFailedError
+from app.models import Chat, Message
+from app.services.authorization import Principal, require, visible_to
+
+
+async def page(
+    session: AsyncSession,
+    principal: Principal,
+    chat_id: UUID,
+    *,
+    limit: int,
+    cursor: str | None,
+    leaf: UUID | None,
+) -> tuple[Sequence[Message], str | None]:
+    """A branch from `leaf` (by default the chat's newest message) up, newest first.
+
+    One statement that walks parents: it costs the same in a chat of any length.
+    """
+    start = _cursor_id(cursor) if cursor is not None else leaf
+    found = await session.scalars(
+        branch(
+            visible_to(principal, Chat).where(Chat.id == chat_id),
+            start=start,
+            limit=limit + 1,
+        )
+    )
+    messages = found.all()
+    if not messages:
+        await require(session, principal, Chat, chat_id)
+        if start is not None:
+            await require(session, principal, Message, start)
+    following = messages[limit].id.hex if len(messages) > limit else None
+    return messages[:limit], following
+
+
+async def get(session: AsyncSession, principal: Principal, message_id: UUID) -> Message:
+    return await require(session, principal, Message, message_id)
+
+
+def branch(chat: Select[Chat], *, start: UUID | None, limit: int) -> Select[Message]:
+    """The message `start`, or the chat's leaf, and its ancestors, nearest first."""
+    owner = chat.subquery()
+    first = Message.id == (owner.c.leaf_id if start is None else literal(start))
+    line = (
+        select(Message.id, Message.parent_id, literal(1).label("depth"))
+        .join(owner, and_(Message.chat_id == owner.c.id, first))
+        .cte("line", recursive=True)
+    )
+    parent = aliased(Message)
+    line = line.union_all(
+        select(parent.id, parent.parent_id, line.c.depth + 1)
+        .join(line, parent.id == line.c.parent_id)
+        .where(line.c.depth < limit)
+    )
+    return select(Message).join(line, line.c.id == Message.id).order_by(line.c.depth)
+
+
+def _cursor_id(cursor: str) -> UUID:
+    try:
+        return UUID(cursor)
+    except ValueError as error:
+        message = "is no cursor of this list: send a `next_cursor` unchanged"
+        raise ValidationFailedError(
+            f"`cursor` {message}.", errors=[FieldError(path="cursor", message=message)]
+        ) from error

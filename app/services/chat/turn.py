@@ -1,0 +1,213 @@
+"""One turn, from the request that a model gets to the reply that is stored.
+
+It reads as it runs: `run` streams from the provider into the reply, settles what it
+used, stores the end, and only then tells the followers. Saving the text meanwhile is
+the business of `turns`, which knows all that run.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import structlog
+from sqlalchemy import update
+
+from app.core import sse
+from app.core.database import Database, changed_rows
+from app.core.exceptions import AppError, NotFoundError, UnavailableError
+from app.integrations.llm.base import (
+    ChatRequest,
+    ModelInfo,
+    Provider,
+    Usage,
+)
+from app.integrations.llm.pricing import cost
+from app.integrations.llm.tokens import estimate_tokens
+from app.models import Message
+from app.schemas.message import MessageRead
+from app.services import job as jobs
+from app.services.chat.reply import Position, Reply
+
+Ending = Literal["stopped", "interrupted"]
+
+_STORE_TRIES = 8
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A turn that runs in this process.
+
+    `message` is its reply's row as stored last; `earlier` is what attempts before this
+    one used; `failure` is why it failed, once it has.
+    """
+
+    message: Message
+    request: ChatRequest
+    provider: Provider
+    model: ModelInfo
+    reply: Reply
+    input_estimate: int
+    wants_title: bool
+    earlier: Usage | None = None
+    saved: tuple[Position, datetime] | None = None
+    failure: AppError | None = None
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    _streaming: asyncio.Task[None] | None = None
+    _ending: Ending | None = None
+
+    def end(self, how: Ending) -> None:
+        """Break the stream off; what has come stays. Too late, it does nothing."""
+        if self._ending is None:
+            self._ending = how
+        if self._streaming is not None:
+            self._streaming.cancel()
+
+    async def result(self) -> Message:
+        """Wait for the end; raises the AppError that it failed with."""
+        await self.finished.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self.message
+
+    async def run(self, database: Database) -> None:
+        self._streaming = asyncio.create_task(self._stream())
+        if self._ending is not None:  # ended before it began
+            self._streaming.cancel()
+        await asyncio.wait([self._streaming])
+        values = self._outcome(self._streaming)
+        stored = await self._store(database, values)
+        for name, value in values.items():
+            setattr(self.message, name, value)
+        if not stored and self.failure is None:
+            self.failure = NotFoundError("This message was deleted.")
+        self.reply.finish(ending(self.message) if stored else _broken_off(self.failure))
+        self.finished.set()
+
+    def usage(self) -> Usage:
+        """What all attempts used so far; estimated where the provider's word lacks."""
+        used = self.reply.usage
+        if used is None or self.reply.stop is None:
+            # Broken off: the provider bills what it wrote, but has not said how much.
+            written = estimate_tokens(self.reply.text)
+            counted = self.earlier.output_tokens if self.earlier else 0
+            used = Usage(
+                input_tokens=used.input_tokens if used else self.input_estimate,
+                output_tokens=max(written - counted, used.output_tokens if used else 0),
+                cache_read_tokens=used.cache_read_tokens if used else 0,
+                cache_write_tokens=used.cache_write_tokens if used else 0,
+                estimated=True,
+            )
+        return _sum(self.earlier, used) if self.earlier else used
+
+    async def _stream(self) -> None:
+        async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+            async for event in events:
+                self.reply.apply(event)
+
+    def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
+        """The columns that the ended stream leaves."""
+        status: str = "complete"
+        if streaming.cancelled():
+            status = self._ending or "interrupted"
+        elif (error := streaming.exception()) is not None:
+            status = "error"
+            self.failure = self._failure(error)
+        usage = self.usage()
+        return {
+            "status": status,
+            "content": self.reply.content,
+            "citations": self.reply.citations,
+            "stop_reason": self.reply.stop.reason if self.reply.stop else None,
+            "error": self.failure.problem() if self.failure else None,
+            "usage": asdict(usage),
+            "credits": cost(usage, self.model.prices),
+            "lease_expires_at": None,
+        }
+
+    def _failure(self, error: BaseException) -> AppError:
+        if not isinstance(error, AppError):
+            _log.error("turn failed", message_id=str(self.message.id), exc_info=error)
+            error = AppError("Something went wrong on our side; the text is kept.")
+        error.extra["message_id"] = str(self.message.id)
+        return error
+
+    async def _store(self, database: Database, values: dict[str, Any]) -> bool:
+        """Store the end; False where the message is no more.
+
+        Tried again while the database is away: the text exists nowhere else.
+        """
+        for attempt in range(_STORE_TRIES):
+            try:
+                return await self._store_once(database, values)
+            except UnavailableError as error:
+                self.failure = error
+                _log.warning("reply not stored yet", message_id=str(self.message.id))
+                await asyncio.sleep(min(0.25 * 2**attempt, 8))
+        return False
+
+    async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
+        async with database.unit_of_work() as session:
+            # By attempt, not by status: where the lease ran out while we still wrote,
+            # the reply was called interrupted, and the truth may replace that.
+            result = await session.execute(
+                update(Message)
+                .where(
+                    Message.id == self.message.id,
+                    Message.attempt == self.reply.attempt,
+                )
+                .values(**values)
+            )
+            stored = changed_rows(result) == 1
+            if stored and self.wants_title and self.reply.text:
+                jobs.enqueue(session, "chat.title", chat_id=str(self.message.chat_id))
+        return stored
+
+
+def start_frame(message: Message, *, offset: int, position: Position) -> bytes:
+    """The first event: whose reply follows, and from which character of its text."""
+    return sse.frame(
+        "message_start",
+        {
+            "message_id": message.id,
+            "user_message_id": message.parent_id,
+            "chat_id": message.chat_id,
+            "model": message.model,
+            "offset": offset,
+        },
+        str(position),
+    )
+
+
+def ending(message: Message) -> Callable[[str], bytes]:
+    """The last events of a stored reply."""
+
+    def frames(event_id: str) -> bytes:
+        usage = {**(message.usage or {}), "credits": message.credits}
+        used = sse.frame("usage", usage, event_id.removesuffix(".end"))
+        if message.status == "error":
+            return used + sse.frame("error", {"problem": message.error}, event_id)
+        read = MessageRead.model_validate(message)
+        return used + sse.frame(
+            "message_stop", {"message": read.model_dump(mode="json")}, event_id
+        )
+
+    return frames
+
+
+def _broken_off(failure: AppError | None) -> Callable[[str], bytes]:
+    problem = failure.problem() if failure else {}
+    return lambda event_id: sse.frame("error", {"problem": problem}, event_id)
+
+
+def _sum(a: Usage, b: Usage) -> Usage:
+    return Usage(
+        input_tokens=a.input_tokens + b.input_tokens,
+        output_tokens=a.output_tokens + b.output_tokens,
+        cache_read_tokens=a.cache_read_tokens + b.cache_read_tokens,
+        cache_write_tokens=a.cache_write_tokens + b.cache_write_tokens,
+        estimated=a.estimated or b.estimated,
+    )

@@ -1,0 +1,322 @@
+"""The turns of this process: how they begin, go on, and end."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from app.core.config import Settings
+from app.core.database import Database, after_commit, changed_rows, utcnow
+from app.core.exceptions import ConflictError, NotFoundError, UnavailableError
+from app.integrations.llm.base import ChatRequest, Usage
+from app.integrations.llm.registry import Providers
+from app.models import Chat, Message
+from app.schemas.message import MessageCreate
+from app.services.authorization import Principal, require, visible_to
+from app.services.chat import context, messages
+from app.services.chat.checkpoints import Checkpoints
+from app.services.chat.following import Following
+from app.services.chat.reply import Reply
+from app.services.chat.turn import Ending, Turn
+from app.services.principal import Principals
+
+_HISTORY = 500  # messages looked at for a context; a window fills long before
+_BROKEN_OFF = ("interrupted", "stopped", "error")
+
+
+class TurnInProgressError(ConflictError):
+    code = "turn_in_progress"
+
+    def __init__(self, message_id: UUID) -> None:
+        super().__init__(
+            "A reply is being written here: wait for its end, or stop it.",
+            extra={"message_id": str(message_id)},
+        )
+
+
+class Turns:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        providers: Providers,
+        principals: Principals,
+    ) -> None:
+        self._settings = settings.turns
+        self._max_output_tokens = settings.models.max_output_tokens
+        self._lease = timedelta(seconds=settings.turns.lease_seconds)
+        self._database = database
+        self._providers = providers
+        self._running: dict[UUID, Turn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._checkpoints = Checkpoints(settings.turns, database, self._running)
+        self.following = Following(settings.turns, database, principals, self._running)
+        self._draining = False
+
+    # Beginning
+
+    async def send(
+        self, principal: Principal, chat_id: UUID, form: MessageCreate
+    ) -> Turn:
+        """Store the user's message and an empty reply, and start the turn.
+
+        Nothing is stored where it is refused: NotFoundError, BadRequestError for the
+        model, ConflictError beside another turn, UnavailableError over capacity.
+        """
+        self._admit()
+        async with self._database.unit_of_work(read_only=True) as session:
+            chat = await require(session, principal, Chat, chat_id)
+            history = await self._branch(session, principal, chat, form.parent_id)
+        if history and history[0].status == "streaming":
+            raise TurnInProgressError(history[0].id)
+        name = form.model or chat.model
+        provider, model = await self._providers.resolve(name)
+        question, reply = _new_pair(
+            chat,
+            form,
+            parent=history[0] if history else None,
+            model=name,
+            lease_expires_at=utcnow() + self._lease,
+        )
+        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
+        seen, input_estimate = context.assemble(
+            [question, *history],
+            system=chat.system_prompt or "",
+            model=model,
+            max_output_tokens=max_tokens,
+        )
+        turn = Turn(
+            message=reply,
+            request=ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens),
+            provider=provider,
+            model=model,
+            reply=Reply(),
+            input_estimate=input_estimate,
+            wants_title=chat.title is None,
+        )
+        async with self._database.unit_of_work() as session:
+            await _move_leaf(session, chat, reply.id, from_leaf=chat.leaf_id)
+            session.add_all([question, reply])
+            after_commit(session, lambda: self._start(turn))
+        return turn
+
+    async def resume(self, principal: Principal, message_id: UUID) -> Turn:
+        """Go on with a reply that was interrupted, stopped, cut off or failed."""
+        self._admit()
+        async with self._database.unit_of_work(read_only=True) as session:
+            message = await require(session, principal, Message, message_id)
+            chat = await require(session, principal, Chat, message.chat_id)
+            history = await self._branch(session, principal, chat, message.id)
+        _require_continuable(message, chat)
+        provider, model = await self._providers.resolve(message.model or chat.model)
+        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
+        seen, input_estimate = context.assemble(
+            history,
+            system=chat.system_prompt or "",
+            model=model,
+            max_output_tokens=max_tokens,
+        )
+        reply = Reply(message.content, message.citations, attempt=message.attempt + 1)
+        turn = Turn(
+            message=message,
+            request=ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens),
+            provider=provider,
+            model=model,
+            reply=reply,
+            input_estimate=input_estimate,
+            wants_title=chat.title is None,
+            earlier=Usage(**message.usage) if message.usage else None,
+        )
+        async with self._database.unit_of_work() as session:
+            await self._reopen(session, turn, chat)
+            after_commit(session, lambda: self._start(turn))
+        return turn
+
+    # Ending
+
+    async def stop(self, principal: Principal, message_id: UUID) -> Message:
+        """End a reply and keep its text; a reply that has ended stays as it is."""
+        message = await self._message(principal, message_id)
+        turn = self._running.get(message_id)
+        if turn is None:
+            return message
+        turn.end("stopped")
+        await turn.finished.wait()
+        return turn.message
+
+    def abandon(self, chat_id: UUID) -> None:
+        """End the turns of a chat that was deleted."""
+        self._end_all("stopped", lambda turn: turn.message.chat_id == chat_id)
+
+    # The life of the process
+
+    async def open(self, *, alone: bool) -> None:
+        """Begin to save; `alone` where no other process runs turns on this database.
+
+        Then whatever is still called streaming was left so by a process that died.
+        """
+        await self._checkpoints.open(everything=alone)
+
+    def stop_admitting(self) -> None:
+        self._draining = True
+
+    async def drain(self, seconds: float) -> None:
+        """Let running replies end for so long, then interrupt the rest."""
+        self.stop_admitting()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        self._end_all("interrupted", lambda _turn: True)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        await self._checkpoints.close()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def _admit(self) -> None:
+        if self._draining:
+            raise UnavailableError("This server is shutting down: try again shortly.")
+        if len(self._running) >= self._settings.max_running:
+            raise UnavailableError(
+                "Too many replies are being written just now: try again shortly.",
+                code="overloaded",
+                retry_after=2,
+            )
+
+    def _start(self, turn: Turn) -> None:
+        self._running[turn.message.id] = turn
+        task = asyncio.create_task(self._run(turn))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, turn: Turn) -> None:
+        try:
+            await turn.run(self._database)
+        finally:
+            del self._running[turn.message.id]
+
+    def _end_all(self, how: Ending, which: Callable[[Turn], bool]) -> None:
+        for turn in self._running.values():
+            if which(turn):
+                turn.end(how)
+
+    async def _message(self, principal: Principal, message_id: UUID) -> Message:
+        async with self._database.unit_of_work(read_only=True) as session:
+            return await require(session, principal, Message, message_id)
+
+    async def _branch(
+        self,
+        session: AsyncSession,
+        principal: Principal,
+        chat: Chat,
+        start: UUID | None,
+    ) -> Sequence[Message]:
+        """The messages above a new one, newest first."""
+        if start is None and chat.leaf_id is None:
+            return []
+        mine = visible_to(principal, Chat).where(Chat.id == chat.id)
+        found = await session.scalars(
+            messages.branch(mine, start=start, limit=_HISTORY)
+        )
+        branch = found.all()
+        if not branch:
+            raise NotFoundError("There is no message with this `parent_id` here.")
+        return branch
+
+    async def _reopen(self, session: AsyncSession, turn: Turn, chat: Chat) -> None:
+        message = turn.message
+        await _move_leaf(session, chat, message.id, from_leaf=message.id)
+        changes = {
+            "status": "streaming",
+            "attempt": turn.reply.attempt,
+            "resumed_from": str(turn.reply.resumed_from),
+            "stop_reason": None,
+            "error": None,
+            "lease_expires_at": utcnow() + self._lease,
+        }
+        result = await session.execute(
+            update(Message)
+            .where(
+                Message.id == message.id,
+                Message.attempt == message.attempt,
+                Message.status == message.status,
+            )
+            .values(**changes)
+        )
+        if changed_rows(result) == 0:
+            raise TurnInProgressError(message.id)
+        for name, value in changes.items():
+            setattr(message, name, value)
+
+
+def _new_pair(
+    chat: Chat,
+    form: MessageCreate,
+    *,
+    parent: Message | None,
+    model: str,
+    lease_expires_at: datetime,
+) -> tuple[Message, Message]:
+    """The user's message and the reply that is to be written."""
+    question = Message(
+        id=uuid7(),
+        chat_id=chat.id,
+        parent_id=parent and parent.id,
+        role="user",
+        content=form.blocks,
+    )
+    reply = Message(
+        id=uuid7(),
+        chat_id=chat.id,
+        parent_id=question.id,
+        role="assistant",
+        content=[],
+        citations=[],
+        model=model,
+        status="streaming",
+        attempt=0,
+        credits=0,
+        lease_expires_at=lease_expires_at,
+        created_at=utcnow(),
+    )
+    return question, reply
+
+
+async def _move_leaf(
+    session: AsyncSession, chat: Chat, to: UUID, *, from_leaf: UUID | None
+) -> None:
+    """Move the chat on; of two that saw the same leaf, the second is refused."""
+    result = await session.execute(
+        update(Chat)
+        .where(Chat.id == chat.id, Chat.leaf_id.is_not_distinct_from(from_leaf))
+        .values(leaf_id=to, updated_at=utcnow())
+    )
+    if changed_rows(result) == 0:
+        raise ConflictError(
+            "Another message was added to this chat meanwhile: read it, then send "
+            "yours again."
+        )
+
+
+def _require_continuable(message: Message, chat: Chat) -> None:
+    if message.status == "streaming":
+        raise TurnInProgressError(message.id)
+    cut_off = message.stop_reason == "max_tokens"
+    if message.role != "assistant" or not (message.status in _BROKEN_OFF or cut_off):
+        raise ConflictError(
+            "There is nothing to continue: this message came to its end.",
+            code="nothing_to_continue",
+        )
+    if chat.leaf_id != message.id:
+        raise ConflictError(
+            "Only the chat's newest message can be continued.",
+            code="nothing_to_continue",
+        )

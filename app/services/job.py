@@ -1,0 +1,171 @@
+"""The `jobs` table: the authority for all background work.
+
+A job is a row of the transaction that asks for it, so it exists exactly if the change
+it follows does. Claiming is one UPDATE; a claim is a lease that a heartbeat renews, so
+the work of a worker that died is taken up again. What keeps failing ends `dead`.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import after_commit, utcnow
+from app.core.queue import get_task, retry_delay
+from app.models import Job
+
+_KEEP_SUCCEEDED = timedelta(days=7)
+_KEEP_DEAD = timedelta(days=90)
+_MAX_ERROR = 2000  # characters
+
+_wakes: set[Any] = set()
+
+
+def enqueue(
+    session: AsyncSession,
+    name: str,
+    *,
+    run_at: datetime | None = None,
+    unique_key: str | None = None,
+    max_attempts: int = 5,
+    **args: Any,
+) -> Job:
+    """Ask for `name` to be run with `args` (JSON values: ids, not things).
+
+    Raises KeyError for a name that no task has.
+    """
+    get_task(name)
+    job = Job(
+        name=name,
+        args=args,
+        run_at=run_at or utcnow(),
+        unique_key=unique_key,
+        max_attempts=max_attempts,
+    )
+    session.add(job)
+    after_commit(session, wake_workers)
+    return job
+
+
+async def enqueue_once(session: AsyncSession, name: str, *, unique_key: str) -> None:
+    """The same for a scheduled moment: all schedulers ask, one job comes of it."""
+    try:
+        async with session.begin_nested():
+            enqueue(session, name, unique_key=unique_key)
+    except IntegrityError:
+        return
+
+
+async def claim(
+    session: AsyncSession, *, owner: str, lease: timedelta, limit: int
+) -> Sequence[Job]:
+    """Take up to `limit` due jobs: queued ones, and running ones whose worker died."""
+    now = utcnow()
+    due = (
+        select(Job.id)
+        .where(
+            or_(
+                (Job.state == "queued") & (Job.run_at <= now),
+                (Job.state == "running") & (Job.lease_expires_at < now),
+            )
+        )
+        .order_by(Job.run_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    claimed = await session.scalars(
+        update(Job)
+        .where(Job.id.in_(due))
+        .values(
+            state="running",
+            attempts=Job.attempts + 1,
+            lease_owner=owner,
+            lease_expires_at=now + lease,
+        )
+        .returning(Job)
+    )
+    return claimed.all()
+
+
+async def renew(
+    session: AsyncSession, jobs: Iterable[Job], *, owner: str, lease: timedelta
+) -> None:
+    await session.execute(
+        update(Job)
+        .where(Job.id.in_([j.id for j in jobs]), Job.lease_owner == owner)
+        .values(lease_expires_at=utcnow() + lease)
+    )
+
+
+async def succeed(session: AsyncSession, job: Job) -> None:
+    await _end_claim(session, job, state="succeeded", finished_at=utcnow(), error=None)
+
+
+async def fail(session: AsyncSession, job: Job, error: str) -> None:
+    """Put it back for a later try, or to the dead after its last one."""
+    if job.attempts >= job.max_attempts:
+        ending: dict[str, Any] = {"state": "dead", "finished_at": utcnow()}
+    else:
+        ending = {"state": "queued", "run_at": utcnow() + retry_delay(job.attempts)}
+    await _end_claim(session, job, error=error[:_MAX_ERROR], **ending)
+
+
+async def release(session: AsyncSession, *, owner: str | None = None) -> None:
+    """Give back what is claimed: an owner's, or everything where nobody else works."""
+    running = update(Job).where(Job.state == "running")
+    if owner is not None:
+        running = running.where(Job.lease_owner == owner)
+    await session.execute(running.values(lease_expires_at=utcnow()))
+
+
+async def rerun(session: AsyncSession, job_id: UUID) -> None:
+    """Give a dead job all its tries again."""
+    await session.execute(
+        update(Job)
+        .where(Job.id == job_id, Job.state == "dead")
+        .values(state="queued", attempts=0, run_at=utcnow(), finished_at=None)
+    )
+    after_commit(session, wake_workers)
+
+
+async def purge(session: AsyncSession) -> None:
+    now = utcnow()
+    await session.execute(
+        delete(Job).where(
+            or_(
+                (Job.state == "succeeded") & (Job.finished_at < now - _KEEP_SUCCEEDED),
+                (Job.state == "dead") & (Job.finished_at < now - _KEEP_DEAD),
+            )
+        )
+    )
+
+
+def on_enqueued(wake: Any) -> None:
+    """Have `wake()` called whenever this process has stored new work."""
+    _wakes.add(wake)
+
+
+def off_enqueued(wake: Any) -> None:
+    _wakes.discard(wake)
+
+
+def wake_workers() -> None:
+    for wake in tuple(_wakes):
+        wake()
+
+
+async def _end_claim(session: AsyncSession, job: Job, **values: Any) -> None:
+    # Only the claim's own holder may end it: a lease that ran out is another's now.
+    await session.execute(
+        update(Job)
+        .where(
+            Job.id == job.id,
+            Job.lease_owner == job.lease_owner,
+            Job.attempts == job.attempts,
+        )
+        .values(lease_owner=None, lease_expires_at=None, **values)
+    )

@@ -1,0 +1,98 @@
+"""All that a process holds: made in one place, for the server and for workers alike."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from app.core.config import Settings
+from app.core.database import Database
+from app.core.passwords import Passwords
+from app.core.tokens import Tokens
+from app.integrations.llm.bedrock import BedrockProvider
+from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.guide import GuideProvider
+from app.integrations.llm.http import Http
+from app.integrations.llm.openai import OpenAIProvider
+from app.integrations.llm.registry import Providers
+from app.services.auth import Auth
+from app.services.chat.turns import Turns
+from app.services.principal import Principals
+
+
+class Shutdown:
+    """Whether the process is going down."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._callback: Callable[[], object] | None = None
+
+    def on_begin(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called in this event loop when it begins."""
+        self._loop = asyncio.get_running_loop()
+        self._callback = callback
+
+    def begin(self) -> None:
+        """May be called by a signal handler, and more than once."""
+        if not self.begun and self._loop and self._callback:
+            self._loop.call_soon_threadsafe(self._callback)
+        self.begun = True
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    settings: Settings
+    database: Database
+    tokens: Tokens
+    principals: Principals
+    auth: Auth
+    providers: Providers
+    turns: Turns
+    shutdown: Shutdown = field(default_factory=Shutdown)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process serves this database: several need Redis."""
+        return self.settings.redis.url is None
+
+    @classmethod
+    def build(cls, settings: Settings) -> "Runtime":
+        """Make everything, connect to nothing."""
+        database = Database(settings)
+        tokens = Tokens(settings.security)
+        principals = Principals(database)
+        catalogue = Catalogue.load(settings.models.catalogue)
+        http = Http(settings.models)
+        providers = Providers(
+            settings,
+            [
+                BedrockProvider(settings.models, catalogue, http),
+                OpenAIProvider(settings.models, catalogue, http),
+                GuideProvider(),
+            ],
+            catalogue=catalogue,
+        )
+        return cls(
+            settings=settings,
+            database=database,
+            tokens=tokens,
+            principals=principals,
+            auth=Auth(
+                settings.security,
+                passwords=Passwords(settings.security),
+                tokens=tokens,
+                principals=principals,
+            ),
+            providers=providers,
+            turns=Turns(
+                settings,
+                database=database,
+                providers=providers,
+                principals=principals,
+            ),
+        )
+
+    async def close(self) -> None:
+        await self.turns.close()
+        await self.providers.close()
+        await self.database.close()

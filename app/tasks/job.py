@@ -1,0 +1,11 @@
+from datetime import timedelta
+
+from app.core.queue import task
+from app.services import job as jobs
+from app.services.runtime import Runtime
+
+
+@task("job.purge", every=timedelta(days=1))
+async def purge(runtime: Runtime) -> None:
+    async with runtime.database.unit_of_work() as session:
+        await jobs.purge(session)

