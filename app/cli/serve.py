@@ -230,8 +230,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        docs = "API docs /docs, " if self._settings.server.serves_docs else ""
-        say(f"Workroom is at {self._settings.server.url}  ({docs}Ctrl+C stops)")
+        server = self._settings.server
+        docs = "API docs /docs, " if server.shows_docs else ""
+        say(f"{server.app_name} is at {server.url}  ({docs}Ctrl+C stops)")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Running replies must hear of the end before connections are waited for.

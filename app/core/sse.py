@@ -13,5 +13,5 @@ def frame(event: str, data: Mapping[str, Any], event_id: str) -> bytes:
     return b"event: %b\nid: %b\ndata: %b\n\n" % (
         event.encode(),
         event_id.encode(),
-        orjson.dumps(data),
+        orjson.dumps(data, default=str),
     )

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -40,7 +41,7 @@ class Server:
                 text=True,
             )
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,10 +102,10 @@ def test_a_first_start_writes_keys_migrates_serves_and_ends_well(
         code, printed = server.end()
 
     assert code == 0, server.errors.read_text()
+    address = f"http://127.0.0.1:{server.port}"
     assert printed == [
         "workroom: wrote .env with fresh keys; .env.example tells every setting",
-        f"workroom: Workroom is at http://127.0.0.1:{server.port}  "
-        "(API docs /docs, Ctrl+C stops)",
+        f"workroom: Workroom is at {address}  (API docs /docs, Ctrl+C stops)",
         "workroom: stopping; Ctrl+C again ends it at once",
         "workroom: stopped",
     ]
@@ -134,10 +135,11 @@ def test_one_folder_has_one_server_until_that_is_killed(set_up: Path) -> None:
         first.await_health()
 
         second = stack.enter_context(Server(set_up))
-        assert second.refusal() == (
-            1,
+        code, line = second.refusal()
+        assert code == 1
+        assert line == (
             f"workroom: another Workroom server (pid {first.process.pid}) uses this "
-            "data folder, data: end it, or name another folder in DATA_DIR",
+            "data folder, data: end it, or name another folder in DATA_DIR"
         )
 
         first.process.kill()
@@ -153,11 +155,13 @@ def test_a_taken_port_is_told_with_the_mend(set_up: Path) -> None:
         port = taken.getsockname()[1]
 
         with Server(set_up, PORT=str(port)) as server:
-            assert server.refusal() == (
-                1,
-                f"workroom: port {port} is taken: end what uses it, or take another: "
-                f"PORT={port + 1} ./start.sh",
-            )
+            code, line = server.refusal()
+
+    assert code == 1
+    assert line == (
+        f"workroom: port {port} is taken: end what uses it, or take another: "
+        f"PORT={port + 1} ./start.sh"
+    )
 
 
 def test_a_data_folder_that_cannot_be_made_is_told(set_up: Path) -> None:

@@ -139,7 +139,7 @@ class BedrockProvider:
         reply.end()
 
     async def close(self) -> None:
-        """The connections belong to `Http`."""
+        await self._http.close()
 
     @cached_property
     def _offered(self) -> list[ModelInfo]:

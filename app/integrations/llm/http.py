@@ -80,6 +80,7 @@ class Http:
             raise _translated(error, target, setting, answered=answered) from error
 
     async def close(self) -> None:
+        """Any provider that shares the pool may do this; a request opens it again."""
         if self._session is not None:
             await self._session.close()
             self._session = None

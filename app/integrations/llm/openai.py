@@ -156,7 +156,7 @@ class OpenAIProvider:
         reply.end()
 
     async def close(self) -> None:
-        """The connections belong to `Http`."""
+        await self._http.close()
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

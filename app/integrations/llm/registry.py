@@ -69,11 +69,6 @@ class Providers:
             " ".join(filter(None, sentences)) or "No model is available."
         )
 
-    async def list(self) -> list[ModelInfo]:
-        """Every model that can be used now."""
-        offers = await asyncio.gather(*(p.models() for p in self._providers.values()))
-        return [info for offered in offers for info in offered]
-
     def unconfigured(self) -> list[ModelInfo]:
         """Models of the catalogue that could be used if their provider were set up."""
         return [
@@ -82,6 +77,11 @@ class Providers:
             if provider.missing
             for name in self._catalogue.names(provider.name)
         ]
+
+    async def list(self) -> list[ModelInfo]:
+        """Every model that can be used now."""
+        offers = await asyncio.gather(*(p.models() for p in self._providers.values()))
+        return [info for offered in offers for info in offered]
 
     async def close(self) -> None:
         for provider in self._providers.values():

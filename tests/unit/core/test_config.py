@@ -209,7 +209,7 @@ class TestProduction:
         settings = load_settings(PRODUCTION, tmp_path)
 
         assert settings.server.production
-        assert not settings.server.serves_docs
+        assert not settings.server.shows_docs
 
     @pytest.mark.parametrize("environment", ["staging", "production"])
     @pytest.mark.parametrize(
@@ -299,18 +299,30 @@ class TestValues:
         assert load(tmp_path, **environ).database_url == url
 
     @pytest.mark.parametrize(
-        ("environ", "served"),
+        ("environ", "shown"),
         [({}, True), ({"DOCS_ENABLED": "false"}, False)],
     )
-    def test_docs_are_served_unless_switched_off(
-        self, tmp_path: Path, environ: dict[str, str], *, served: bool
+    def test_docs_are_shown_unless_switched_off(
+        self, tmp_path: Path, environ: dict[str, str], *, shown: bool
     ) -> None:
-        assert load(tmp_path, **environ).server.serves_docs is served
+        assert load(tmp_path, **environ).server.shows_docs is shown
 
-    def test_production_serves_docs_only_when_asked(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("environ", "redirects"),
+        [({}, True), ({"HTTPS_REDIRECT": "false"}, False)],
+    )
+    def test_production_redirects_to_https_unless_switched_off(
+        self, tmp_path: Path, environ: dict[str, str], *, redirects: bool
+    ) -> None:
+        settings = load_settings(PRODUCTION | environ, tmp_path)
+
+        assert settings.server.redirects_to_https is redirects
+        assert not load(tmp_path).server.redirects_to_https
+
+    def test_production_shows_docs_only_when_asked(self, tmp_path: Path) -> None:
         settings = load_settings(PRODUCTION | {"DOCS_ENABLED": "true"}, tmp_path)
 
-        assert settings.server.serves_docs
+        assert settings.server.shows_docs
 
 
 class TestFirstStart:
