@@ -4,7 +4,7 @@
 (to write a new migration, say) has this file ask it for one.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -14,7 +14,7 @@ from app.core.migrations import run_with_connection
 from app.models import Base
 
 
-def render_item(kind: str, item: Any, _context: Any) -> str | bool:
+def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     """Write our column types as the plain ones that they are in the database."""
     if kind == "type" and type(item).__name__ == "UtcDateTime":
         return "sa.DateTime(timezone=True)"

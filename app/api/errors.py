@@ -10,21 +10,23 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.exceptions import AppError, FieldError, ValidationFailedError
+from app.core.exceptions import (
+    AppError,
+    FieldError,
+    NotFoundError,
+    PayloadTooLargeError,
+    ValidationFailedError,
+)
 
 _log = structlog.get_logger()
-_CODES = {
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "payload_too_large",
-    415: "unsupported_media_type",
+_KNOWN: dict[int, AppError] = {
+    404: NotFoundError("There is nothing at this address."),
+    413: PayloadTooLargeError("The request is too large."),
 }
-_SENTENCES = {
-    404: "There is nothing at this address.",
-    405: "This address does not take that method.",
-    413: "The request is too large.",
-}
+"""Errors of the framework that are also ours."""
+_SENTENCES = {405: "This address does not take that method."}
 
 
 def problem(
@@ -43,7 +45,36 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, _unexpected)  # of the middleware itself
+    app.add_middleware(Unexpected)  # the first, so the innermost
+
+
+class Unexpected:
+    """Answers what no handler knows, and leaves the cause to the log.
+
+    Starlette's handler of last resort stands outside of all middleware, so its answer
+    has no headers of ours, and it raises again, upon which the server drops the
+    connection. It remains for replies that fail after they have begun.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def send_noting_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_start)
+        except Exception as error:  # the top of a request: any endpoint may fail
+            if started or scope["type"] != "http":
+                raise
+            response = await _unexpected(Request(scope), error)
+            await response(scope, receive, send)
 
 
 async def _app_error(_request: Request, error: Exception) -> Response:
@@ -64,29 +95,32 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return await _app_error(request, failed)
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code
+    if status in _KNOWN:
+        return await _app_error(request, _KNOWN[status])
     phrase = HTTPStatus(status).phrase
     members = {
         "type": "about:blank",
         "title": phrase,
         "status": status,
         "detail": _SENTENCES.get(status, str(error.detail)),
-        "code": _CODES.get(status, phrase.lower().replace(" ", "_")),
+        "code": phrase.lower().replace(" ", "_"),
     }
     return problem(members, headers=error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    _log.error("unexpected error", path=request.url.path, exc_info=error)
+    _log.error("unexpected error", path=request.scope["path"], exc_info=error)
     detail = "Something went wrong on our side; the log has it under this request_id."
     return await _app_error(request, AppError(detail))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
     """Without the part of the request and the arm of a union, which say nothing."""
-    kept = [str(p) for p in location[1:] if not str(p).startswith(("str", "list["))]
+    # An arm is a type: `str`, `list[TextBlock]`, `function-after[check(), str]`.
+    kept = [str(p) for p in location[1:] if p != "str" and "[" not in str(p)]
     return ".".join(kept) or "body"
 
 

@@ -1,9 +1,11 @@
 """What an installation needs, looked at one by one; nothing is changed."""
 
+import asyncio
 import platform
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.serve import open_port, why_not
 from app.cli.terminal import reason
-from app.core.config import ROOT, ConfigError, Settings, load_settings
+from app.core import logging
+from app.core.config import ROOT, ConfigError, LogSettings, Settings, load_settings
 from app.core.lock import holder
 from app.core.migrations import alembic_config, run_with_connection
+from app.services.runtime import Runtime
 
 _OLDEST_PYTHON = (3, 11)
 _LITTLE_DISK = 2**30
@@ -139,20 +143,35 @@ def _port(settings: Settings) -> Check:
 
 
 def _models(settings: Settings) -> Check:
-    models = settings.models
-    configured = [
-        name
-        for name, chosen in (
-            ("openai", models.openai_api_key or models.openai_base_url),
-            ("bedrock", models.aws_region),
+    """Asks the providers; a server that does not answer takes its time."""
+    try:
+        names = asyncio.run(_model_names(settings))
+    except ConfigError as error:
+        return Check("models", "problem", str(error))
+    providers = Counter(name.partition("/")[0] for name in names)
+    found = ", ".join(f"{name} ({count})" for name, count in providers.items())
+    openai = settings.models.openai_base_url or settings.models.openai_api_key
+    if openai and "openai" not in providers:
+        return Check(
+            "models",
+            "warning",
+            f"{found}; the server of OPENAI_BASE_URL lists none: check the address and "
+            "OPENAI_API_KEY, or name its models in OPENAI_MODELS",
         )
-        if chosen
-    ]
-    if configured:
-        return Check("models", "ok", f"guide, {', '.join(configured)}")
-    return Check(
-        "models",
-        "warning",
-        "only the guide, which quotes documents: set OPENAI_API_KEY, "
-        "OPENAI_BASE_URL (any OpenAI-compatible server) or AWS_REGION (Bedrock)",
-    )
+    if providers.keys() <= {"guide"}:
+        return Check(
+            "models",
+            "warning",
+            f"{found}, which quotes documents and nothing else: set AWS_REGION "
+            "(Bedrock), OPENAI_API_KEY, or OPENAI_BASE_URL (any compatible server)",
+        )
+    return Check("models", "ok", found)
+
+
+async def _model_names(settings: Settings) -> list[str]:
+    logging.configure(LogSettings(format="console"))  # away from what we print
+    runtime = Runtime.build(settings)
+    try:
+        return [model.name for model in await runtime.providers.list()]
+    finally:
+        await runtime.close()

@@ -33,6 +33,8 @@ def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> No
     settings = load_settings_or_exit()
     refuse_workers(workers, settings)
     make_folder(settings.server.data_dir, "DATA_DIR")
+    if settings.log.file:
+        make_folder(settings.log.file.parent, "LOG_FILE")
     # The lock comes before the port: a second start should hear of the first one.
     with lock(settings.server.data_dir), closing(listen(settings.server)) as sock:
         migrate(settings)
@@ -182,7 +184,11 @@ def migrate(settings: Settings) -> None:
 def _serve(settings: Settings, sock: socket.socket) -> None:
     from app.main import create_app
 
-    server = Server(_uvicorn_config(settings, create_app(settings)), settings)
+    try:
+        app = create_app(settings)
+    except ConfigError as error:  # a file that a setting names is wrong
+        fail(str(error), code=2)
+    server = Server(_uvicorn_config(settings, app), settings)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's way to say that the app would not start

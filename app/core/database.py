@@ -74,6 +74,8 @@ class Database:
             url,
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
+            # An error's text goes into the log, and what people wrote must not.
+            hide_parameters=True,
             **options,
         )
         if self.is_sqlite:

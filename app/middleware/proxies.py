@@ -36,7 +36,8 @@ class Proxies:
 
     def _facts(self, scope: Scope, headers: Headers) -> dict[str, object]:
         facts: dict[str, object] = {}
-        scheme = headers.get("x-forwarded-proto", "").rpartition(",")[2].strip()
+        schemes = ",".join(headers.getlist("x-forwarded-proto"))
+        scheme = schemes.rpartition(",")[2].strip()
         if scheme in {"http", "https"}:
             facts["scheme"] = scheme
         chain = ",".join(headers.getlist("x-forwarded-for")).split(",")

@@ -63,8 +63,7 @@ class RequestContext:
     def _account(
         self, scope: Scope, status: int, first_byte: float, seconds: float
     ) -> None:
-        # The route's pattern, not the path: ids would make a series for each.
-        route = getattr(scope.get("route"), "path", "none")
+        route = _pattern(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         REQUESTS.labels(method, route, status).inc()
         SECONDS.labels(method, route).observe(first_byte)
@@ -77,6 +76,17 @@ class RequestContext:
                 ms=round(seconds * 1000, 1),
                 client=scope["client"][0] if scope.get("client") else None,
             )
+
+
+def _pattern(scope: Scope) -> str:
+    """The route's pattern, not the path: ids would make a series for each."""
+    route = scope.get("route")
+    if route is None:
+        return "none"
+    # A route knows its own path only; before it stand the prefixes of its routers.
+    own = route.path_format.format(**scope["path_params"])
+    prefix, found, _ = str(scope["path"]).rpartition(own)
+    return f"{prefix if found else ''}{route.path}"
 
 
 def _request_id(scope: Scope) -> str:

@@ -6,17 +6,25 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 T = TypeVar("T")
 
 
-def _no_nul(value: str) -> str:
+def _storable(value: str) -> str:
     # PostgreSQL cannot store it, and no text has a use for it.
     if "\0" in value:
         raise ValueError("must not contain the NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON's "\ud800" can be written, but means nothing
+        raise ValueError("must not contain half of a surrogate pair") from None
     return value
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
+Text = Annotated[str, AfterValidator(_storable)]
 """Text as every database can store it."""
 
-Line = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+Line = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1),
+    AfterValidator(_storable),
+]
 """Text that says something, without white space around it."""
 
 

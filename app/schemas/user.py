@@ -55,9 +55,21 @@ class UserRead(ReadModel):
     created_at: datetime
 
 
+LoginName = Annotated[Text, Field(max_length=320, description="E-mail or username.")]
+GivenPassword = Annotated[str, Field(max_length=1024)]
+
+
 class Login(BaseModel):
-    login: Annotated[Text, Field(max_length=320, description="E-mail or username.")]
-    password: Annotated[str, Field(max_length=1024)]
+    login: LoginName
+    password: GivenPassword
+
+
+class PasswordForm(BaseModel):
+    """OAuth 2.0's form for a password (RFC 6749, section 4.3.2)."""
+
+    grant_type: Literal["password"] = "password"
+    username: LoginName
+    password: GivenPassword
 
 
 class RefreshRequest(BaseModel):
@@ -72,7 +84,7 @@ class TokenPair(BaseModel):
 
 
 class PasswordChange(BaseModel):
-    current_password: Annotated[str, Field(max_length=1024)]
+    current_password: GivenPassword
     new_password: NewPassword
     end_other_sessions: bool = False
 

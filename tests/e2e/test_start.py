@@ -1,7 +1,6 @@
-"""The real server, started as a program and ended by signals."""
+"""How a server begins and ends: what it says, its exit code, and what it refuses."""
 
 import json
-import os
 import signal
 import socket
 import stat
@@ -10,14 +9,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 import pytest
 
-from app.core.config import ROOT, variables
+from app.core.config import ROOT
+from tests.e2e.processes import environment, free_port
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
@@ -28,13 +27,11 @@ class Server:
     def __init__(self, folder: Path, *arguments: str, **settings: str) -> None:
         self.port = int(settings.setdefault("PORT", str(free_port())))
         self.errors = folder / f"errors-{self.port}"
-        ours = {*variables(), *(f"{name}_FILE" for name in variables())}
-        inherited = {k: v for k, v in os.environ.items() if k not in ours}
         with self.errors.open("w") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, *(arguments or ("-m", "app", "serve"))],
                 cwd=folder,
-                env=inherited | {"PYTHONPATH": str(ROOT)} | settings,
+                env=environment(settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -80,14 +77,8 @@ class Server:
         return code, line
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @pytest.fixture
-def set_up(tmp_path: Path) -> Iterator[Path]:
+def set_up(tmp_path: Path) -> Path:
     """A folder whose `.env` is there already."""
     (tmp_path / ".env").write_text("SECRET_KEY=correct horse battery staple, 01234\n")
     return tmp_path
@@ -188,8 +179,41 @@ def test_production_never_makes_its_own_keys(tmp_path: Path) -> None:
     assert not (tmp_path / ".env").exists()
 
 
-def test_an_app_that_cannot_start_exits_with_a_reason(set_up: Path) -> None:
-    with Server(set_up, LOG_FILE="/dev/null/workroom.log") as server:
-        code, _ = server.wait()
+@pytest.mark.parametrize(
+    ("variable", "value", "exit_code"),
+    [("LOG_FILE", "/dev/null/log", 1), ("MODEL_CATALOGUE", "nowhere.toml", 2)],
+)
+def test_a_file_that_is_no_good_is_told(
+    set_up: Path, variable: str, value: str, exit_code: int
+) -> None:
+    with Server(set_up, **{variable: value}) as server:
+        code, line = server.refusal()
 
-    assert code == 1
+    assert code == exit_code
+    assert line.startswith(f"workroom: {variable}: cannot ")
+
+
+def test_an_app_that_cannot_start_exits_with_one(set_up: Path) -> None:
+    (set_up / "broken.py").write_text(
+        "from app.cli import main\n"
+        "from app.services.chat.turns import Turns\n"
+        "async def fail(*_, **__): raise RuntimeError('no')\n"
+        "Turns.open = fail\n"
+        "main(['serve'])\n"
+    )
+    with Server(set_up, "broken.py") as server:
+        code, printed = server.wait()
+
+    assert (code, printed) == (1, [])
+    last = server.errors.read_text().splitlines()[-1]
+    assert last == "workroom: cannot start: the log above says why"
+
+
+def test_with_reload_the_port_is_kept_and_the_end_is_good(set_up: Path) -> None:
+    with Server(set_up, "-m", "app", "serve", "--reload") as server:
+        server.await_health()
+
+        code, printed = server.end()
+
+    assert code == 0
+    assert printed[-1] == "workroom: stopping; Ctrl+C again ends it at once"

@@ -22,9 +22,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def fake(
-    provider: str, request: pytest.FixtureRequest
-) -> FakeOpenAI | FakeBedrock:
+def fake(provider: str, request: pytest.FixtureRequest) -> FakeOpenAI | FakeBedrock:
     fake: FakeOpenAI | FakeBedrock = request.getfixturevalue(f"fake_{provider}")
     return fake
 
@@ -150,7 +148,7 @@ async def test_stop_keeps_the_text_and_continue_goes_on_from_it(
     assert kept + text_of(more) == numbered_words(80)
     assert more[-1].data["message"]["text"] == numbered_words(80)
     assert more[-1].data["message"]["status"] == "complete"
-    assert [m["id"] for m in await client.messages(chat)][0] == message_id
+    assert (await client.messages(chat))[0]["id"] == message_id
 
 
 @pytest.mark.parametrize(
@@ -169,6 +167,7 @@ async def test_a_fault_of_the_provider_is_typed_and_keeps_the_text(
     variables: dict[str, str],
     model: str,
     fake: FakeOpenAI,
+    *,
     fault: Any,
     code: str | None,
 ) -> None:
@@ -192,9 +191,7 @@ async def test_a_fault_of_the_provider_is_typed_and_keeps_the_text(
         assert reply["text"] == text_of(events)
         assert reply["usage"] is not None
 
-        async with client.stream(
-            "POST", f"/messages/{reply['id']}/continue"
-        ) as stream:
+        async with client.stream("POST", f"/messages/{reply['id']}/continue") as stream:
             more = await stream.all()
         assert reply["text"] + text_of(more) == numbered_words(30)
 
@@ -250,9 +247,7 @@ async def test_a_turn_of_a_process_that_died_ends_interrupted(
         async with client.asking(chat, "Say 40 words") as stream:
             events = await stream.until("delta", 5)
         message_id = events[0].data["message_id"]
-        turn = first.runtime.turns._running.pop(
-            __import__("uuid").UUID(message_id)
-        )
+        turn = first.runtime.turns._running.pop(__import__("uuid").UUID(message_id))
         while turn.saved is None or turn.saved[0] != turn.reply.position:
             first.runtime.turns._running[turn.message.id] = turn
             await asyncio.sleep(0.01)

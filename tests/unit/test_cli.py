@@ -176,17 +176,40 @@ class TestDoctor:
 
         assert done.exit_code == 0, done.stdout
         assert "ok       database: the first start makes it\n" in done.stdout
-        assert "warning  models: only the guide" in done.stdout
+        assert "warning  models: guide (1), which quotes documents" in done.stdout
         assert not (folder / "data").exists()
 
     def test_finds_a_migrated_database_up_to_date(self, folder: Path) -> None:
-        set_up(folder, OPENAI_API_KEY="k", AWS_REGION="us-east-1")
+        set_up(folder, PORT=str(free_port()))
         run("migrate")
 
-        checks = self.checks()
+        assert self.checks()["database"][0] == "ok"
 
-        assert checks["database"][0] == "ok"
-        assert checks["models"] == ("ok", "guide, openai, bedrock")
+    def test_tells_the_models_of_every_provider(self, folder: Path) -> None:
+        set_up(
+            folder,
+            PORT=str(free_port()),
+            OPENAI_BASE_URL="http://127.0.0.1:1/v1",
+            OPENAI_MODELS="one,two",
+        )
+
+        assert self.checks()["models"] == ("ok", "openai (2), guide (1)")
+
+    def test_tells_a_model_server_that_does_not_answer(self, folder: Path) -> None:
+        set_up(folder, PORT=str(free_port()), OPENAI_BASE_URL="http://127.0.0.1:1/v1")
+
+        state, detail = self.checks()["models"]
+
+        assert state == "warning"
+        assert "OPENAI_BASE_URL lists none" in detail
+
+    def test_tells_a_wrong_catalogue(self, folder: Path) -> None:
+        set_up(folder, MODEL_CATALOGUE="nowhere.toml")
+
+        state, detail = self.checks(code=1)["models"]
+
+        assert state == "problem"
+        assert detail.startswith("MODEL_CATALOGUE: cannot read nowhere.toml")
 
     def test_tells_a_database_that_needs_migrating(self, folder: Path) -> None:
         set_up(folder)

@@ -1,14 +1,14 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Depends, status
-from fastapi.security import OAuth2PasswordRequestForm
+from fastapi import APIRouter, BackgroundTasks, Form, status
 
 from app.api.deps import AuthDep, ClientDep, CurrentUser, RuntimeDep, SessionDep
 from app.schemas.base import Page
 from app.schemas.user import (
     Login,
     PasswordChange,
+    PasswordForm,
     RefreshRequest,
     SessionRead,
     TokenPair,
@@ -50,7 +50,7 @@ async def token(
     runtime: RuntimeDep,
     client: ClientDep,
     background: BackgroundTasks,
-    form: Annotated[OAuth2PasswordRequestForm, Depends()],
+    form: Annotated[PasswordForm, Form()],
 ) -> TokenPair:
     """Log in by an OAuth2 password form, as Swagger's Authorize button does."""
     as_json = Login(login=form.username, password=form.password)

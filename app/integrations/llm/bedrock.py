@@ -9,6 +9,7 @@ import binascii
 import time
 from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -97,7 +98,7 @@ class BedrockProvider:
                 " or AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY; on AWS a role will "
                 "do."
             )
-        if self._looked_until and not self._credentials:
+        if self._looked_until and self._credentials is None:
             return (
                 "No AWS credentials were found: set AWS_BEARER_TOKEN_BEDROCK, or "
                 "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or give this machine an "
@@ -123,7 +124,7 @@ class BedrockProvider:
         async with self._http.request(
             "POST", url, setting=self._setting, headers=headers, body=body
         ) as response:
-            if response.status != 200:  # noqa: PLR2004 - OK
+            if response.status != HTTPStatus.OK:
                 raise _refused(
                     response.status, response.headers, await body_of(response)
                 )
@@ -174,14 +175,19 @@ class BedrockProvider:
         )
 
     async def _ready(self) -> bool:
-        """Whether there are credentials; the first call looks for them in a thread."""
+        """Whether there are credentials; the first call looks for them."""
         if self._settings.bedrock_api_key:
             return True
-        async with self._looking:
-            if not self._credentials and time.monotonic() >= self._looked_until:
-                self._credentials = await asyncio.to_thread(_found, self._settings)
-                self._looked_until = time.monotonic() + CHAIN_SECONDS
+        if self._credentials is None:
+            await self._look()
         return self._credentials is not None
+
+    async def _look(self) -> None:
+        async with self._looking:
+            if self._credentials or time.monotonic() < self._looked_until:
+                return  # another call has just looked
+            self._credentials = await asyncio.to_thread(_found, self._settings)
+            self._looked_until = time.monotonic() + CHAIN_SECONDS
 
     async def _current(self) -> Any:
         """Credentials for one signature; a role's are renewed by botocore, in time."""

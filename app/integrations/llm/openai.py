@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -123,10 +124,8 @@ class OpenAIProvider:
             return []
         if self._named:
             return self._named
-        async with self._listing:
-            if time.monotonic() >= self._list_until:
-                self._listed, believed = await self._list()
-                self._list_until = time.monotonic() + believed
+        if time.monotonic() >= self._list_until:
+            await self._renew_list()
         return self._listed
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
@@ -140,7 +139,7 @@ class OpenAIProvider:
             headers=self._headers(),
             body=orjson.dumps(self._body(request)),
         ) as response:
-            if response.status != 200:  # noqa: PLR2004 - OK
+            if response.status != HTTPStatus.OK:
                 raise _refused(self._who, response.status, await body_of(response))
             yield reply.usage_so_far()
             async for chunk in response.content.iter_any():
@@ -182,6 +181,13 @@ class OpenAIProvider:
     def _named(self) -> list[ModelInfo]:
         return [self._info({"id": name}) for name in self._settings.openai_models]
 
+    async def _renew_list(self) -> None:
+        async with self._listing:
+            if time.monotonic() < self._list_until:
+                return  # another call has just done it
+            self._listed, believed = await self._list()
+            self._list_until = time.monotonic() + believed
+
     async def _list(self) -> tuple[list[ModelInfo], float]:
         """The server's models, and for how many seconds to believe that."""
         try:
@@ -195,7 +201,7 @@ class OpenAIProvider:
                 ) as response,
             ):
                 body = await body_of(response, MAX_LIST)
-                if response.status != 200:  # noqa: PLR2004 - OK
+                if response.status != HTTPStatus.OK:
                     raise _refused(self._who, response.status, body)
                 listed = [self._info(model) for model in orjson.loads(body)["data"]]
         except (ProviderError, TimeoutError, ValueError, TypeError, KeyError) as error:

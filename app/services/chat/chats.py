@@ -1,7 +1,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import tuple_
@@ -100,8 +100,9 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode()).decode()
         time, _, row_id = text.partition(" ")
-        return datetime.fromisoformat(time), UUID(row_id)
-    except (ValueError, binascii.Error) as error:
+        # Overflows at the ends of the calendar, so here and not in the statement.
+        return datetime.fromisoformat(time).astimezone(UTC), UUID(row_id)
+    except (ValueError, OverflowError, binascii.Error) as error:
         message = "is no cursor of this list: send a `next_cursor` unchanged"
         raise ValidationFailedError(
             f"`cursor` {message}.", errors=[FieldError(path="cursor", message=message)]

@@ -27,6 +27,8 @@ def assemble(
     used = estimate_tokens(system)
     chosen: list[Message] = []
     for message in newest_first:
+        if not message.text:
+            continue  # a reply that failed before its first word
         cost = estimate_tokens(message.text) + _MESSAGE_OVERHEAD
         if used + cost > budget:
             break
@@ -44,8 +46,6 @@ def _alternating(messages: Sequence[Message]) -> list[ChatMessage]:
     for message in messages:
         # A model's own reasoning is not sent back to it.
         blocks = [b for b in message.content if b["type"] == "text" and b["text"]]
-        if not blocks:
-            continue  # a reply that failed before its first word
         if merged and merged[-1][0] == message.role:
             merged[-1][1].extend(blocks)
         else:

@@ -23,6 +23,7 @@ _INSTRUCTIONS = (
     "Name the conversation below in at most six words, in its own language. Answer "
     "with the name alone: no quotes, no full stop, no explanation."
 )
+_WRAPPING = " .\"'“”«»"
 _log = structlog.get_logger()
 
 
@@ -82,4 +83,5 @@ async def _ask(providers: Providers, chat: Chat, texts: list[str]) -> str:
     except ProviderError as error:
         _log.info("title without a model", chat_id=str(chat.id), code=error.code)
         return ""
-    return shorten("".join(written).strip().strip("\"'“”«».")) if written else ""
+    title = shorten("".join(written)).strip(_WRAPPING)
+    return title if written else ""

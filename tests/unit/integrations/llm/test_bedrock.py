@@ -230,6 +230,15 @@ class TestFaults:
 
         assert len({call.peer for call in server.calls}) == 1
 
+    async def test_closing_the_provider_closes_its_connections(
+        self, provider: BedrockProvider, http: Http
+    ) -> None:
+        await outcome(provider.stream(ask(OPUS)))
+
+        await provider.close()
+
+        assert http._session is None
+
 
 class TestContinuation:
     @pytest.mark.parametrize("model", [HAIKU, OPUS])
@@ -416,23 +425,22 @@ class TestCredentials:
         assert await provider.models()
         assert (await outcome(provider.stream(ask(OPUS)))).error is None
 
+    @pytest.mark.usefixtures("aws")
     async def test_a_chain_with_nothing_in_it_says_what_to_set(
-        self, server: FakeBedrock, http: Http, aws: Path
+        self, server: FakeBedrock, http: Http
     ) -> None:
         provider = connect(server.url, http, aws_access_key_id="")
 
-        assert await provider.models() == []
+        for models in await asyncio.gather(provider.models(), provider.models()):
+            assert models == []
         assert "AWS_BEARER_TOKEN_BEDROCK" in str(provider.missing)
         result = await outcome(provider.stream(ask(OPUS)))
         assert type(result.error) is ProviderNotConfiguredError
         assert str(result.error) == provider.missing
 
+    @pytest.mark.usefixtures("aws")
     async def test_a_profile_that_there_is_not_counts_as_nothing(
-        self,
-        server: FakeBedrock,
-        http: Http,
-        aws: Path,
-        monkeypatch: pytest.MonkeyPatch,
+        self, server: FakeBedrock, http: Http, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("AWS_PROFILE", "nobody")
         provider = connect(server.url, http, aws_access_key_id="")

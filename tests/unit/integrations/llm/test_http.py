@@ -164,6 +164,18 @@ async def test_of_a_long_body_only_the_beginning_is_read(http: Http) -> None:
         assert await get(http, url) == bytes(64 * 1024)
 
 
+async def test_what_follows_an_answer_is_read_to_keep_the_connection(
+    http: Http,
+) -> None:
+    answer = OK.replace(b"10", b"200000") + b"\r\n" + bytes(200_000)
+    async with answering(answer, stays=True) as url:
+        async with http.request("GET", url, setting="X", headers={}) as response:
+            await response.content.readany()
+            await drain(response)
+            assert response.content.at_eof()
+        await http.close()
+
+
 async def test_a_body_that_never_ends_is_not_waited_for() -> None:
     pool = Http(ModelSettings(stall_seconds=60))
     async with answering(OK + b"\r\n01234", stays=True) as url:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import pytest
 
 from app.core.config import ModelSettings
-from app.integrations.llm import openai
 from app.integrations.llm.base import (
     ChatMessage,
     ProviderAuthError,
@@ -51,6 +51,51 @@ def provider(server: FakeOpenAI, http: Http) -> OpenAIProvider:
 def connect(url: str, http: Http, **settings: Any) -> OpenAIProvider:
     values = {"openai_base_url": url, "openai_api_key": "sk-right", **settings}
     return OpenAIProvider(ModelSettings(**values), CATALOGUE, http)
+
+
+Chunk = bytes | dict[str, Any]
+
+
+def content(words: str) -> Chunk:
+    return {"choices": [{"index": 0, "delta": {"content": words}}]}
+
+
+def finish(reason: str) -> Chunk:
+    return {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+
+
+async def stream(http: Http, *chunks: Chunk, end: bytes = b"") -> Outcome:
+    """What comes of an answer of these chunks, to a request of 8 estimated tokens."""
+    data = [c if isinstance(c, bytes) else json.dumps(c).encode() for c in chunks]
+    body = b"".join(b"data: %b\n\n" % d for d in data) + (
+        b"data: " + end if end else b""
+    )
+    async with raw_server(_answering(b"HTTP/1.1 200 OK\r\n\r\n" + body)) as url:
+        request = ask(MODEL, user("1234567890123456"))
+        return await outcome(connect(url, http).stream(request))
+
+
+async def refused(http: Http, status: int, body: str) -> Outcome:
+    answer = _ok(body).replace(b"200 OK", f"{status} No".encode())
+    async with raw_server(_answering(answer)) as url:
+        return await outcome(connect(url, http).stream(ask(MODEL)))
+
+
+def _ok(body: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def _answering(answer: bytes) -> Any:
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()  # else unread bytes of the request would reset the answer
+
+    return handle
 
 
 async def test_a_whole_answer(server: FakeOpenAI, provider: OpenAIProvider) -> None:
@@ -199,6 +244,15 @@ class TestFaults:
 
         assert len({call.peer for call in server.calls}) == 1
 
+    async def test_closing_the_provider_closes_its_connections(
+        self, provider: OpenAIProvider, http: Http
+    ) -> None:
+        await outcome(provider.stream(ask(MODEL)))
+
+        await provider.close()
+
+        assert http._session is None
+
     async def test_a_closed_port_names_the_variable_to_check(self, http: Http) -> None:
         async with raw_server(_answering(b"")) as url:
             pass
@@ -277,26 +331,185 @@ class TestStream:
     @pytest.mark.parametrize(
         "chunks",
         [
-            (content("a"),),
-            (content("a"), b"[DONE]"),
-            (content("a"), b"{"),
-            (content("a"), b"[]"),
-            (content("a"), {"choices": [{"delta": {"content": ["b"]}}]}),
-        ],
-        ids=["no reason", "no reason but an end", "half", "a list", "no text"],
-    ) if False else pytest.mark.parametrize("number", range(5))
-    async def test_what_is_no_proper_answer_is_broken(
-        self, http: Http, number: int
-    ) -> None:
-        improper: list[tuple[Any, ...]] = [
             (),
             (b"[DONE]",),
             (b"{",),
             (b"[]",),
             ({"choices": [{"delta": {"content": ["b"]}}]},),
-        ]
-
-        result = await stream(http, content("a"), *improper[number])
+            (finish("stop"),),
+        ],
+    )
+    async def test_what_has_no_proper_end_is_broken(
+        self, http: Http, chunks: tuple[Chunk, ...]
+    ) -> None:
+        result = await stream(http, content("a"), *chunks)
 
         assert type(result.error) is ProviderStreamBrokenError
         assert result.text == "a"
+
+    @pytest.mark.parametrize(
+        ("chunk", "error"),
+        [
+            ({"error": {"code": "rate_limit_exceeded"}}, ProviderThrottledError),
+            ({"error": {"code": 429, "message": "Slow."}}, ProviderThrottledError),
+            ({"error": {"type": "server_error"}}, ProviderUnavailableError),
+            ({"error": {"type": "invalid_request_error"}}, ProviderRejectedError),
+            ({"error": "out of memory"}, ProviderUnavailableError),
+            ({"object": "error", "type": "BadRequestError"}, ProviderRejectedError),
+        ],
+    )
+    async def test_an_error_in_mid_stream_is_classified(
+        self, http: Http, chunk: Chunk, error: type[ProviderError]
+    ) -> None:
+        result = await stream(http, content("a"), chunk)
+
+        assert type(result.error) is error
+        assert result.text == "a"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status", "code", "type_", "error"),
+        [
+            (400, "rate_limit_exceeded", "requests", ProviderThrottledError),
+            (429, "insufficient_quota", "insufficient_quota", ProviderAuthError),
+            (400, "context_length_exceeded", "", ProviderRejectedError),
+            (401, "invalid_api_key", "invalid_request_error", ProviderAuthError),
+            (401, None, "invalid_request_error", ProviderAuthError),
+            (404, "model_not_found", "invalid_request_error", ProviderRejectedError),
+            (404, 404, "NotFoundError", ProviderRejectedError),
+            (400, None, "exceed_context_size_error", ProviderRejectedError),
+            (500, None, "server_error", ProviderUnavailableError),
+            (503, None, "unavailable_error", ProviderUnavailableError),
+            (429, None, "from_the_future", ProviderThrottledError),
+        ],
+    )
+    async def test_code_and_type_go_before_the_status(
+        self,
+        http: Http,
+        status: int,
+        code: str | int | None,
+        type_: str,
+        error: type[ProviderError],
+    ) -> None:
+        body = {"message": "The reason.", "type": type_, "code": code}
+
+        result = await refused(http, status, json.dumps({"error": body}))
+
+        assert type(result.error) is error
+        told = "The reason." in str(result.error)
+        assert told == (error is not ProviderAuthError)
+
+    @pytest.mark.parametrize(
+        "body", ["<html>", "[]", '{"error": "x"}', '{"detail": "x"}']
+    )
+    async def test_what_has_no_code_goes_by_the_status(
+        self, http: Http, body: str
+    ) -> None:
+        assert type((await refused(http, 429, body)).error) is ProviderThrottledError
+        assert type((await refused(http, 400, body)).error) is ProviderRejectedError
+
+    async def test_a_wrong_key(self, server: FakeOpenAI, http: Http) -> None:
+        provider = connect(server.base_url, http, openai_api_key="sk-wrong")
+
+        result = await outcome(provider.stream(ask(MODEL)))
+
+        assert type(result.error) is ProviderAuthError
+        assert "sk-" not in str(result.error)
+
+    async def test_a_model_that_there_is_not(self, provider: OpenAIProvider) -> None:
+        result = await outcome(provider.stream(ask("nonsense")))
+
+        assert type(result.error) is ProviderRejectedError
+        assert "'nonsense' does not exist" in str(result.error)
+
+
+class TestModels:
+    async def test_they_are_what_the_server_lists(
+        self, provider: OpenAIProvider
+    ) -> None:
+        large, small = await provider.models()
+
+        assert (large.name, small.name) == ("openai/fake-large", "openai/fake-small")
+        assert large.context_window == CONTEXT_WINDOW
+        assert small.context_window == 32_768
+
+    async def test_the_list_is_asked_for_once_by_many(
+        self, server: FakeOpenAI, provider: OpenAIProvider
+    ) -> None:
+        lists = await asyncio.gather(*(provider.models() for _ in range(5)))
+
+        assert all(len(models) == 2 for models in lists)
+        assert server.times_listed == 1
+
+    async def test_the_named_ones_go_before_the_listed(
+        self, server: FakeOpenAI, http: Http
+    ) -> None:
+        provider = connect(server.base_url, http, openai_models=("gpt-4o", "own"))
+
+        assert [m.id for m in await provider.models()] == ["gpt-4o", "own"]
+        assert server.times_listed == 0
+
+    async def test_a_failure_is_an_empty_list_and_not_believed_for_long(
+        self, server: FakeOpenAI, provider: OpenAIProvider
+    ) -> None:
+        server.plan.lists_models = False
+        assert await provider.models() == []
+        server.plan.lists_models = True
+        assert await provider.models() == []
+        assert server.times_listed == 1
+        assert provider._list_until <= time.monotonic() + 5
+
+        provider._list_until = time.monotonic()  # as if that time had gone by
+        assert len(await provider.models()) == 2
+        assert provider._list_until > time.monotonic() + 50
+
+    @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"data": ["a"]}'])
+    async def test_what_is_no_list_is_an_empty_one(self, http: Http, body: str) -> None:
+        async with raw_server(_answering(_ok(body))) as url:
+            assert await connect(url, http).models() == []
+
+    async def test_a_server_that_is_not_there_has_an_empty_list(
+        self, http: Http
+    ) -> None:
+        async with raw_server(_answering(b"")) as url:
+            pass
+
+        assert await connect(url, http).models() == []
+
+    async def test_a_slow_list_is_not_waited_for(self) -> None:
+        pool = Http(ModelSettings())
+
+        async def silent(
+            reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+        ) -> None:
+            await reader.read()
+
+        async with raw_server(silent) as url:
+            assert await connect(url, pool, connect_seconds=0.1).models() == []
+            await pool.close()
+
+    async def test_of_openais_own_only_the_known_are_offered_in_our_order(
+        self, http: Http
+    ) -> None:
+        data = [{"id": i} for i in ("gpt-4o", "whisper-1", "gpt-6.1-sol")]
+        async with raw_server(_answering(_ok(json.dumps({"data": data})))) as url:
+            provider = connect(url, http)
+            provider._own = True
+            names = [info.name for info in await provider.models()]
+
+        assert names == ["openai/gpt-6.1-sol", "openai/gpt-4o"]
+
+    async def test_without_address_and_key_it_is_not_set_up(self, http: Http) -> None:
+        provider = connect("", http, openai_api_key=None)
+
+        assert "OPENAI_BASE_URL" in str(provider.missing)
+        assert await provider.models() == []
+        result = await outcome(provider.stream(ask(MODEL)))
+        assert type(result.error) is ProviderNotConfiguredError
+
+    def test_a_key_alone_means_openai_itself(self, http: Http) -> None:
+        provider = connect("", http)
+
+        assert provider.missing is None
+        assert provider._base == "https://api.openai.com/v1"

@@ -1,0 +1,83 @@
+"""How much SQL the busiest requests cost: counted, so that it cannot creep up."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import event
+
+from tests.conftest import Server
+from tests.fakes.openai import FakeOpenAI
+
+MODEL = "openai/fake-small"
+_BACKGROUND = ("Worker.", "Checkpoints.", "run_coroutine_job")
+_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
+
+
+@contextmanager
+def counted(server: Server) -> Iterator[list[str]]:
+    """Collect the statements of requests and turns; not the workers' own."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        task = asyncio.current_task()
+        coroutine = task.get_coro() if task else None
+        name = getattr(coroutine, "__qualname__", "")
+        in_background = name.startswith(_BACKGROUND)
+        if not in_background and not statement.startswith(_CONTROL):
+            statements.append(statement)
+
+    engine = server.runtime.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+async def test_a_turn_costs_at_most_eight_statements(
+    serve: Any, fake_openai: FakeOpenAI
+) -> None:
+    async with serve(OPENAI_BASE_URL=fake_openai.base_url) as server:
+        client = await server.client()
+        chat = await client.chat(model=MODEL)
+        await client.ask(chat, "Say 3 words")
+
+        with counted(server) as statements:
+            await client.ask(chat, "Say 10 words")
+
+    assert 0 < len(statements) <= 8, statements
+
+
+async def test_the_first_turn_too_though_it_asks_for_a_title(
+    serve: Any, fake_openai: FakeOpenAI
+) -> None:
+    async with serve(OPENAI_BASE_URL=fake_openai.base_url) as server:
+        client = await server.client()
+        chat = await client.chat(model=MODEL)
+        with counted(server) as statements:
+            await client.ask(chat, "Say 10 words")
+
+    assert any("INSERT INTO jobs" in s for s in statements)
+    assert len(statements) <= 8, statements
+
+
+async def test_an_authenticated_read_costs_one_statement(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Named")
+    await client.ask(chat, "Hello")
+    message = (await client.messages(chat))[0]["id"]
+    await client.get("/auth/me")
+
+    for path in (
+        "/chats",
+        f"/chats/{chat}",
+        f"/chats/{chat}/messages",
+        f"/messages/{message}",
+        "/auth/me",
+        "/auth/sessions",
+    ):
+        with counted(server) as statements:
+            assert (await client.get(path)).status == 200
+        assert len(statements) == 1, (path, statements)
