@@ -85,10 +85,7 @@ async def _app_error(_request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """Every wrong field at once; what was sent is not repeated: it may be secret."""
     assert isinstance(error, RequestValidationError)
-    wrong = [
-        FieldError(path=_path(e["loc"]), message=_message(e["msg"]))
-        for e in error.errors()
-    ]
+    wrong = [_field_error(e) for e in error.errors()]
     failed = ValidationFailedError(
         "; ".join(f"{e['path']}: {e['message']}" for e in wrong), errors=wrong
     )
@@ -103,7 +100,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(status).phrase
     members = {
         "type": "about:blank",
-        "title": phrase,
+        "title": phrase.capitalize(),
         "status": status,
         "detail": _SENTENCES.get(status, str(error.detail)),
         "code": phrase.lower().replace(" ", "_"),
@@ -115,6 +112,15 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     _log.error("unexpected error", path=request.scope["path"], exc_info=error)
     detail = "Something went wrong on our side; the log has it under this request_id."
     return await _app_error(request, AppError(detail))
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    if error["type"] == "json_invalid":  # its location is a place in the text
+        reason, place = error["ctx"]["error"], error["loc"][-1]
+        return FieldError(
+            path="body", message=f"is no JSON: {reason} at character {place}"
+        )
+    return FieldError(path=_path(error["loc"]), message=_message(error["msg"]))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -20,8 +20,12 @@ class TextBlock(BaseModel):
     text: Text
 
 
+# A megabyte of wrong blocks must not become a gigabyte of errors: the first will do.
+Blocks = Annotated[list[TextBlock], Field(max_length=1000, fail_fast=True)]
+
+
 class MessageCreate(BaseModel):
-    content: Annotated[Text | list[TextBlock], AfterValidator(_says_something)]
+    content: Annotated[Text | Blocks, AfterValidator(_says_something)]
     parent_id: UUID | None = Field(
         None, description="The message to follow; by default the chat's newest."
     )

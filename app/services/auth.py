@@ -31,7 +31,7 @@ from app.schemas.user import (
     UserCreate,
 )
 from app.services.authorization import Principal, require, visible_to
-from app.services.principal import Principals
+from app.services.principal import Principals, alive
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
 
@@ -157,8 +157,12 @@ class Auth:
         first = session_id is not None
         if session_id is None:
             session_id = await self._within_grace(session, used)
-        family = await session.get_one(UserSession, session_id)
-        if family.revoked_at is not None or family.expires_at <= now:
+        family = await session.scalar(
+            select(UserSession)
+            .join(User, User.id == UserSession.user_id)
+            .where(UserSession.id == session_id, alive(now))
+        )
+        if family is None:
             raise InvalidRefreshTokenError
         successor = self._tokens.successor(refresh_token)
         if first:
@@ -210,7 +214,8 @@ class Auth:
         """The live ones, newest first."""
         result = await session.scalars(
             visible_to(principal, UserSession)
-            .where(UserSession.revoked_at.is_(None), UserSession.expires_at > utcnow())
+            .join(User, User.id == UserSession.user_id)
+            .where(alive(utcnow()))
             .order_by(UserSession.id.desc())
         )
         return [
@@ -287,10 +292,10 @@ class Auth:
 async def _refuse_taken(
     session: AsyncSession, *, email: str, username: str | None
 ) -> None:
-    taken = await session.scalars(
-        select(User).where(or_(User.email == email, User.username == username))
-    )
-    for other in taken:
+    same = [User.email == email]
+    if username is not None:  # compared with None, it would meet all without a name
+        same.append(User.username == username)
+    for other in await session.scalars(select(User).where(or_(*same))):
         raise _taken("email" if other.email == email else "username")
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 
 from app.core.cache import Cache
 from app.core.database import Database, utcnow
@@ -15,15 +16,20 @@ from app.services.authorization import Principal
 from app.services.chat.reply import Follower
 
 _CACHED = 10_000
-_CACHE_SECONDS = 60
+_SECONDS = 60
+# Another process's revocations are seen only by asking again.
+_SECONDS_AMONG_OTHERS = 1
 
 
 class Principals:
     """The principals of live sessions, and the streams that hang on them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, alone: bool) -> None:
+        """`alone` where no other process can end sessions in this database."""
         self._database = database
-        self._cache: Cache[UUID, Principal] = Cache(size=_CACHED, ttl=_CACHE_SECONDS)
+        self._cache: Cache[UUID, Principal] = Cache(
+            size=_CACHED, ttl=_SECONDS if alone else _SECONDS_AMONG_OTHERS
+        )
         self._followers: dict[UUID, set[Follower]] = {}
 
     async def of(self, claims: AccessClaims) -> Principal:
@@ -57,9 +63,7 @@ class Principals:
             .where(
                 UserSession.id == claims.session_id,
                 UserSession.user_id == claims.user_id,
-                UserSession.revoked_at.is_(None),
-                UserSession.expires_at > utcnow(),
-                User.status == "active",
+                alive(utcnow()),
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
@@ -67,6 +71,15 @@ class Principals:
         if user_id is None:
             raise _ended()
         return Principal(user_id=user_id, session_id=claims.session_id)
+
+
+def alive(now: datetime) -> ColumnElement[bool]:
+    """What makes a session count; the statement joins `User`."""
+    return and_(
+        UserSession.revoked_at.is_(None),
+        UserSession.expires_at > now,
+        User.status == "active",
+    )
 
 
 def _ended() -> UnauthenticatedError:

@@ -60,7 +60,7 @@ class Runtime:
         """Make everything, connect to nothing."""
         database = Database(settings)
         tokens = Tokens(settings.security)
-        principals = Principals(database)
+        principals = Principals(database, alone=settings.redis.url is None)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(

@@ -113,6 +113,7 @@ async def test_what_a_crash_took_stays_taken_however_often_the_reply_goes_on(
     await reader.go_on(deltas=60)
     stopped = await reader.client.post(f"/messages/{reader.message_id}/stop")
     assert len(stopped.json["text"]) > len(returning.text)
+    await reader.resume()
     plan.reply = lambda _dialogue: " third" * 10
     await reader.go_on()
     await returning.resume()

@@ -83,7 +83,7 @@ async def states(runtime: Runtime) -> list[str]:
 
 async def reach(runtime: Runtime, expected: list[str]) -> None:
     async with asyncio.timeout(10):
-        while await states(runtime) != expected:
+        while await states(runtime) != expected:  # noqa: ASYNC110 - the database tells
             await asyncio.sleep(0.01)
 
 

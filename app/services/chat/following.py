@@ -1,6 +1,7 @@
 """Reading along: the events of a reply, from wherever a client stands."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from uuid import UUID
 
 from app.core.config import TurnSettings
@@ -58,10 +59,12 @@ class Following:
         with self._principals.following(principal, follower):
             if first:
                 yield first
-            async for frames in turn.reply.follow(
+            events = turn.reply.follow(
                 held, follower, keepalive=self._settings.keepalive_seconds
-            ):
-                yield frames
+            )
+            async with aclosing(events):
+                async for frames in events:
+                    yield frames
 
     async def _stored_events(
         self, principal: Principal, message: Message, position: Position | None
@@ -102,15 +105,17 @@ def _entry(
 ) -> tuple[Position, bytes]:
     """Where a client goes on that is at `position`, and the first frame for it.
 
-    What it holds of an earlier attempt may be more than was saved of that: then it is
-    told where to cut.
+    A crash may have taken what it holds, and another attempt have gone on without
+    that: then it is told where to cut.
     """
-    if position is None:
-        held = Position(reply.attempt)
-    elif position.attempt == reply.attempt:
-        return position, b""
-    else:
+    if position is not None and position.attempt == reply.attempt:
+        held = position.at_most(reply.position)
+        if held == position._replace(ended=False):
+            return position, b""
+    elif position is not None and position.attempt == reply.attempt - 1:
         held = position.at_most(reply.resumed_from)._replace(attempt=reply.attempt)
+    else:  # it holds nothing, or it is not known where the attempt after its own began
+        held = Position(reply.attempt)
     return held, _start(message, reply, held)
 
 

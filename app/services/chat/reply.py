@@ -7,7 +7,7 @@ stored message alone; a log of events is only a faster way to the same answer.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -199,7 +199,7 @@ class Reply:
 
     async def follow(
         self, position: Position | None, follower: Follower, *, keepalive: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Give the frames after `position`, as they come, until the reply's end."""
         self._followers.add(follower)
         held = position or Position(self.attempt)

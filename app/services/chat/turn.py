@@ -6,6 +6,7 @@ the business of `turns`, which knows all that run.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
@@ -18,10 +19,13 @@ from sqlalchemy import update
 from app.core import sse
 from app.core.database import Database, changed_rows
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
+from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     Provider,
+    TextDelta,
+    ThinkingDelta,
     Usage,
 )
 from app.integrations.llm.pricing import cost
@@ -74,6 +78,12 @@ class Turn:
         return self.message
 
     async def run(self, database: Database) -> None:
+        with TURNS_RUNNING.track_inprogress():
+            await self._run(database)
+        provider = self.provider.name
+        TURNS.labels(provider, self.message.status).inc()
+
+    async def _run(self, database: Database) -> None:
         self._streaming = asyncio.create_task(self._stream())
         if self._ending is not None:  # ended before it began
             self._streaming.cancel()
@@ -88,25 +98,35 @@ class Turn:
         self.finished.set()
 
     def usage(self) -> Usage:
-        """What all attempts used so far; estimated where the provider's word lacks."""
-        used = self.reply.usage
-        if used is None or self.reply.stop is None:
-            # Broken off: the provider bills what it wrote, but has not said how much.
-            written = estimate_tokens(self.reply.text)
-            counted = self.earlier.output_tokens if self.earlier else 0
-            used = Usage(
-                input_tokens=used.input_tokens if used else self.input_estimate,
-                output_tokens=max(written - counted, used.output_tokens if used else 0),
-                cache_read_tokens=used.cache_read_tokens if used else 0,
-                cache_write_tokens=used.cache_write_tokens if used else 0,
-                estimated=True,
-            )
+        """What all attempts used so far."""
+        used = self._used()
         return _sum(self.earlier, used) if self.earlier else used
 
+    def _used(self) -> Usage:
+        """What this attempt used; estimated where the provider's word lacks."""
+        told = self.reply.usage
+        if told is not None and self.reply.stop is not None:
+            return told
+        # Broken off: the provider bills what it wrote, but has not said how much.
+        written = estimate_tokens(self.reply.text)
+        counted = self.earlier.output_tokens if self.earlier else 0
+        return Usage(
+            input_tokens=told.input_tokens if told else self.input_estimate,
+            output_tokens=max(written - counted, told.output_tokens if told else 0),
+            cache_read_tokens=told.cache_read_tokens if told else 0,
+            cache_write_tokens=told.cache_write_tokens if told else 0,
+            estimated=True,
+        )
+
     async def _stream(self) -> None:
+        begun = time.perf_counter()
         async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
             async for event in events:
                 self.reply.apply(event)
+                if begun and isinstance(event, TextDelta | ThinkingDelta):
+                    waited = time.perf_counter() - begun
+                    FIRST_TOKEN.labels(self.provider.name).observe(waited)
+                    begun = 0
 
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
         """The columns that the ended stream leaves."""
@@ -116,7 +136,9 @@ class Turn:
         elif (error := streaming.exception()) is not None:
             status = "error"
             self.failure = self._failure(error)
-        usage = self.usage()
+        used, usage = self._used(), self.usage()
+        TOKENS.labels(self.provider.name, "input").inc(used.input_tokens)
+        TOKENS.labels(self.provider.name, "output").inc(used.output_tokens)
         return {
             "status": status,
             "content": self.reply.content,

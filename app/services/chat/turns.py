@@ -143,6 +143,8 @@ class Turns:
         """End a reply and keep its text; a reply that has ended stays as it is."""
         message = await self._message(principal, message_id)
         turn = self._running.get(message_id)
+        if turn is None and message.status == "streaming":
+            raise UnavailableError("Another server process writes this reply.")
         if turn is None:
             return message
         turn.end("stopped")

@@ -1,0 +1,14 @@
+"""What is counted, for Prometheus; the label sets are small and closed."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+TURNS_RUNNING = Gauge("workroom_turns_running", "Replies being written")
+TURNS = Counter("workroom_turns", "Replies that ended", ["provider", "status"])
+TOKENS = Counter("workroom_tokens", "Tokens used by replies", ["provider", "kind"])
+FIRST_TOKEN = Histogram(
+    "workroom_turn_first_token_seconds",
+    "Time from a turn's start to the reply's first piece",
+    ["provider"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+JOBS = Counter("workroom_jobs", "Jobs that ran", ["name", "outcome"])

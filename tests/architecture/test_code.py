@@ -1,0 +1,257 @@
+"""The rules of the house that a syntax tree can tell.
+
+Each exception is named here with its reason, and must still be one: where the code no
+longer needs it, the test says so.
+"""
+
+import ast
+import re
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from app.core.config import ROOT
+
+LONGEST_MODULE = 400  # lines
+LONGEST_TEST_MODULE = 600
+LONGEST_FUNCTION = 60
+FEWEST_WORDS = 2
+"""Of a reason."""
+
+COMMITS_ELSEWHERE = {
+    "app/core/migrations.py: _run": "Alembic runs on a connection, not in a session",
+}
+READS_THE_ENVIRONMENT_ELSEWHERE = {
+    "app/cli/serve.py: run": "writes it: arguments must reach a reloaded process",
+}
+IMPORTS_HTTP_EXCEPTION = {
+    "app/api/errors.py": "renders those of the framework",
+    "app/middleware/body_limit.py": "FastAPI's parsing lets no other through",
+}
+CATCHES_EVERYTHING = {
+    "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
+    "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
+}
+_BOTO = "9 MB and 0.1 s, only where AWS is configured"
+IMPORTS_LATE = {
+    "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",
+    "app/core/redis.py: ping": "only where Redis is configured",
+    "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
+    "app/integrations/llm/bedrock.py: _found": _BOTO,
+    "app/integrations/llm/bedrock.py: _signed": _BOTO,
+    "app/integrations/search/lexical.py: _stem": "3 MB that an idle server spares",
+}
+"""`app/cli` is free to: `serve` must not wait for what other commands import."""
+
+LONG_MODULES = {
+    "app/core/config.py": "a table of settings: longer, but not harder to read",
+}
+
+DOMAINS = {
+    "auth": "logging in, sessions, tokens",
+    "chat": "chats, and turns in them",
+    "health": "whether the process can work",
+    "home": "the page at the root",
+    "job": "background work as such",
+    "message": "messages, and the streams of replies",
+    "model": "what models there are",
+    "user": "accounts and profiles",
+}
+"""Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""
+
+NO_DOMAIN = {
+    "app/models/base.py": "ids, times, naming convention of all tables",
+    "app/schemas/base.py": "types that all schemas share",
+    "app/services/authorization.py": "who may see what, of every domain",
+    "app/services/principal.py": "who is asking, for every domain",
+    "app/services/runtime.py": "all that a process holds",
+    "app/tasks/worker.py": "runs the tasks of every domain",
+}
+FOLDERS_OF_DOMAINS = ("models", "schemas", "services", "api/v1", "tasks")
+
+_IGNORE = re.compile(
+    r"#\s*(?:noqa(?::\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*)?"
+    r"|type:\s*ignore(?:\[[a-z-]+(?:,\s*[a-z-]+)*\])?"
+    r"|pragma:\s*no cover)(?P<rest>.*)"
+)
+
+Where = tuple[str, ast.AST]
+
+
+def modules(*folders: str) -> list[Path]:
+    return sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def nodes(*folders: str) -> list[Where]:
+    """Every node, and where it stands: `app/x.py`, `app/x.py: Class.method`."""
+    return [
+        found
+        for path in modules(*folders)
+        for found in _walk(ast.parse(path.read_bytes()), name_of(path), ())
+    ]
+
+
+def _walk(node: ast.AST, module: str, outer: tuple[str, ...]) -> Iterator[Where]:
+    for child in ast.iter_child_nodes(node):
+        yield f"{module}: {'.'.join(outer)}" if outer else module, child
+        inner = outer
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = (*outer, child.name)
+        yield from _walk(child, module, inner)
+
+
+def calls_of(method: str) -> set[str]:
+    return {
+        where
+        for where, node in nodes("app")
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == method
+    }
+
+
+def imported_names(node: ast.AST) -> Iterator[str]:
+    """What an import brings, as `module.name`."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    ("method", "elsewhere"),
+    [("commit", COMMITS_ELSEWHERE), ("rollback", {})],
+)
+def test_only_the_unit_of_work_commits_and_rolls_back(
+    method: str, elsewhere: dict[str, str]
+) -> None:
+    outside = {w for w in calls_of(method) if not w.startswith("app/core/database.py")}
+
+    assert outside == elsewhere.keys()
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    reading = {
+        where
+        for where, node in nodes("app")
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "os"
+            and node.attr in {"environ", "environb", "getenv", "putenv"}
+        )
+        or {"os.environ", "os.getenv"} & set(imported_names(node))
+    }
+    elsewhere = {w for w in reading if not w.startswith("app/core/config.py")}
+
+    assert elsewhere == READS_THE_ENVIRONMENT_ELSEWHERE.keys()
+
+
+def test_the_framework_s_errors_stay_in_the_api() -> None:
+    importing = {
+        where
+        for where, node in nodes("app")
+        if any(name.endswith(".HTTPException") for name in imported_names(node))
+    }
+
+    assert importing == IMPORTS_HTTP_EXCEPTION.keys()
+
+
+def test_nothing_catches_everything() -> None:
+    catching = {
+        where
+        for where, node in nodes("app", "alembic")
+        if isinstance(node, ast.ExceptHandler) and _is_blanket(node.type)
+    }
+
+    assert catching == CATCHES_EVERYTHING.keys()
+
+
+def _is_blanket(caught: ast.expr | None) -> bool:
+    if caught is None:
+        return True
+    names = caught.elts if isinstance(caught, ast.Tuple) else [caught]
+    blanket = {"Exception", "BaseException"}
+    return any(isinstance(name, ast.Name) and name.id in blanket for name in names)
+
+
+def test_imports_stand_at_the_top() -> None:
+    late = {
+        where
+        for where, node in nodes("app")
+        if isinstance(node, ast.Import | ast.ImportFrom) and ": " in where
+    }
+    free = {where for where in late if where.startswith("app/cli/")}
+
+    assert late - free == IMPORTS_LATE.keys()
+
+
+def test_every_ignore_says_why() -> None:
+    silent = [
+        f"{name_of(path)}:{line}: {comment}"
+        for path in [
+            *modules("app", "alembic", "tests", "benchmarks"),
+            ROOT / "main.py",
+        ]
+        for line, comment in comments(path)
+        if (found := _IGNORE.search(comment))
+        and len(found["rest"].strip(" -#").split()) < FEWEST_WORDS
+    ]
+
+    assert silent == []
+
+
+def comments(path: Path) -> list[tuple[int, str]]:
+    with path.open("rb") as file:
+        return [
+            (token.start[0], token.string)
+            for token in tokenize.tokenize(file.readline)
+            if token.type == tokenize.COMMENT
+        ]
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {
+        name_of(path): len(path.read_text(encoding="utf-8").splitlines())
+        for path in modules("app", "tests")
+    }
+    too_long = {
+        name
+        for name, length in lengths.items()
+        if length > (LONGEST_MODULE if name.startswith("app/") else LONGEST_TEST_MODULE)
+    }
+
+    assert too_long == LONG_MODULES.keys()
+
+
+def test_no_function_is_too_long() -> None:
+    too_long = [
+        f"{where}: {node.name}"
+        for where, node in nodes("app")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION
+    ]
+
+    assert too_long == []
+
+
+def test_a_domain_has_one_stem_in_every_folder() -> None:
+    stems = {
+        name_of(path): path.relative_to(ROOT / "app" / folder).parts[0]
+        for folder in FOLDERS_OF_DOMAINS
+        for path in modules(f"app/{folder}")
+        if path.stem != "__init__"
+    }
+    others = {n for n, stem in stems.items() if stem.removesuffix(".py") not in DOMAINS}
+
+    assert others == NO_DOMAIN.keys()
+    used = {stem.removesuffix(".py") for stem in stems.values()}
+    assert DOMAINS.keys() <= used

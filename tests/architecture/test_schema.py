@@ -1,0 +1,197 @@
+"""The tables as they are: what the models say, what the migrations make."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Inspector, inspect, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from alembic import command
+from app.core import migrations
+from app.core.config import Settings
+from app.models import Base
+from tests.conftest import SettingsFactory, make_settings
+
+LONGEST_NAME = 63  # PostgreSQL cuts what is longer, and nobody finds it again
+Schema = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def settings(settings_with: SettingsFactory) -> Settings:
+    """Of a database at the newest revision."""
+    return settings_with()
+
+
+@pytest.fixture
+def empty_settings(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
+    """Of a database without any table, of this test's own."""
+    if backend == "sqlite":
+        yield make_settings(tmp_path)
+        return
+    others = make_settings(
+        tmp_path, DATABASE_URL=request.getfixturevalue("postgres_url")
+    ).database_url
+    name = f"migrations_{secrets.token_hex(6)}"
+    asyncio.run(_administrate(others, f"CREATE DATABASE {name}"))
+    own = make_url(others).set(database=name)
+    yield make_settings(
+        tmp_path, DATABASE_URL=own.render_as_string(hide_password=False)
+    )
+    asyncio.run(_administrate(others, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _administrate(url: str, statement: str) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+def schema_of(settings: Settings) -> Schema:
+    """All that the database itself tells about its tables."""
+    return migrations.run_with_connection(settings, _reflect)
+
+
+def _reflect(connection: Connection) -> Schema:
+    found = inspect(connection)
+    return {
+        table: {
+            "columns": [
+                (c["name"], str(c["type"]), c["nullable"], c["default"])
+                for c in found.get_columns(table)
+            ],
+            "primary key": found.get_pk_constraint(table),
+            "foreign keys": _sorted(found.get_foreign_keys(table)),
+            "unique": _sorted(found.get_unique_constraints(table)),
+            "checks": _sorted(found.get_check_constraints(table)),
+            "indexes": _indexes(found, table),
+        }
+        for table in found.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+def _indexes(found: Inspector, table: str) -> list[Any]:
+    """Without those that PostgreSQL makes for unique constraints."""
+    indexes = found.get_indexes(table)
+    return _sorted([i for i in indexes if not i.get("duplicates_constraint")])
+
+
+def _sorted(named: list[Any]) -> list[Any]:
+    return sorted(named, key=lambda one: str(one["name"]))
+
+
+def test_every_foreign_key_has_an_index_that_begins_with_it(settings: Settings) -> None:
+    slow = [
+        f"{table}: {key['name']}"
+        for table, schema in schema_of(settings).items()
+        for key in schema["foreign keys"]
+        if not any(
+            columns[: len(key["constrained_columns"])] == key["constrained_columns"]
+            for columns in _leading(schema)
+        )
+    ]
+
+    assert slow == []
+
+
+def _leading(schema: dict[str, Any]) -> list[list[str]]:
+    """The columns of all that a look-up can use."""
+    return [
+        schema["primary key"]["constrained_columns"],
+        *(unique["column_names"] for unique in schema["unique"]),
+        *(index["column_names"] for index in schema["indexes"]),
+    ]
+
+
+def test_every_constraint_and_index_is_named_by_the_convention(
+    settings: Settings,
+) -> None:
+    for table, schema in schema_of(settings).items():
+        assert schema["primary key"]["name"] == f"pk_{table}"
+        for key in schema["foreign keys"]:
+            columns = "_".join(key["constrained_columns"])
+            assert key["name"] == f"fk_{table}_{columns}_{key['referred_table']}"
+        for unique in schema["unique"]:
+            assert unique["name"] == f"uq_{table}_{'_'.join(unique['column_names'])}"
+        for check in schema["checks"]:
+            assert check["name"].startswith(f"ck_{table}_")
+        for index in schema["indexes"]:
+            assert index["name"] in _index_names(table, index["column_names"])
+
+
+def _index_names(table: str, columns: list[str]) -> set[str]:
+    """An `id` at the end only orders equals: a name may leave it out."""
+    whole = f"ix_{table}_{'_'.join(columns)}"
+    return {whole, whole.removesuffix("_id") if len(columns) > 1 else whole}
+
+
+def test_the_models_have_the_names_that_the_database_has(settings: Settings) -> None:
+    """Alembic compares neither the names of keys nor checks at all."""
+    for table, schema in schema_of(settings).items():
+        named = [
+            schema["primary key"],
+            *schema["foreign keys"],
+            *schema["unique"],
+            *schema["checks"],
+            *schema["indexes"],
+        ]
+        model = Base.metadata.tables[table]
+        expected = {c.name for c in [*model.constraints, *model.indexes]}
+
+        assert {one["name"] for one in named} == expected
+        assert all(len(str(name)) <= LONGEST_NAME for name in expected)
+
+
+def test_the_models_are_what_the_migrations_make(settings: Settings) -> None:
+    """F8. Raises, naming each difference, where a migration is missing."""
+    migrations.run_with_connection(
+        settings,
+        lambda connection: command.check(migrations.alembic_config(connection)),
+    )
+
+
+def test_every_migration_goes_up_down_and_up_again(empty_settings: Settings) -> None:
+    script = ScriptDirectory.from_config(migrations.alembic_config())
+    revisions = [r.revision for r in script.walk_revisions()][::-1]
+    assert revisions
+    before, below = schema_of(empty_settings), "base"
+    assert before == {}
+
+    for revision in revisions:
+        migrations.upgrade(empty_settings, revision)
+        after = schema_of(empty_settings)
+        assert after != before
+        migrations.downgrade(empty_settings, below)
+        assert schema_of(empty_settings) == before
+        migrations.upgrade(empty_settings, revision)
+        assert schema_of(empty_settings) == after
+        before, below = after, revision
+
+
+def test_a_migration_is_named_by_date_and_intent() -> None:
+    script = ScriptDirectory.from_config(migrations.alembic_config())
+    assert len(script.get_heads()) == 1
+
+    for revision in script.walk_revisions():
+        year, month, day, intent = Path(revision.path).stem.split("_", 3)
+        assert (len(year), len(month), len(day)) == (4, 2, 2)
+        assert intent.removesuffix(f"_{revision.revision}").count("_") >= 1
+
+
+def test_no_relationship_loads_by_itself() -> None:
+    eager = [
+        str(relationship)
+        for mapper in Base.registry.mappers
+        for relationship in mapper.relationships
+        if relationship.lazy not in {"raise", "raise_on_sql"}
+    ]
+
+    assert eager == []
