@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import bindparam, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.config import TurnSettings
 from app.core.database import Database, changed_rows, utcnow
@@ -57,7 +58,7 @@ class Checkpoints:
                     await self._interrupt_orphans(everything=False)
             except AppError as error:
                 _log.warning("replies not saved", code=error.code)
-            except Exception as error:  # noqa: BLE001 - the top of a loop: it must go on
+            except SQLAlchemyError as error:  # of one reply; the others need the loop
                 _log.error("replies not saved", exc_info=error)
 
     async def _save(self) -> None:
