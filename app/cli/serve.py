@@ -3,6 +3,7 @@
 Each step that can fail tells so in one line, with the mend.
 """
 
+import asyncio
 import errno
 import math
 import os
@@ -23,6 +24,8 @@ from app.core.lock import FolderInUseError, FolderLock
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common proxies, so that they close idle connections first."""
+
+_TICK = 0.05
 
 
 def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> None:
@@ -248,6 +251,11 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         say("stopping; Ctrl+C again ends it at once")
+        # Until the replies have ended the port stays open: readers may come back, and
+        # whoever wants more hears a 503 that says when to try again.
+        turns = self.config.loaded_app.state.runtime.turns
+        while turns.running and not self.force_exit:  # noqa: ASYNC110 - its flag has no event
+            await asyncio.sleep(_TICK)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -78,6 +78,7 @@ class Database:
             hide_parameters=True,
             **options,
         )
+        event.listen(self.engine.sync_engine, "do_connect", _connect)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -124,13 +125,21 @@ class Database:
         await self.engine.dispose()
 
 
-_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
+_UNREACHABLE = (DBAPIError, PoolTimeoutError, ConnectionError)
+
+_OUTAGES = ("08", "25006", "40", "53", "57", "58")
+"""What PostgreSQL's SQLSTATEs of these beginnings tell passes: a lost connection, a
+standby that takes no writes, a deadlock, no disk or memory, a shutdown, its system."""
 
 
 def _is_outage(error: DBAPIError) -> bool:
     """Tell a lost or busy database from a statement that is wrong."""
     if error.connection_invalidated or error.statement is None:
         return True
+    if state := getattr(error.orig, "sqlstate", None):
+        return bool(state.startswith(_OUTAGES))
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
     reason = str(error.orig).lower()
     return "locked" in reason or "disk" in reason or "connection" in reason
 
@@ -160,6 +169,15 @@ async def release(session: AsyncSession) -> None:
     """
     assert not any((session.new, session.dirty, session.deleted))
     await session.rollback()
+
+
+def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    """Connect; a failure is the driver's error, where asyncpg gives a bare OSError."""
+    try:
+        return dialect.connect(*arguments, **options)
+    except OSError as error:
+        reason = str(error) or type(error).__name__
+        raise dialect.loaded_dbapi.OperationalError(reason) from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

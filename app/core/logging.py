@@ -67,7 +67,8 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
     root.setLevel(level)
-    for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio"):
+    # The server's own access log would hold the query, and with it what is secret there.
+    for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 

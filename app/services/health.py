@@ -57,4 +57,4 @@ async def _jobs(runtime: Runtime) -> dict[str, int]:
         counts = await session.execute(
             select(Job.state, func.count()).group_by(Job.state)
         )
-        return dict(counts.tuples().all())
+        return dict(counts.all())

@@ -36,7 +36,11 @@ class Principals:
 
     async def of(self, claims: AccessClaims) -> Principal:
         """Raises UnauthenticatedError where the session or its user is no more."""
-        return await self._cache.get(claims.session_id, lambda: self._load(claims))
+        sid = claims.session_id
+        principal = await self._cache.get(sid, lambda: self._load(claims))
+        if principal.user_id != claims.user_id:  # it was loaded for another token
+            raise _ended()
+        return principal
 
     def forget(self, *session_ids: UUID) -> None:
         """Make a revocation felt: by the next request, and by open streams at once."""

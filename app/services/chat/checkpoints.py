@@ -65,6 +65,8 @@ class Checkpoints:
                     await self._interrupt_orphans(everything=False)
             except AppError as error:
                 _log.warning("replies not saved", code=error.code)
+            except Exception as error:  # noqa: BLE001 - the top of a loop: it must go on
+                _log.error("replies not saved", exc_info=error)
 
     async def _save(self) -> None:
         """Store what grew since the last time, and renew the leases: one statement."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import structlog
 from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import sse
 from app.core.database import Database, changed_rows
@@ -166,13 +167,19 @@ class Turn:
 
         Tried again while the database is away: the text exists nowhere else.
         """
+        away: UnavailableError | None = None
         for attempt in range(_STORE_TRIES):
             try:
                 return await self._store_once(database, values)
             except UnavailableError as error:
-                self.failure = error
+                away = error
                 _log.warning("reply not stored yet", message_id=str(self.message.id))
                 await asyncio.sleep(min(0.25 * 2**attempt, 8))
+            except SQLAlchemyError as error:
+                # Its readers must hear of an end; the lease tells the database of it.
+                self.failure = self._failure(error)
+                return False
+        self.failure = away
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
