@@ -47,7 +47,8 @@ class Bus(Protocol):
     async def listen(self, channel: str, handler: Handler) -> None:
         """Have `handler` called with each message from about now on."""
 
-    async def unlisten(self, channel: str, handler: Handler) -> None: ...
+    async def unlisten(self, channel: str, handler: Handler) -> None:
+        """No more of that; a handler that does not listen is left alone."""
 
     def on_gap(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when messages may have been missed."""
@@ -82,9 +83,7 @@ class LocalBus:
         self._handlers[channel].append(handler)
 
     async def unlisten(self, channel: str, handler: Handler) -> None:
-        self._handlers[channel].remove(handler)
-        if not self._handlers[channel]:
-            del self._handlers[channel]
+        _remove(self._handlers, channel, handler)
 
     def on_gap(self, callback: Callable[[], None]) -> None:
         """There are no gaps between a process and itself."""
@@ -165,12 +164,10 @@ class RedisBus:
                 await self._pubsub.subscribe(_PREFIX + channel)
 
     async def unlisten(self, channel: str, handler: Handler) -> None:
-        self._handlers[channel].remove(handler)
-        if not self._handlers[channel]:
-            del self._handlers[channel]
-            if self._pubsub is not None:
-                with suppress(*_errors()):
-                    await self._pubsub.unsubscribe(_PREFIX + channel)
+        _remove(self._handlers, channel, handler)
+        if channel not in self._handlers and self._pubsub is not None:
+            with suppress(*_errors()):
+                await self._pubsub.unsubscribe(_PREFIX + channel)
 
     def on_gap(self, callback: Callable[[], None]) -> None:
         self._gap_callbacks.append(callback)
@@ -258,6 +255,14 @@ class RedisBus:
 def connect(settings: RedisSettings) -> Bus:
     """The bus of these settings; it is not open yet."""
     return LocalBus() if settings.url is None else RedisBus(settings)
+
+
+def _remove(handlers: dict[str, list[Handler]], channel: str, handler: Handler) -> None:
+    rest = [h for h in handlers.get(channel, ()) if h != handler]
+    if rest:
+        handlers[channel] = rest
+    else:
+        handlers.pop(channel, None)
 
 
 def _errors() -> tuple[type[Exception], ...]:
