@@ -16,7 +16,7 @@ class Heard(list[bytes]):
         super().__init__()
         self._changed = asyncio.Event()
 
-    def __call__(self, message: bytes) -> None:
+    def hear(self, message: bytes) -> None:
         self.append(message)
         self._changed.set()
 
@@ -52,9 +52,9 @@ async def buses(make_bus: Callable[[], Bus]) -> AsyncIterator[tuple[Bus, Bus]]:
 async def test_a_message_reaches_every_listener_once(buses: tuple[Bus, Bus]) -> None:
     one, other = buses
     heard, also, elsewhere = Heard(), Heard(), Heard()
-    await one.listen("a", heard)
-    await other.listen("a", also)
-    await other.listen("b", elsewhere)
+    await one.listen("a", heard.hear)
+    await other.listen("a", also.hear)
+    await other.listen("b", elsewhere.hear)
 
     for n in range(50):
         one.say("a", b"%d" % n)
@@ -68,15 +68,15 @@ async def test_a_message_reaches_every_listener_once(buses: tuple[Bus, Bus]) -> 
 async def test_who_stops_listening_hears_no_more(buses: tuple[Bus, Bus]) -> None:
     one, other = buses
     gone, still = Heard(), Heard()
-    await other.listen("c", gone)
-    await other.listen("c", still)
+    await other.listen("c", gone.hear)
+    await other.listen("c", still.hear)
     one.say("c", b"1")
     await still.reach(1)
 
-    await other.unlisten("c", gone)
+    await other.unlisten("c", gone.hear)
     one.say("c", b"2")
     await still.reach(2)
-    await other.unlisten("c", still)
+    await other.unlisten("c", still.hear)
 
     assert gone == [b"1"]
 
@@ -84,7 +84,7 @@ async def test_who_stops_listening_hears_no_more(buses: tuple[Bus, Bus]) -> None
 async def test_a_latecomer_reads_a_log_from_its_start(buses: tuple[Bus, Bus]) -> None:
     one, other = buses
     heard = Heard()
-    await one.listen("log", heard)
+    await one.listen("log", heard.hear)
     one.append("log", b"1")
     one.append("log", b"2")
     await heard.reach(2)
@@ -102,9 +102,9 @@ async def test_without_redis_nothing_waits_and_nothing_fails() -> None:
     settings = RedisSettings.model_validate({"REDIS_URL": "redis://127.0.0.1:1/0"})
     bus = RedisBus(settings)
     gaps = Heard()
-    bus.on_gap(lambda: gaps(b"gap"))
+    bus.on_gap(lambda: gaps.hear(b"gap"))
     await bus.open()
-    await bus.listen("a", Heard())
+    await bus.listen("a", Heard().hear)
     bus.say("a", b"1")
     bus.append("a", b"2")
 
