@@ -86,7 +86,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     runtime.shutdown.on_begin(
         lambda: draining.append(asyncio.create_task(runtime.turns.drain(seconds)))
     )
-    await runtime.turns.open(alone=runtime.alone)
+    await runtime.open()
     await worker.open(alone=runtime.alone)
     # What is loaded now stays: full collections need not walk through it again.
     gc.collect()

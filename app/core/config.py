@@ -195,8 +195,8 @@ class RedisSettings(Group):
     url: SecretStr | None = Field(
         None,
         alias="REDIS_URL",
-        description="redis://host:6379/0. Watched by /health; needed for more than "
-        "one process.",
+        description="redis://host:6379/0. Several server processes need it, to tell "
+        "each other of replies and of ended sessions.",
     )
 
 
@@ -276,6 +276,13 @@ class LogSettings(Group):
     )
     file: Path | None = Field(
         None, alias="LOG_FILE", description="Write the log there too."
+    )
+
+    shared_metrics: str = Field(
+        "",
+        alias="PROMETHEUS_MULTIPROC_DIR",
+        description="Folder in which several processes count together; "
+        "`serve --workers` sets it.",
     )
 
 

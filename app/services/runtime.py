@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from app.core.bus import Bus, connect
 from app.core.config import Settings
 from app.core.database import Database
 from app.core.passwords import Passwords
@@ -43,6 +44,7 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    bus: Bus
     tokens: Tokens
     principals: Principals
     auth: Auth
@@ -53,14 +55,15 @@ class Runtime:
     @property
     def alone(self) -> bool:
         """Whether no other process serves this database: several need Redis."""
-        return self.settings.redis.url is None
+        return not self.bus.shared
 
     @classmethod
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
         tokens = Tokens(settings.security)
-        principals = Principals(database, alone=settings.redis.url is None)
+        bus = connect(settings.redis)
+        principals = Principals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -75,6 +78,7 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
+            bus=bus,
             tokens=tokens,
             principals=principals,
             auth=Auth(
@@ -89,10 +93,18 @@ class Runtime:
                 database=database,
                 providers=providers,
                 principals=principals,
+                bus=bus,
             ),
         )
 
+    async def open(self) -> None:
+        await self.bus.open()
+        await self.principals.open()
+        await self.turns.open(alone=self.alone)
+
     async def close(self) -> None:
         await self.turns.close()
+        await self.principals.close()
         await self.providers.close()
+        await self.bus.close()
         await self.database.close()

@@ -81,6 +81,7 @@ class Server:
         self.folder = folder
         self.settings = {**_BRISK, "PORT": str(free_port()), **settings}
         self.url = f"http://127.0.0.1:{self.settings['PORT']}"
+        self.arguments: list[str] = []
         self._http = http
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -112,7 +113,7 @@ class Server:
         assert not self.running
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"],
+                [sys.executable, "-m", "app", "serve", *self.arguments],
                 cwd=self.folder,
                 env=environment({"DATA_DIR": "data", **self.settings}),
                 stdin=subprocess.DEVNULL,

@@ -295,11 +295,6 @@ class TestServeRefuses:
 
         assert self.refusal("--workers", "2").startswith("--workers 2 needs REDIS_URL")
 
-    def test_several_workers_as_yet(self, folder: Path) -> None:
-        set_up(folder, REDIS_URL="redis://127.0.0.1/0")
-
-        assert self.refusal("--workers", "2").startswith("several workers come with")
-
     def test_a_data_folder_that_cannot_be_made(self, folder: Path) -> None:
         (folder / "file").touch()
         set_up(folder, DATA_DIR=str(folder / "file" / "data"))

@@ -1,14 +1,16 @@
 """Reading along: the events of a reply, from wherever a client stands."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from uuid import UUID
 
+from app.core.bus import Bus
 from app.core.config import TurnSettings
 from app.core.database import Database
 from app.core.exceptions import AppError, BadRequestError
 from app.models import Message
 from app.services.authorization import Principal, require
+from app.services.chat.relay import Reader
 from app.services.chat.reply import Follower, Position, Reply, error_frame
 from app.services.chat.turn import Turn, ending, start_frame
 from app.services.principal import Principals
@@ -18,21 +20,23 @@ class Following:
     def __init__(
         self,
         settings: TurnSettings,
+        *,
         database: Database,
         principals: Principals,
         running: Mapping[UUID, Turn],
+        bus: Bus,
     ) -> None:
         self._settings = settings
         self._database = database
         self._principals = principals
         self._running = running
+        self._reader = Reader(bus)
 
     def new_events(self, principal: Principal, turn: Turn) -> AsyncIterator[bytes]:
         """The events of a turn that the caller has just started."""
         begin = turn.reply.resumed_from
-        return self._live_events(
-            principal, turn, begin, _start(turn.message, turn.reply, begin)
-        )
+        first = _start(turn.message, turn.reply, begin)
+        return self._read(principal, turn.reply, begin, first)
 
     async def follow(
         self, principal: Principal, message_id: UUID, last_event_id: str | None
@@ -42,52 +46,81 @@ class Following:
         turn = self._running.get(message_id)
         message = await self._message(principal, message_id)
         if message.role != "assistant":
-            raise BadRequestError(
-                "Only a reply has a stream; this is a user's message."
-            )
+            raise BadRequestError("Only a reply has a stream; this is a user's.")
         if turn is not None:
             held, first = _entry(turn.message, turn.reply, position)
-            return self._live_events(principal, turn, held, first)
-        if position and position.ended and message.status != "streaming":
+            return self._read(principal, turn.reply, held, first)
+        if message.status == "streaming":
+            return self._remote_events(principal, message, position)
+        if position and position.ended:
             return None
         return self._stored_events(principal, message, position)
 
-    async def _live_events(
-        self, principal: Principal, turn: Turn, held: Position, first: bytes
-    ) -> AsyncIterator[bytes]:
-        follower = Follower()
+    async def _read(
+        self,
+        principal: Principal,
+        reply: Reply,
+        held: Position,
+        first: bytes,
+        follower: Follower | None = None,
+    ) -> AsyncGenerator[bytes]:
+        """`first`, then the events after `held`, until the reply's or session's end."""
+        follower = follower or Follower()
         with self._principals.following(principal, follower):
             if first:
                 yield first
-            events = turn.reply.follow(
+            events = reply.follow(
                 held, follower, keepalive=self._settings.keepalive_seconds
             )
             async with aclosing(events):
                 async for frames in events:
                     yield frames
 
+    async def _remote_events(
+        self, principal: Principal, message: Message, position: Position | None
+    ) -> AsyncGenerator[bytes]:
+        """Read along with another process, by its log as long as there is one."""
+        async with self._reader.copy(message) as reply:
+            if reply is not None:
+                follower = Follower()
+                held, first = _entry(message, reply, position)
+                events = self._read(principal, reply, held, first, follower)
+                async with aclosing(events):
+                    async for frames in events:
+                        yield frames
+                if follower.closed_by is not None:
+                    return
+                position = follower.held
+        events = self._stored_events(principal, message, position)
+        async with aclosing(events):
+            async for frames in events:
+                yield frames
+
     async def _stored_events(
         self, principal: Principal, message: Message, position: Position | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Read the reply from the database, again and again while others write it."""
         follower = Follower()
         with self._principals.following(principal, follower):
             while True:
-                reply = _stored_reply(message)
-                held, first = _entry(message, reply, position)
-                yield first + reply.missed(held)
-                position = reply.position
-                if message.status != "streaming":
-                    yield ending(message)(str(position._replace(ended=True)))
-                    return
-                await follower.wait(self._settings.checkpoint_seconds)
                 try:
                     if follower.closed_by is not None:
                         raise follower.closed_by
                     message = await self._message(principal, message.id)
                 except AppError as error:
-                    yield error_frame(error, str(position))
+                    yield error_frame(error, str(position or Position()))
                     return
+                reply = _stored_reply(message)
+                ended = message.status != "streaming"
+                # A client may have seen more than is saved yet: that is still to come.
+                if ended or position is None or not reply.lacks(position):
+                    held, first = _entry(message, reply, position)
+                    yield first + reply.missed(held)
+                    position = reply.position
+                if ended:
+                    yield ending(message)(str(position._replace(ended=True)))
+                    return
+                await follower.wait(self._settings.checkpoint_seconds)
 
     async def _message(self, principal: Principal, message_id: UUID) -> Message:
         async with self._database.unit_of_work(read_only=True) as session:

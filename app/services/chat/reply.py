@@ -94,6 +94,8 @@ class Follower:
     def __init__(self) -> None:
         self._wake = asyncio.Event()
         self.closed_by: AppError | None = None
+        self.held = Position()
+        """How far it has read."""
 
     def wake(self) -> None:
         self._wake.set()
@@ -131,6 +133,7 @@ class Reply:
         self.usage: Usage | None = None
         self.stop: Stop | None = None
         self.ended = False
+        self.abandoned = False
         self.citations: list[dict[str, Any]] = []
         self._blocks: list[tuple[Block, list[str]]] = []
         self._position = Position(attempt)
@@ -183,6 +186,13 @@ class Reply:
         """The frames of what is there and a client at `position` does not hold."""
         return b"".join([e.after(position) for e in self._events])
 
+    def lacks(self, position: Position) -> bool:
+        """Whether a client at `position`, of this attempt, holds more than there is."""
+        same = position.attempt == self.attempt
+        return same and position.at_most(self.position) != position._replace(
+            ended=False
+        )
+
     def text_before(self, position: Position) -> int:
         """How many characters of text stand before `position`."""
         return sum(
@@ -197,28 +207,35 @@ class Reply:
         self.ended = True
         self._wake_all()
 
+    def abandon(self) -> None:
+        """Leave the followers where they are: this copy gets no more."""
+        self.abandoned = True
+        self._wake_all()
+
     async def follow(
         self, position: Position | None, follower: Follower, *, keepalive: float
     ) -> AsyncGenerator[bytes]:
         """Give the frames after `position`, as they come, until the reply's end."""
         self._followers.add(follower)
-        held = position or Position(self.attempt)
+        follower.held = position or Position(self.attempt)
         try:
             known = len(self._events)
-            if missed := self.missed(held):
+            if missed := self.missed(follower.held):
+                follower.held = max(follower.held, self._position)
                 yield missed
-            while follower.closed_by is None:
+            while follower.closed_by is None and not self.abandoned:
                 if known < len(self._events):
                     fresh = self._events[known:]
                     known += len(fresh)
-                    held = fresh[-1].end
+                    follower.held = fresh[-1].end
                     yield b"".join([e.frame for e in fresh])
                 elif self.ended:
                     yield self._last_frames
                     return
                 elif not await follower.wait(keepalive):
                     yield sse.KEEPALIVE
-            yield error_frame(follower.closed_by, str(held))
+            if follower.closed_by is not None:
+                yield error_frame(follower.closed_by, str(follower.held))
         finally:
             self._followers.discard(follower)
 

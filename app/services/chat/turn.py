@@ -25,6 +25,7 @@ from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     Provider,
+    ProviderEvent,
     TextDelta,
     ThinkingDelta,
     Usage,
@@ -47,7 +48,7 @@ class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `earlier` is what attempts before this
-    one used; `failure` is why it failed, once it has.
+    one used; `on_event` tells other processes; `failure` is why it failed, once it has.
     """
 
     message: Message
@@ -58,6 +59,7 @@ class Turn:
     input_estimate: int
     wants_title: bool
     earlier: Usage | None = None
+    on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -124,6 +126,8 @@ class Turn:
         async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
             async for event in events:
                 self.reply.apply(event)
+                if self.on_event is not None:
+                    self.on_event(event)
                 if begun and isinstance(event, TextDelta | ThinkingDelta):
                     waited = time.perf_counter() - begun
                     FIRST_TOKEN.labels(self.provider.name).observe(waited)

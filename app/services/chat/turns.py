@@ -9,6 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from app.core.bus import Bus
 from app.core.config import Settings
 from app.core.database import Database, after_commit, changed_rows, utcnow
 from app.core.exceptions import ConflictError, NotFoundError, UnavailableError
@@ -20,11 +21,14 @@ from app.services.authorization import Principal, require, visible_to
 from app.services.chat import context, messages
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
+from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
 _HISTORY = 500  # messages looked at for a context; a window fills long before
+_STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
+_STOP_SECONDS, _STOP_POLL_SECONDS = 5, 0.05
 _BROKEN_OFF = ("interrupted", "stopped", "error")
 
 
@@ -46,6 +50,7 @@ class Turns:
         database: Database,
         providers: Providers,
         principals: Principals,
+        bus: Bus,
     ) -> None:
         self._settings = settings.turns
         self._max_output_tokens = settings.models.max_output_tokens
@@ -54,8 +59,17 @@ class Turns:
         self._providers = providers
         self._running: dict[UUID, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._checkpoints = Checkpoints(settings.turns, database, self._running)
-        self.following = Following(settings.turns, database, principals, self._running)
+        self._bus = bus
+        self._checkpoints = Checkpoints(
+            settings.turns, database=database, running=self._running, bus=bus
+        )
+        self.following = Following(
+            settings.turns,
+            database=database,
+            principals=principals,
+            running=self._running,
+            bus=bus,
+        )
         self._draining = False
 
     # Beginning
@@ -143,17 +157,29 @@ class Turns:
         """End a reply and keep its text; a reply that has ended stays as it is."""
         message = await self._message(principal, message_id)
         turn = self._running.get(message_id)
-        if turn is None and message.status == "streaming":
-            raise UnavailableError("Another server process writes this reply.")
         if turn is None:
-            return message
+            return await self._stop_elsewhere(principal, message)
         turn.end("stopped")
         await turn.finished.wait()
         return turn.message
 
+    async def _stop_elsewhere(self, principal: Principal, message: Message) -> Message:
+        """Have another process stop the reply, and wait until it has."""
+        self._bus.say(_STOP, message.id.bytes)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                while message.status == "streaming":
+                    await asyncio.sleep(_STOP_POLL_SECONDS)
+                    message = await self._message(principal, message.id)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "The process that writes this reply does not answer: try again."
+            ) from error
+        return message
+
     def abandon(self, chat_id: UUID) -> None:
-        """End the turns of a chat that was deleted."""
-        self._end_all("stopped", lambda turn: turn.message.chat_id == chat_id)
+        """End the turns of a chat that was deleted, wherever they run."""
+        self._bus.say(_ABANDON, chat_id.bytes)
 
     # The life of the process
 
@@ -162,6 +188,8 @@ class Turns:
 
         Then whatever is still called streaming was left so by a process that died.
         """
+        await self._bus.listen(_STOP, self._stop_here)
+        await self._bus.listen(_ABANDON, self._abandon_here)
         await self._checkpoints.open(everything=alone)
 
     def stop_admitting(self) -> None:
@@ -178,6 +206,8 @@ class Turns:
 
     async def close(self) -> None:
         await self._checkpoints.close()
+        await self._bus.unlisten(_STOP, self._stop_here)
+        await self._bus.unlisten(_ABANDON, self._abandon_here)
 
     @property
     def running(self) -> int:
@@ -193,6 +223,15 @@ class Turns:
                 retry_after=2,
             )
 
+    def _stop_here(self, message_id: bytes) -> None:
+        turn = self._running.get(UUID(bytes=message_id))
+        if turn is not None:
+            turn.end("stopped")
+
+    def _abandon_here(self, chat_id: bytes) -> None:
+        gone = UUID(bytes=chat_id)
+        self._end_all("stopped", lambda turn: turn.message.chat_id == gone)
+
     def _start(self, turn: Turn) -> None:
         self._running[turn.message.id] = turn
         task = asyncio.create_task(self._run(turn))
@@ -200,10 +239,16 @@ class Turns:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, turn: Turn) -> None:
+        writer = None
+        if self._bus.shared:
+            writer = Writer(self._bus, turn.message.id, turn.reply)
+            turn.on_event = writer.tell
         try:
             await turn.run(self._database)
         finally:
             del self._running[turn.message.id]
+            if writer is not None:
+                writer.end()
 
     def _end_all(self, how: Ending, which: Callable[[Turn], bool]) -> None:
         for turn in self._running.values():
