@@ -212,7 +212,7 @@ class Server:
 
 @pytest.fixture
 def serve(settings_with: SettingsFactory, database: Database) -> ServerFactory:
-    """Start servers: `async with serve(OPENAI_BASE_URL=...) as server`."""
+    """For `async with serve(OPENAI_BASE_URL=...) as server`, as often as needed."""
 
     @asynccontextmanager
     async def start(**variables: str) -> AsyncIterator[Server]:

@@ -67,7 +67,7 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
     root.setLevel(level)
-    # The server's own access log would hold the query, and with it what is secret there.
+    # The server's own access log would hold the query, and what is secret there.
     for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
