@@ -212,7 +212,7 @@ class Server:
 
 @pytest.fixture
 def serve(settings_with: SettingsFactory, database: Database) -> ServerFactory:
-    """For `async with serve(OPENAI_BASE_URL=...) as server`, as often as needed."""
+    """Gives a context manager that starts a server with the variables it is given."""
 
     @asynccontextmanager
     async def start(**variables: str) -> AsyncIterator[Server]:
