@@ -2,14 +2,12 @@
 
 import asyncio
 import random
-import socket
+import string
 import time
 
-import aiohttp
 import pytest
 
-from tests.client import Client
-from tests.e2e.conftest import Provider, with_any_provider
+from tests.e2e.conftest import Begin, Provider, with_any_provider
 from tests.e2e.processes import Server
 from tests.e2e.reading import Reader
 from tests.fakes.faults import FaultPlan, numbered_words
@@ -96,33 +94,26 @@ async def test_two_clients_that_follow_at_once_both_get_everything(
 
 @with_any_provider
 async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(
-    server: Server, provider: Provider
+    begin: Begin, provider: Provider
 ) -> None:
-    """F2: more comes than the buffers between server and client take."""
-    text = " ".join(f"{number % 1000:03d}" for number in range(60_000))
-    provider.fake.plan = FaultPlan(text=text)
-    brisk = Reader(await server.client())
-    chat = await brisk.client.chat(model=provider.model, title="Named")
-    connector = aiohttp.TCPConnector(force_close=True, socket_factory=_tight_socket)
-    async with aiohttp.ClientSession(connector=connector) as http:
-        slow = Reader(Client(http, server.url))
-        slow.client.use(brisk.client.tokens)
-        async with slow.client.asking(chat, "Say it") as stream:
-            await slow.read(stream, deltas=1)
-            brisk.message_id = slow.message_id
-            await brisk.resume()
-            assert brisk.message["status"] == "complete"
-            assert f"/chats/{chat}/messages" not in server.log  # not answered yet
-            await slow.read(stream)
+    """F2: more comes than all the buffers between server and client take."""
+    letters = random.Random(7).choices(string.ascii_letters, k=100_000)
+    provider.fake.plan = FaultPlan(text=" ".join(letters))  # 5 MB of events
+    server = await begin()
+    slow = Reader(await server.client())
+    brisk = Reader(server.as_before(slow.client))
+    chat = await slow.client.chat(model=provider.model, title="Named")
 
-    assert brisk.text == slow.text == text
+    async with slow.client.asking(chat, "Say it") as stream:
+        await slow.read(stream, deltas=1)
+        brisk.message_id = slow.message_id
+        await brisk.resume()
+        assert brisk.message["status"] == "complete"
+        assert f"/chats/{chat}/messages" not in server.log  # not answered yet
+        await slow.read(stream)
+
+    assert brisk.text == slow.text == " ".join(letters)
     assert brisk.message == slow.message
-
-
-def _tight_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    sock = socket.socket(address[0], address[1])
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    return sock
 
 
 async def test_stop_ends_the_reply_and_the_call_of_the_model_within_a_second(
