@@ -62,7 +62,8 @@ class Cursor:
 
     async def _take(self, function: Any, sql: str, parameters: Any) -> Self:
         database = self._connection._conn  # noqa: SLF001 - it is the same class, extended
-        found = await self._connection._execute(function, database, sql, parameters)  # noqa: SLF001 - the same
+        trip: Any = self._connection._execute  # noqa: SLF001 - the same
+        found = await trip(function, database, sql, parameters)
         self.description, self.rowcount, self.lastrowid, self._rows = found
         return self
 
@@ -90,4 +91,5 @@ async def connect(path: str) -> Connection:
     )
     # A connection that nobody closes must not keep the process alive.
     connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does it, too
-    return await connection
+    await connection
+    return connection
