@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
@@ -34,6 +35,13 @@ from tests.fakes.openai import FakeOpenAI
 BACKENDS = ("sqlite", "postgresql")
 
 SettingsFactory = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _no_log_settings() -> Iterator[None]:
+    """Undo what an application of a test did to the whole process's logging."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

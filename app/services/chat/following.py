@@ -1,13 +1,16 @@
 """Reading along: the events of a reply, from wherever a client stands."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from uuid import UUID
+
+from sqlalchemy import select
 
 from app.core.bus import Bus
 from app.core.config import TurnSettings
 from app.core.database import Database
-from app.core.exceptions import AppError, BadRequestError
+from app.core.exceptions import AppError, BadRequestError, UnavailableError
 from app.models import Message
 from app.services.authorization import Principal, require
 from app.services.chat.relay import Reader
@@ -83,9 +86,9 @@ class Following:
         async with self._reader.copy(message) as reply:
             if reply is not None:
                 follower = Follower()
-                held, first = _entry(message, reply, position)
+                held, first = _entry(message, reply, position, growing=True)
                 events = self._read(principal, reply, held, first, follower)
-                async with aclosing(events):
+                async with aclosing(events), self._watched(message, reply):
                     async for frames in events:
                         yield frames
                 if follower.closed_by is not None:
@@ -112,15 +115,43 @@ class Following:
                     return
                 reply = _stored_reply(message)
                 ended = message.status != "streaming"
-                # A client may have seen more than is saved yet: that is still to come.
-                if ended or position is None or not reply.lacks(position):
-                    held, first = _entry(message, reply, position)
-                    yield first + reply.missed(held)
-                    position = reply.position
+                held, first = _entry(message, reply, position, growing=not ended)
+                if frames := first + reply.missed(held):
+                    yield frames
+                position = held if reply.lacks(held) else reply.position
                 if ended:
                     yield ending(message)(str(position._replace(ended=True)))
                     return
                 await follower.wait(self._settings.checkpoint_seconds)
+
+    @asynccontextmanager
+    async def _watched(self, message: Message, copy: Reply) -> AsyncIterator[None]:
+        """Abandon the copy when the database says that nobody writes any more."""
+
+        async def watch() -> None:
+            status: str | None = "streaming"
+            while status == "streaming":
+                await asyncio.sleep(2 * self._settings.checkpoint_seconds)
+                with suppress(UnavailableError):
+                    status = await self._status(message)
+            copy.abandon()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+
+    async def _status(self, message: Message) -> str | None:
+        """None for a message that is gone, or that another attempt writes."""
+        async with self._database.unit_of_work(read_only=True) as session:
+            return await session.scalar(
+                select(Message.status).where(
+                    Message.id == message.id, Message.attempt == message.attempt
+                )
+            )
 
     async def _message(self, principal: Principal, message_id: UUID) -> Message:
         async with self._database.unit_of_work(read_only=True) as session:
@@ -134,17 +165,22 @@ def _stored_reply(message: Message) -> Reply:
 
 
 def _entry(
-    message: Message, reply: Reply, position: Position | None
+    message: Message,
+    reply: Reply,
+    position: Position | None,
+    *,
+    growing: bool = False,
 ) -> tuple[Position, bytes]:
     """Where a client goes on that is at `position`, and the first frame for it.
 
     A crash may have taken what it holds, and another attempt have gone on without
-    that: then it is told where to cut.
+    that: then it is told where to cut. Not of a reply that is `growing`: what it lacks
+    there has only not arrived yet.
     """
     if position is not None and position.attempt == reply.attempt:
+        if growing or not reply.lacks(position):
+            return position._replace(ended=False), b""
         held = position.at_most(reply.position)
-        if held == position._replace(ended=False):
-            return position, b""
     elif position is not None and position.attempt == reply.attempt - 1:
         held = position.at_most(reply.resumed_from)._replace(attempt=reply.attempt)
     else:  # it holds nothing, or it is not known where the attempt after its own began

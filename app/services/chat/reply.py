@@ -227,8 +227,11 @@ class Reply:
                 if known < len(self._events):
                     fresh = self._events[known:]
                     known += len(fresh)
-                    follower.held = fresh[-1].end
-                    yield b"".join([e.frame for e in fresh])
+                    # Not the bare frames: a client may be ahead of a copy.
+                    frames = b"".join([e.after(follower.held) for e in fresh])
+                    if frames:
+                        follower.held = fresh[-1].end
+                        yield frames
                 elif self.ended:
                     yield self._last_frames
                     return
