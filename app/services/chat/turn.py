@@ -26,9 +26,11 @@ from app.integrations.llm.base import (
     Provider,
     TextDelta,
     ThinkingDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.pricing import cost
+from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import MessageRead
@@ -38,6 +40,7 @@ from app.services.chat.reply import Position, Reply
 Ending = Literal["stopped", "interrupted"]
 
 _STORE_TRIES = 8
+_TOKENS = (TextDelta, ThinkingDelta, ToolUseStart)
 _log = structlog.get_logger()
 
 
@@ -46,7 +49,8 @@ class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `earlier` is what attempts before this
-    one used; `failure` is why it failed, once it has.
+    one used; `failure` is why it failed, once it has. `retries` is how often the
+    provider is called again before the first token.
     """
 
     message: Message
@@ -56,6 +60,7 @@ class Turn:
     reply: Reply
     input_estimate: int
     wants_title: bool
+    retries: int = 0
     earlier: Usage | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
@@ -108,7 +113,7 @@ class Turn:
         if told is not None and self.reply.stop is not None:
             return told
         # Broken off: the provider bills what it wrote, but has not said how much.
-        written = estimate_tokens(self.reply.text)
+        written = estimate_tokens(self.reply.written)
         counted = self.earlier.output_tokens if self.earlier else 0
         return Usage(
             input_tokens=told.input_tokens if told else self.input_estimate,
@@ -120,10 +125,11 @@ class Turn:
 
     async def _stream(self) -> None:
         begun = time.perf_counter()
-        async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+        stream = retrying(self.provider.stream, self.request, retries=self.retries)
+        async with aclosing(stream) as events:
             async for event in events:
                 self.reply.apply(event)
-                if begun and isinstance(event, TextDelta | ThinkingDelta):
+                if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
                     FIRST_TOKEN.labels(self.provider.name).observe(waited)
                     begun = 0
