@@ -69,17 +69,18 @@ class TestBody:
         image = {"type": "image", "source": {"type": "base64", "data": "eA=="}}
         message = ChatMessage("user", [image, text("What is that?")])
 
-        body, cut = message_body(ask("m", message, system="Be brief."), prefill=True)
+        request = ask("m", message, system="Be brief.")
+        body, cut = message_body(request, capabilities={"prefill"})
 
         assert body == {
             "max_tokens": 4096,
-            "system": "Be brief.",
+            "system": [text("Be brief.")],
             "messages": [{"role": "user", "content": [image, text("What is that?")]}],
         }
         assert cut == ""
 
     def test_an_empty_system_prompt_is_left_out(self) -> None:
-        assert "system" not in message_body(ask("m"), prefill=True)[0]
+        assert "system" not in message_body(ask("m"), capabilities=())[0]
 
 
 class TestContinuation:

@@ -189,8 +189,8 @@ class TestBody:
         ]
 
     def test_what_is_no_text_is_refused_by_name(self, http: Http) -> None:
-        with pytest.raises(ProviderRejectedError, match="'image'"):
-            self.body(http, ChatMessage("user", [{"type": "image", "source": {}}]))
+        with pytest.raises(ProviderRejectedError, match="'audio'"):
+            self.body(http, ChatMessage("user", [{"type": "audio", "source": {}}]))
 
 
 class TestFaults:
@@ -458,11 +458,11 @@ class TestModels:
         server.plan.lists_models = True
         assert await provider.models() == []
         assert server.times_listed == 1
-        assert provider._list_until <= time.monotonic() + 5
+        assert provider._list._until <= time.monotonic() + 5
 
-        provider._list_until = time.monotonic()  # as if that time had gone by
+        provider._list._until = time.monotonic()  # as if that time had gone by
         assert len(await provider.models()) == 2
-        assert provider._list_until > time.monotonic() + 50
+        assert provider._list._until > time.monotonic() + 50
 
     @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"data": ["a"]}'])
     async def test_what_is_no_list_is_an_empty_one(self, http: Http, body: str) -> None:

@@ -196,7 +196,7 @@ async def test_a_quiet_reply_gives_comments() -> None:
 
     assert (await anext(stream)).startswith(b":")
     assert (await anext(stream)).startswith(b":")
-    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+    await stream.aclose()
     assert not reply._followers
 
 
