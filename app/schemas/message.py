@@ -6,7 +6,14 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+)
 
 from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
@@ -102,7 +109,12 @@ Blocks = Annotated[list[AnyBlock], Field(max_length=1000, fail_fast=True)]
 
 
 class MessageCreate(BaseModel):
-    content: Annotated[Text | Blocks, AfterValidator(_says_something)]
+    content: Annotated[
+        Annotated[Text, Tag("str")] | Annotated[Blocks, Tag("list[Block]")],
+        # So that an error tells of the form that was meant, and not of both.
+        Discriminator(lambda told: "str" if isinstance(told, str) else "list[Block]"),
+        AfterValidator(_says_something),
+    ]
     parent_id: UUID | None = Field(
         None, description="The message to follow; by default the chat's newest."
     )

@@ -17,7 +17,7 @@ MODELS: Mapping[str, dict[str, Any]] = {
     },
     "tiny-vision:1b": {
         "capabilities": ["completion", "vision", "thinking"],
-        "model_info": {"gemma3.context_length": 2048},
+        "model_info": {"gemma3.context_length": 6144},
     },
     "nomic-embed-text:latest": {"capabilities": ["embedding"], "model_info": {}},
     "old:7b": {},
