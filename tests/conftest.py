@@ -29,7 +29,9 @@ from app.core.database import Database
 from app.main import create_app
 from app.models import Base
 from tests.client import Client
+from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
+from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 
 BACKENDS = ("sqlite", "postgresql")
@@ -84,7 +86,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def make_settings(data_dir: Path, **variables: str) -> Settings:
-    """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own."""
+    """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own.
+
+    Not even an Ollama that answers here.
+    """
     return load_settings(
         {
             "SECRET_KEY": "a secret key that is only for tests",
@@ -94,6 +99,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "JOB_POLL_SECONDS": "0.2",
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
+            "OLLAMA_BASE_URL": "off",
             **variables,
         },
         data_dir,
@@ -246,4 +252,16 @@ async def fake_openai() -> AsyncIterator[FakeOpenAI]:
 @pytest.fixture
 async def fake_bedrock() -> AsyncIterator[FakeBedrock]:
     async with FakeBedrock() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def fake_anthropic() -> AsyncIterator[FakeAnthropic]:
+    async with FakeAnthropic() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def fake_ollama() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama() as fake:
         yield fake

@@ -9,10 +9,12 @@ from app.core.config import Settings
 from app.core.database import Database
 from app.core.passwords import Passwords
 from app.core.tokens import Tokens
+from app.integrations.llm.anthropic import AnthropicProvider
 from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.guide import GuideProvider
 from app.integrations.llm.http import Http
+from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.auth import Auth
@@ -70,7 +72,9 @@ class Runtime:
             settings,
             [
                 BedrockProvider(settings.models, catalogue, http),
+                AnthropicProvider(settings.models, catalogue, http),
                 OpenAIProvider(settings.models, catalogue, http),
+                OllamaProvider(settings.models, catalogue, http),
                 GuideProvider(),
             ],
             catalogue=catalogue,

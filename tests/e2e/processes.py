@@ -65,7 +65,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     # Where this run is measured, so is the server.
     measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")}
-    return {**inherited, **measured, "PYTHONPATH": str(ROOT), **settings}
+    ours = {"PYTHONPATH": str(ROOT), "OLLAMA_BASE_URL": "off"}
+    return {**inherited, **measured, **ours, **settings}
 
 
 class Server:

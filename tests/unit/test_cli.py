@@ -40,7 +40,7 @@ def run(*arguments: str, **environ: str) -> Result:
 
 
 def set_up(folder: Path, **settings: str) -> None:
-    lines = ({"SECRET_KEY": KEY} | settings).items()
+    lines = ({"SECRET_KEY": KEY, "OLLAMA_BASE_URL": "off"} | settings).items()
     (folder / ".env").write_text("".join(f"{k}={v}\n" for k, v in lines))
 
 

@@ -18,15 +18,21 @@ from app.core.bus import Bus
 from app.integrations.llm.base import (
     Citation,
     ProviderEvent,
+    RedactedThinking,
     TextDelta,
     ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
 )
 from app.models import Message
 from app.services.chat.reply import Reply
 
-_KINDS: dict[str, type[TextDelta | ThinkingDelta | Citation]] = {
+_KINDS: dict[str, Any] = {
     "text": TextDelta,
     "thinking": ThinkingDelta,
+    "redacted": RedactedThinking,
+    "tool": ToolUseStart,
+    "input": ToolInputDelta,
     "citation": Citation,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -47,7 +53,7 @@ class Writer:
         self._append("begin", begin)
 
     def tell(self, event: ProviderEvent) -> None:
-        name = _NAMES.get(type(event))  # type: ignore[arg-type]  # others have no name
+        name = _NAMES.get(type(event))
         if name is not None:
             self._append(name, asdict(event))
 

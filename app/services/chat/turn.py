@@ -28,9 +28,11 @@ from app.integrations.llm.base import (
     ProviderEvent,
     TextDelta,
     ThinkingDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.pricing import cost
+from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import MessageRead
@@ -40,6 +42,7 @@ from app.services.chat.reply import Position, Reply
 Ending = Literal["stopped", "interrupted"]
 
 _STORE_TRIES = 8
+_TOKENS = (TextDelta, ThinkingDelta, ToolUseStart)
 _log = structlog.get_logger()
 
 
@@ -48,7 +51,8 @@ class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `earlier` is what attempts before this
-    one used; `on_event` tells other processes; `failure` is why it failed, once it has.
+    one used; `failure` is why it failed, once it has. `retries` is how often the
+    provider is called again before the first token; `on_event` tells other processes.
     """
 
     message: Message
@@ -58,6 +62,7 @@ class Turn:
     reply: Reply
     input_estimate: int
     wants_title: bool
+    retries: int = 0
     earlier: Usage | None = None
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
@@ -111,7 +116,7 @@ class Turn:
         if told is not None and self.reply.stop is not None:
             return told
         # Broken off: the provider bills what it wrote, but has not said how much.
-        written = estimate_tokens(self.reply.text)
+        written = estimate_tokens(self.reply.written)
         counted = self.earlier.output_tokens if self.earlier else 0
         return Usage(
             input_tokens=told.input_tokens if told else self.input_estimate,
@@ -123,12 +128,13 @@ class Turn:
 
     async def _stream(self) -> None:
         begun = time.perf_counter()
-        async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+        stream = retrying(self.provider.stream, self.request, retries=self.retries)
+        async with aclosing(stream) as events:
             async for event in events:
                 self.reply.apply(event)
                 if self.on_event is not None:
                     self.on_event(event)
-                if begun and isinstance(event, TextDelta | ThinkingDelta):
+                if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
                     FIRST_TOKEN.labels(self.provider.name).observe(waited)
                     begun = 0

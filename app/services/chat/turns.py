@@ -14,6 +14,7 @@ from app.core.config import Settings
 from app.core.database import Database, after_commit, changed_rows, utcnow
 from app.core.exceptions import ConflictError, NotFoundError, UnavailableError
 from app.integrations.llm.base import ChatRequest, Usage
+from app.integrations.llm.blocks import require_capabilities
 from app.integrations.llm.registry import Providers
 from app.models import Chat, Message
 from app.schemas.message import MessageCreate
@@ -22,7 +23,7 @@ from app.services.chat import context, messages
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
 from app.services.chat.relay import Writer
-from app.services.chat.reply import Reply
+from app.services.chat.reply import Reply, continuable
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
@@ -54,6 +55,7 @@ class Turns:
     ) -> None:
         self._settings = settings.turns
         self._max_output_tokens = settings.models.max_output_tokens
+        self._retries = settings.models.retries
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
         self._providers = providers
@@ -80,7 +82,8 @@ class Turns:
         """Store the user's message and an empty reply, and start the turn.
 
         Nothing is stored where it is refused: NotFoundError, BadRequestError for the
-        model, ConflictError beside another turn, UnavailableError over capacity.
+        model, ProviderRejectedError for what the model does not take, ConflictError
+        beside another turn, UnavailableError over capacity.
         """
         self._admit()
         async with self._database.unit_of_work(read_only=True) as session:
@@ -104,14 +107,17 @@ class Turns:
             model=model,
             max_output_tokens=max_tokens,
         )
+        request = ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens)
+        require_capabilities(request, model)
         turn = Turn(
             message=reply,
-            request=ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens),
+            request=request,
             provider=provider,
             model=model,
             reply=Reply(),
             input_estimate=input_estimate,
             wants_title=chat.title is None,
+            retries=self._retries,
         )
         async with self._database.unit_of_work() as session:
             await _move_leaf(session, chat, reply.id, from_leaf=chat.leaf_id)
@@ -135,15 +141,22 @@ class Turns:
             model=model,
             max_output_tokens=max_tokens,
         )
-        reply = Reply(message.content, message.citations, attempt=message.attempt + 1)
+        request = ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens)
+        require_capabilities(request, model)
+        reply = Reply(
+            continuable(message.content),
+            message.citations,
+            attempt=message.attempt + 1,
+        )
         turn = Turn(
             message=message,
-            request=ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens),
+            request=request,
             provider=provider,
             model=model,
             reply=reply,
             input_estimate=input_estimate,
             wants_title=chat.title is None,
+            retries=self._retries,
             earlier=Usage(**message.usage) if message.usage else None,
         )
         async with self._database.unit_of_work() as session:
@@ -284,6 +297,7 @@ class Turns:
         changes = {
             "status": "streaming",
             "attempt": turn.reply.attempt,
+            "content": turn.reply.content,
             "resumed_from": str(turn.reply.resumed_from),
             "stop_reason": None,
             "error": None,
