@@ -22,7 +22,7 @@ from app.core.database import Database, utcnow
 from app.core.exceptions import AppError
 from app.integrations.llm.pricing import cost
 from app.models import Message
-from app.services.chat.relay import recovered
+from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
 
 _log = structlog.get_logger()
@@ -114,6 +114,7 @@ class Checkpoints:
                 )
                 .values(status="interrupted", lease_expires_at=None, **more)
             )
+        end_for(self._bus, message)
         _log.warning("reply of a lost process", message_id=str(message.id))
 
 
