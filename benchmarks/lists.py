@@ -4,8 +4,8 @@
 
 Both work on the same database, with a user of 50 chats and one of 50,000, and chats of
 100 and of 10,000 messages: what a page costs must not grow with what lies behind it.
-The last two comparisons are of ours alone: the small one stands for "plain". What counts
-is the requests that a core answers, by CPU time.
+The last two comparisons are of ours alone: the small one stands for "plain". What
+counts is the requests that a core answers, by CPU time.
 """
 
 import asyncio

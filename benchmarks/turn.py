@@ -1,6 +1,6 @@
 """What a chat turn costs beside a bare pass-through of the same upstream.
 
-    python -m benchmarks.turn [--rounds 5] [--provider openai] [--provider bedrock]
+    python -m benchmarks.turn [--rounds 5] [--provider openai] [--streams 16] [--json]
 
 A turn is what a user does: POST a message, read its events to the last. The answer
 comes in 64 pieces, one for each 5 ms. The CPU time is of all that the server does in
@@ -143,7 +143,7 @@ def measure(
 ) -> Iterator[tuple[str, int, list[tuple[Measured, ...]]]]:
     for provider in options.provider or MODELS:
         mark = b'"content":"w' if provider == "openai" else b""
-        for streams in STREAMS:
+        for streams in options.streams or STREAMS:
             sides = (
                 lambda p=provider, s=streams, m=mark: plain_load(plain, p, s, m).run(),
                 lambda p=provider, s=streams: our_load(ours, token, p, s).run(),
@@ -154,6 +154,7 @@ def measure(
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--provider", choices=MODELS, action="append")
+    arguments.add_argument("--streams", type=int, action="append")
     options = arguments.parse_args()
     report = Report(options)
     with Workplace() as place:
