@@ -16,10 +16,11 @@ import structlog
 from sqlalchemy import bindparam, update
 
 from app.core.config import TurnSettings
-from app.core.database import Database, changed_rows, utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import AppError
 from app.integrations.llm.pricing import cost
 from app.models import Message
+from app.services.chat import search
 from app.services.chat.turn import Turn
 
 _log = structlog.get_logger()
@@ -85,10 +86,14 @@ class Checkpoints:
         if not everything:
             orphaned = orphaned.where(Message.lease_expires_at < utcnow())
         async with self._database.unit_of_work() as session:
-            found = await session.execute(
-                orphaned.values(status="interrupted", lease_expires_at=None)
+            found = await session.scalars(
+                orphaned.values(status="interrupted", lease_expires_at=None).returning(
+                    Message
+                )
             )
-        if count := changed_rows(found):
+            left = found.all()
+            await search.index_messages(session, left)
+        if count := len(left):
             _log.warning("replies interrupted by a lost process", count=count)
 
 
