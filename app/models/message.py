@@ -98,6 +98,7 @@ class Message(Identified, Base):
         ),
         deferred=True,
         raiseload=True,
+        expire_on_flush=False,
     )
     """The ids of all with the same parent, its own among them, with spaces between.
 

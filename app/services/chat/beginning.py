@@ -32,53 +32,58 @@ def new_question(
 ) -> Message:
     if above and above[0].status == "streaming":
         raise TurnInProgressError(above[0].id)
-    return Message(
-        id=uuid7(),
-        chat_id=chat.id,
-        parent_id=above[0].id if above else None,
+    return _new(
+        chat,
         role="user",
+        status="complete",
+        parent_id=above[0].id if above else None,
         content=blocks,
     )
 
 
 def new_reply(
-    chat: Chat,
-    *,
-    parent_id: UUID,
-    model: str,
-    lease_expires_at: datetime,
-    siblings: str,
+    chat: Chat, *, parent_id: UUID, model: str, lease_expires_at: datetime
 ) -> Message:
-    """A reply that is to be written, beside `siblings`."""
-    reply = Message(
+    """A reply that is to be written."""
+    return _new(
+        chat,
+        role="assistant",
+        status="streaming",
+        parent_id=parent_id,
+        content=[],
+        model=model,
+        lease_expires_at=lease_expires_at,
+    )
+
+
+def _new(chat: Chat, **fields: Any) -> Message:
+    # With all that has a default: what has the same columns is stored together.
+    return Message(
         id=uuid7(),
         chat_id=chat.id,
-        parent_id=parent_id,
-        role="assistant",
-        content=[],
         citations=[],
-        model=model,
-        status="streaming",
-        attempt=0,
         credits=0,
+        attempt=0,
         rating=0,
-        rating_comment=None,
-        lease_expires_at=lease_expires_at,
         created_at=utcnow(),
+        **fields,
     )
-    set_committed_value(reply, "siblings", f"{siblings} {reply.id}")
-    return reply
 
 
-async def add(session: AsyncSession, messages: list[Message]) -> None:
-    session.add_all(messages)
+async def add(
+    session: AsyncSession, question: Message | None, reply: Message, *, siblings: str
+) -> None:
+    """Store a reply beside its `siblings`, and the question if that is new."""
+    session.add_all([question, reply] if question else [reply])
     try:
         await session.flush()
     except IntegrityError as error:
         raise NotFoundError(
             "The message that yours was to follow has been deleted meanwhile."
         ) from error
-    await search.index_messages(session, [m for m in messages if m.role == "user"])
+    set_committed_value(reply, "siblings", f"{siblings} {reply.id}")
+    if question is not None:
+        await search.index_messages(session, [question])
 
 
 async def move_leaf(

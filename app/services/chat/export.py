@@ -68,7 +68,7 @@ async def _json(database: Database, chat: Chat) -> AsyncIterator[bytes]:
     head = {
         "format": "workroom.chat/1",
         "exported_at": utcnow(),
-        "chat": ChatRead.model_validate(chat).model_dump(),
+        "chat": ChatRead.model_validate(chat).model_dump(mode="json"),
     }
     yield orjson.dumps(head).removesuffix(b"}") + b',"messages":['
     comma = b""

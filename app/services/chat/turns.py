@@ -141,7 +141,6 @@ class Turns:
             parent_id=history[0].id,
             model=name,
             lease_expires_at=utcnow() + self._lease,
-            siblings=siblings,
         )
         max_tokens = min(self._max_output_tokens, info.max_output_tokens)
         seen, input_estimate = context.assemble(
@@ -162,7 +161,7 @@ class Turns:
         async with self._database.unit_of_work() as session:
             await idempotency.take(session, resource_id=reply.id)
             await move_leaf(session, chat, reply.id, anywhere=anywhere)
-            await add(session, [question, reply] if question else [reply])
+            await add(session, question, reply, siblings=siblings)
             after_commit(session, lambda: self._start(turn))
         return turn
 
