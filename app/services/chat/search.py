@@ -137,7 +137,7 @@ def _upsert(insert: _Insert) -> _Insert:
     entry = select(
         Chat.id,
         bindparam("message", type_=Uuid()),
-        _OWNER + " " + bindparam("terms", type_=Text()),
+        func.rtrim(_OWNER + " " + bindparam("terms", type_=Text())),
     ).where(Chat.id == bindparam("chat"), Chat.temporary.is_(False))
     insert = insert.from_select(["chat_id", "message_id", "terms"], entry)
     return insert.on_conflict_do_update(
