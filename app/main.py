@@ -42,6 +42,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json" if server.shows_docs else None,
         lifespan=_lifespan,
         generate_unique_id_function=operation_id,
+        # It would lead to wherever the host header says; another path is not found.
+        redirect_slashes=False,
         # A span for every request costs CPU and says what the access log does.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -90,7 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     runtime.shutdown.on_begin(
         lambda: draining.append(asyncio.create_task(runtime.turns.drain(seconds)))
     )
-    await runtime.turns.open(alone=runtime.alone)
+    await runtime.open()
     await worker.open(alone=runtime.alone)
     # What is loaded now stays: full collections need not walk through it again.
     gc.collect()

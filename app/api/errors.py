@@ -120,7 +120,10 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         return FieldError(
             path="body", message=f"is no JSON: {reason} at character {place}"
         )
-    return FieldError(path=_path(error["loc"]), message=_message(error["msg"]))
+    path = _path(error["loc"])
+    if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        path += "." + error["ctx"]["discriminator"].strip("'")  # the field that tells
+    return FieldError(path=path, message=_message(error["msg"]))
 
 
 def _path(location: tuple[int | str, ...]) -> str:

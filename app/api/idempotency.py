@@ -68,7 +68,7 @@ async def _parts(request: Request) -> tuple[bytes, ...]:
 async def _answer(
     request: Request, user: Principal, claim: Claim, handle: Handler
 ) -> Response:
-    database = get_runtime(request).database
+    database = (await get_runtime(request)).database
     stored = await idempotency.find(database, claim)
     if stored is None:
         before = idempotency.current.set(claim)
@@ -116,7 +116,7 @@ async def _replayed(
             orjson.loads(await request.body() or "{}") or {}
         )
         response = await streaming.replay(
-            user, get_runtime(request), stored.resource_id, stream=form.stream
+            user, await get_runtime(request), stored.resource_id, stream=form.stream
         )
     elif stored.body is None:
         raise SecretShownError(stored.resource_id)

@@ -76,6 +76,14 @@ def run_doctor(*, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@cli.command("openapi")
+def print_openapi() -> None:
+    """Print the description of the API, as openapi.json holds it."""
+    from app.cli.openapi import document
+
+    typer.echo(document(), nl=False)
+
+
 @keys.command("generate")
 def generate_keys() -> None:
     """Print fresh random keys, as lines for .env."""

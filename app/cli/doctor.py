@@ -150,20 +150,26 @@ def _models(settings: Settings) -> Check:
         return Check("models", "problem", str(error))
     providers = Counter(name.partition("/")[0] for name in names)
     found = ", ".join(f"{name} ({count})" for name, count in providers.items())
-    openai = settings.models.openai_base_url or settings.models.openai_api_key
-    if openai and "openai" not in providers:
-        return Check(
-            "models",
-            "warning",
-            f"{found}; the server of OPENAI_BASE_URL lists none: check the address and "
-            "OPENAI_API_KEY, or name its models in OPENAI_MODELS",
-        )
+    models = settings.models
+    for name, wanted in (
+        ("anthropic", models.anthropic_base_url or models.anthropic_api_key),
+        ("openai", models.openai_base_url or models.openai_api_key),
+    ):
+        if wanted and name not in providers:
+            area = name.upper()
+            return Check(
+                "models",
+                "warning",
+                f"{found}; the server of {area}_BASE_URL lists none: check the address "
+                f"and {area}_API_KEY, or name its models in {area}_MODELS",
+            )
     if providers.keys() <= {"guide"}:
         return Check(
             "models",
             "warning",
             f"{found}, which quotes documents and nothing else: set AWS_REGION "
-            "(Bedrock), OPENAI_API_KEY, or OPENAI_BASE_URL (any compatible server)",
+            "(Bedrock), ANTHROPIC_API_KEY, OPENAI_API_KEY, or OPENAI_BASE_URL (any "
+            "compatible server), or start Ollama",
         )
     return Check("models", "ok", found)
 

@@ -3,9 +3,11 @@
 Each step that can fail tells so in one line, with the mend.
 """
 
+import asyncio
 import errno
 import math
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +26,8 @@ BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common proxies, so that they close idle connections first."""
 
+_TICK = 0.05
+
 
 def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> None:
     # Through the environment, so that a reloaded process has them too.
@@ -40,6 +44,8 @@ def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> No
         migrate(settings)
         if reload:
             _serve_with_reload(settings, sock)
+        elif workers > 1:
+            _serve_with_workers(settings, sock, workers)
         else:
             _serve(settings, sock)
 
@@ -88,8 +94,6 @@ def refuse_workers(workers: int, settings: Settings) -> None:
             f"--workers {workers} needs REDIS_URL, through which processes share "
             "what they know: set it, or run one"
         )
-    if workers > 1:
-        fail("several workers come with a later version: run one")
 
 
 def make_folder(folder: Path, variable: str) -> None:
@@ -203,15 +207,35 @@ def _serve_with_reload(settings: Settings, sock: socket.socket) -> None:
     ChangeReload(config, target=Server(config, settings).run, sockets=[sock]).run()
 
 
+def _serve_with_workers(settings: Settings, sock: socket.socket, workers: int) -> None:
+    from app.cli.workers import Supervisor
+
+    counts = settings.server.data_dir / "metrics"
+    shutil.rmtree(counts, ignore_errors=True)  # of an earlier run
+    counts.mkdir(parents=True)
+    # Each process counts for itself; /metrics adds up what all have written here.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counts)
+    config = _uvicorn_config(settings, "app.main:create_app", workers=workers)
+    _announce(settings)
+    Supervisor(config, sock).run()
+    say("stopped")
+
+
+def _announce(settings: Settings) -> None:
+    server = settings.server
+    docs = "API docs /docs, " if server.shows_docs else ""
+    say(f"{server.app_name} is at {server.url}  ({docs}Ctrl+C stops)")
+
+
 def _uvicorn_config(
-    settings: Settings, application: object, *, reload: bool = False
+    settings: Settings, application: object, *, reload: bool = False, workers: int = 1
 ) -> uvicorn.Config:
     return uvicorn.Config(
         application,  # type: ignore[arg-type]  # FastAPI's or Starlette's, or its name
-        factory=reload,
+        factory=isinstance(application, str),
         reload=reload,
         reload_dirs=[str(ROOT / "app")] if reload else None,
-        workers=1,
+        workers=workers,
         loop="auto",  # uvloop where there is one
         http="httptools",
         ws="none",
@@ -230,15 +254,18 @@ def _uvicorn_config(
 class Server(uvicorn.Server):
     """Tells people where it is, and the app that the end has begun."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(
+        self, config: uvicorn.Config, settings: Settings, *, announce: bool = True
+    ) -> None:
+        """`announce` where this is the only one to speak."""
         super().__init__(config)
         self._settings = settings
+        self._speaks = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        server = self._settings.server
-        docs = "API docs /docs, " if server.shows_docs else ""
-        say(f"{server.app_name} is at {server.url}  ({docs}Ctrl+C stops)")
+        if self._speaks:
+            _announce(self._settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Running replies must hear of the end before connections are waited for.
@@ -247,7 +274,13 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        say("stopping; Ctrl+C again ends it at once")
+        if self._speaks:
+            say("stopping; Ctrl+C again ends it at once")
+        # Until the replies have ended the port stays open: readers may come back, and
+        # whoever wants more hears a 503 that says when to try again.
+        turns = self.config.loaded_app.state.runtime.turns
+        while turns.running and not self.force_exit:  # noqa: ASYNC110 - its flag has no event
+            await asyncio.sleep(_TICK)
         await super().shutdown(sockets)
 
     @contextmanager

@@ -10,13 +10,15 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """Keeps at most `size` values, the least recently used go first, for `ttl` seconds.
+    """Keeps at most `size` values, the least recently used go first.
+
+    A value is good while it is younger than `ttl()` seconds, asked anew each time.
 
     A value whose loading began before an invalidation is never kept: what was read
     then may be what the invalidation was about.
     """
 
-    def __init__(self, *, size: int, ttl: float) -> None:
+    def __init__(self, *, size: int, ttl: Callable[[], float]) -> None:
         self._size = size
         self._ttl = ttl
         self._values: OrderedDict[K, tuple[float, V]] = OrderedDict()
@@ -25,13 +27,13 @@ class Cache(Generic[K, V]):
     async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
         """The kept value, or what `load` gives; an error of `load` is not kept."""
         kept = self._values.get(key)
-        if kept is not None and kept[0] > time.monotonic():
+        if kept is not None and time.monotonic() - kept[0] < self._ttl():
             self._values.move_to_end(key)
             return kept[1]
-        generation = self._generation
+        generation, begun = self._generation, time.monotonic()
         value = await load()
         if generation == self._generation:
-            self._values[key] = (time.monotonic() + self._ttl, value)
+            self._values[key] = (begun, value)
             self._values.move_to_end(key)
             if len(self._values) > self._size:
                 self._values.popitem(last=False)

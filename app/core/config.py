@@ -195,8 +195,8 @@ class RedisSettings(Group):
     url: SecretStr | None = Field(
         None,
         alias="REDIS_URL",
-        description="redis://host:6379/0. Watched by /health; needed for more than "
-        "one process.",
+        description="redis://host:6379/0. Several server processes need it, to tell "
+        "each other of replies and of ended sessions.",
     )
 
 
@@ -278,6 +278,13 @@ class LogSettings(Group):
         None, alias="LOG_FILE", description="Write the log there too."
     )
 
+    shared_metrics: str = Field(
+        "",
+        alias="PROMETHEUS_MULTIPROC_DIR",
+        description="Folder in which several processes count together; "
+        "`serve --workers` sets it.",
+    )
+
 
 class ModelSettings(Group):
     default: str = Field(
@@ -309,6 +316,42 @@ class ModelSettings(Group):
         alias="PROVIDER_STALL_SECONDS",
         gt=0,
         description="How long a provider may send nothing before the reply fails.",
+    )
+    retries: int = Field(
+        2,
+        alias="PROVIDER_RETRIES",
+        ge=0,
+        le=10,
+        description="How often a call that fails before its first token is made again.",
+    )
+    anthropic_api_key: SecretStr | None = Field(
+        None,
+        alias="ANTHROPIC_API_KEY",
+        description="Key for Claude by Anthropic itself; turns that on.",
+    )
+    anthropic_base_url: str = Field(
+        "",
+        alias="ANTHROPIC_BASE_URL",
+        description="Another address than Anthropic's own, such as a proxy's.",
+    )
+    anthropic_models: List = Field(
+        (),
+        alias="ANTHROPIC_MODELS",
+        description="Models on offer there, comma separated; by default all that the "
+        "key may use.",
+    )
+    ollama_base_url: str = Field(
+        "http://127.0.0.1:11434",
+        alias="OLLAMA_BASE_URL",
+        description="Address of Ollama, whose models are on offer when it answers "
+        "there; `off` never looks.",
+    )
+    ollama_context_tokens: int = Field(
+        16_384,
+        alias="OLLAMA_CONTEXT_TOKENS",
+        ge=1024,
+        description="Longest context asked of Ollama; a longer one takes more of its "
+        "memory.",
     )
     openai_base_url: str = Field(
         "",
@@ -345,6 +388,12 @@ class ModelSettings(Group):
         None,
         alias="AWS_BEARER_TOKEN_BEDROCK",
         description="A Bedrock API key, instead of AWS keys.",
+    )
+    bedrock_endpoint: Literal["runtime", "mantle"] = Field(
+        "runtime",
+        alias="BEDROCK_ENDPOINT",
+        description="runtime, or mantle: Bedrock's newer endpoint, without inference "
+        "profiles.",
     )
     bedrock_base_url: str = Field(
         "",

@@ -18,12 +18,14 @@ from sqlalchemy import (
     Result,
     TypeDecorator,
     event,
+    make_url,
     text,
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
+from app.core import sqlite
 from app.core.config import Settings
 from app.core.exceptions import AppError, UnavailableError
 
@@ -70,6 +72,9 @@ class Database:
             # A connection that died in the pool is replaced unseen by its next user.
             "pool_pre_ping": not self.is_sqlite,
         }
+        if self.is_sqlite:
+            path = make_url(url).database or ":memory:"
+            options["async_creator"] = lambda: sqlite.connect(path)
         self.engine = create_async_engine(
             url,
             json_serializer=lambda value: orjson.dumps(value).decode(),
@@ -78,6 +83,7 @@ class Database:
             hide_parameters=True,
             **options,
         )
+        event.listen(self.engine.sync_engine, "do_connect", _connect)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -124,13 +130,21 @@ class Database:
         await self.engine.dispose()
 
 
-_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError, ConnectionError)
+_UNREACHABLE = (DBAPIError, PoolTimeoutError, ConnectionError)
+
+_OUTAGES = ("08", "25006", "40", "53", "57", "58")
+"""What PostgreSQL's SQLSTATEs of these beginnings tell passes: a lost connection, a
+standby that takes no writes, a deadlock, no disk or memory, a shutdown, its system."""
 
 
 def _is_outage(error: DBAPIError) -> bool:
     """Tell a lost or busy database from a statement that is wrong."""
     if error.connection_invalidated or error.statement is None:
         return True
+    if state := getattr(error.orig, "sqlstate", None):
+        return bool(state.startswith(_OUTAGES))
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
     reason = str(error.orig).lower()
     return "locked" in reason or "disk" in reason or "connection" in reason
 
@@ -162,9 +176,16 @@ async def release(session: AsyncSession) -> None:
     await session.rollback()
 
 
+def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
+    """Connect; a failure is the driver's error, where asyncpg gives a bare OSError."""
+    try:
+        return dialect.connect(*arguments, **options)
+    except OSError as error:
+        reason = str(error) or type(error).__name__
+        raise dialect.loaded_dbapi.OperationalError(reason) from error
+
+
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not begin transactions by itself: `_begin_sqlite` does.
-    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -177,5 +198,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Any) -> None:
     # A transaction that reads first and writes later would fail at once if another
     # wrote in between, so writers take the write lock (and wait for it) at the start.
-    reading = connection.get_execution_options().get("read_only")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    # Readers take none: each of their statements sees a state of its own.
+    if not connection.get_execution_options().get("read_only"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

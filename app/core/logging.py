@@ -43,7 +43,6 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
     )
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(
@@ -70,7 +69,8 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
     root.setLevel(level)
-    for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio"):
+    # The server's own access log would hold the query, and what is secret there.
+    for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 

@@ -1,8 +1,18 @@
 """What is counted, for Prometheus; the label sets are small and closed."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
 
-TURNS_RUNNING = Gauge("workroom_turns_running", "Replies being written")
+TURNS_RUNNING = Gauge(
+    "workroom_turns_running", "Replies being written", multiprocess_mode="livesum"
+)
 TURNS = Counter("workroom_turns", "Replies that ended", ["provider", "status"])
 TOKENS = Counter("workroom_tokens", "Tokens used by replies", ["provider", "kind"])
 FIRST_TOKEN = Histogram(
@@ -12,3 +22,12 @@ FIRST_TOKEN = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 JOBS = Counter("workroom_jobs", "Jobs that ran", ["name", "outcome"])
+
+
+def exposition(shared: str) -> bytes:
+    """The text for Prometheus; `shared` is the folder of several processes' counts."""
+    registry = REGISTRY
+    if shared:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=shared)  # type: ignore[no-untyped-call]  # the library's
+    return generate_latest(registry)

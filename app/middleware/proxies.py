@@ -43,7 +43,7 @@ class Proxies:
         chain = ",".join(headers.getlist("x-forwarded-for")).split(",")
         client = scope["client"][0]
         for hop in reversed([h.strip() for h in chain]):
-            if _address(hop) is None:
+            if _address(hop) is None or "%" in hop:  # a zone says nothing elsewhere
                 break
             client = hop
             if not self._is_trusted(hop):

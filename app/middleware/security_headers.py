@@ -14,7 +14,7 @@ _POLICY = (
 )
 _CSP = (b"content-security-policy", _POLICY)
 _HSTS = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
-_DOCS = ("/docs", "/redoc")
+_DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 class SecurityHeaders:
@@ -27,7 +27,7 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         headers = list(self._headers)
-        if not scope["path"].startswith(_DOCS):
+        if scope["path"] not in _DOCS:
             # Swagger and ReDoc come from a content network; production has them off.
             headers.append(_CSP)
 

@@ -1,16 +1,62 @@
+import base64
+import binascii
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, Field
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+)
 
-from app.schemas.base import ReadModel, Text
+from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
 
+MAX_IMAGE_BYTES = 3_750_000
+"""What every provider takes of an image: Bedrock's limit, the lowest."""
 
-def _says_something(content: "str | list[TextBlock]") -> "str | list[TextBlock]":
-    texts = [content] if isinstance(content, str) else [b.text for b in content]
-    if not any(text.strip() for text in texts):
+MAX_DOCUMENT_BYTES = 4_500_000
+"""The same of a document."""
+
+_SIGNATURES = {
+    "image/png": rb"\x89PNG\r\n\x1a\n",
+    "image/jpeg": rb"\xff\xd8\xff",
+    "image/gif": rb"GIF8[79]a",
+    "image/webp": rb"RIFF....WEBP",
+    "application/pdf": rb"%PDF-",
+}
+"""What a file of that type begins with."""
+
+
+def _is_what_it_says(source: "ImageSource | PdfSource") -> Any:
+    limit = (
+        MAX_IMAGE_BYTES
+        if source.media_type.startswith("image/")
+        else MAX_DOCUMENT_BYTES
+    )
+    try:
+        data = base64.b64decode(source.data, validate=True)
+    except binascii.Error:
+        raise ValueError("`data` is no base64") from None
+    if len(data) > limit:
+        raise ValueError(f"is larger than {limit:,} bytes")
+    if not re.match(_SIGNATURES[source.media_type], data, re.DOTALL):
+        raise ValueError(f"`data` is no {source.media_type}")
+    return source
+
+
+def _says_something(content: "str | list[AnyBlock]") -> "str | list[AnyBlock]":
+    if isinstance(content, str):
+        content_says = bool(content.strip())
+    else:
+        content_says = any(b.type != "text" or b.text.strip() for b in content)
+    if not content_says:
         raise ValueError("must not be empty")
     return content
 
@@ -20,19 +66,66 @@ class TextBlock(BaseModel):
     text: Text
 
 
+class ImageSource(BaseModel):
+    """The bytes themselves: Workroom fetches nothing from addresses that users give."""
+
+    type: Literal["base64"]
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: str = Field(description=f"At most {MAX_IMAGE_BYTES:,} bytes, in base64.")
+
+
+class ImageBlock(BaseModel):
+    type: Literal["image"]
+    source: Annotated[ImageSource, AfterValidator(_is_what_it_says)]
+
+
+class PdfSource(BaseModel):
+    type: Literal["base64"]
+    media_type: Literal["application/pdf"]
+    data: str = Field(description=f"At most {MAX_DOCUMENT_BYTES:,} bytes, in base64.")
+
+
+class TextSource(BaseModel):
+    type: Literal["text"]
+    media_type: Literal["text/plain"] = "text/plain"
+    data: Text
+
+
+class DocumentBlock(BaseModel):
+    type: Literal["document"]
+    source: Annotated[
+        Annotated[PdfSource, AfterValidator(_is_what_it_says)] | TextSource,
+        Field(discriminator="type"),
+    ]
+    title: Annotated[Line, Field(max_length=200)] | None = None
+
+
+AnyBlock = Annotated[
+    TextBlock | ImageBlock | DocumentBlock, Field(discriminator="type")
+]
+
 # A megabyte of wrong blocks must not become a gigabyte of errors: the first will do.
-Blocks = Annotated[list[TextBlock], Field(max_length=1000, fail_fast=True)]
+Blocks = Annotated[list[AnyBlock], Field(max_length=1000, fail_fast=True)]
 
 
 class _Content(BaseModel):
-    content: Annotated[Text | Blocks, AfterValidator(_says_something)]
+    content: Annotated[
+        Annotated[Text, Tag("str")] | Annotated[Blocks, Tag("list[Block]")],
+        # So that an error tells of the form that was meant, and not of both.
+        Discriminator(lambda told: "str" if isinstance(told, str) else "list[Block]"),
+        AfterValidator(_says_something),
+    ]
     stream: bool = True
 
     @property
     def blocks(self) -> list[dict[str, Any]]:
         if isinstance(self.content, str):
             return [{"type": "text", "text": self.content}]
-        return [b.model_dump() for b in self.content if b.text.strip()]
+        return [
+            block.model_dump(exclude_none=True)
+            for block in self.content
+            if block.type != "text" or block.text.strip()
+        ]
 
 
 class MessageCreate(_Content):
@@ -78,12 +171,27 @@ class CitationRead(BaseModel):
     end: int
 
 
+def _as_told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Stored blocks as clients know them: the input of a tool as an object."""
+    return [_with_input(b) if b["type"] == "tool_use" else b for b in content]
+
+
+def _with_input(block: dict[str, Any]) -> dict[str, Any]:
+    """JSON that was cut off, or is none, is an empty object."""
+    try:
+        given = orjson.loads(block["input_json"])
+    except orjson.JSONDecodeError:
+        given = {}
+    kept = {k: v for k, v in block.items() if k != "input_json"}
+    return {**kept, "input": given if isinstance(given, dict) else {}}
+
+
 class MessageRead(ReadModel):
     id: UUID
     chat_id: UUID
     parent_id: UUID | None
     role: Literal["user", "assistant"]
-    content: list[dict[str, Any]]
+    content: Annotated[list[dict[str, Any]], BeforeValidator(_as_told)]
     text: str
     model: str | None
     status: Literal["streaming", "complete", "stopped", "interrupted", "error"]

@@ -1,15 +1,17 @@
 """Who a request is from, without asking the database each time."""
 
+import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, select
 
+from app.core.bus import Bus
 from app.core.cache import Cache
 from app.core.database import Database, utcnow
-from app.core.exceptions import UnauthenticatedError
+from app.core.exceptions import AppError, UnauthenticatedError
 from app.core.tokens import AccessClaims
 from app.models import User, UserSession
 from app.services.authorization import Principal
@@ -17,28 +19,51 @@ from app.services.chat.reply import Follower
 
 _CACHED = 10_000
 _SECONDS = 60
-# Another process's revocations are seen only by asking again.
-_SECONDS_AMONG_OTHERS = 1
+# While others cannot be heard, their revocations are seen only by asking again.
+_SECONDS_UNHEARD = 0.5
+_FORGET = "session.forget"
 
 
 class Principals:
     """The principals of live sessions, and the streams that hang on them."""
 
-    def __init__(self, database: Database, *, alone: bool) -> None:
-        """`alone` where no other process can end sessions in this database."""
+    def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
-        self._cache: Cache[UUID, Principal] = Cache(
-            size=_CACHED, ttl=_SECONDS if alone else _SECONDS_AMONG_OTHERS
-        )
+        self._bus = bus
+        self._cache: Cache[UUID, Principal] = Cache(size=_CACHED, ttl=self._trusted_for)
         self._followers: dict[UUID, set[Follower]] = {}
+        self._watcher: asyncio.Task[None] | None = None
 
     async def of(self, claims: AccessClaims) -> Principal:
         """Raises UnauthenticatedError where the session or its user is no more."""
-        return await self._cache.get(claims.session_id, lambda: self._load(claims))
+        sid = claims.session_id
+        principal = await self._cache.get(sid, lambda: self._load(claims))
+        if principal.user_id != claims.user_id:  # it was loaded for another token
+            raise _ended()
+        return principal
 
     def forget(self, *session_ids: UUID) -> None:
         """Make a revocation felt: by the next request, and by open streams at once."""
-        gone = frozenset(session_ids)
+        self._forget_here(frozenset(session_ids))
+        for session_id in session_ids:
+            self._bus.say(_FORGET, session_id.bytes)
+
+    async def open(self) -> None:
+        await self._bus.listen(_FORGET, self._hear)
+        self._bus.on_gap(lambda: self._cache.drop(lambda _: True))
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        await self._bus.unlisten(_FORGET, self._hear)
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+
+    def _hear(self, session_id: bytes) -> None:
+        self._forget_here(frozenset([UUID(bytes=session_id)]))
+
+    def _forget_here(self, gone: frozenset[UUID]) -> None:
         self._cache.drop(lambda principal: principal.session_id in gone)
         for session_id in gone:
             for follower in self._followers.get(session_id, ()):
@@ -55,6 +80,29 @@ class Principals:
             followers.discard(follower)
             if not followers:
                 self._followers.pop(principal.session_id, None)
+
+    def _trusted_for(self) -> float:
+        return _SECONDS if self._bus.reliable else _SECONDS_UNHEARD
+
+    async def _watch(self) -> None:
+        """While others cannot be heard, ask the database whose streams must end."""
+        while True:
+            await asyncio.sleep(_SECONDS_UNHEARD)
+            if self._bus.reliable or not self._followers:
+                continue
+            with suppress(AppError):
+                await self._end_revoked()
+
+    async def _end_revoked(self) -> None:
+        followed = set(self._followers)
+        async with self._database.unit_of_work(read_only=True) as session:
+            living = await session.scalars(
+                select(UserSession.id)
+                .join(User, User.id == UserSession.user_id)
+                .where(UserSession.id.in_(followed), alive(utcnow()))
+            )
+        if gone := followed.difference(living):
+            self._forget_here(frozenset(gone))
 
     async def _load(self, claims: AccessClaims) -> Principal:
         statement = (

@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from app.core.bus import Bus, connect
 from app.core.config import Settings
 from app.core.database import Database
 from app.core.passwords import Passwords
 from app.core.tokens import Tokens
+from app.integrations.llm.anthropic import AnthropicProvider
 from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.guide import GuideProvider
 from app.integrations.llm.http import Http
+from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.auth import Auth
@@ -43,6 +46,7 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    bus: Bus
     tokens: Tokens
     principals: Principals
     auth: Auth
@@ -53,21 +57,24 @@ class Runtime:
     @property
     def alone(self) -> bool:
         """Whether no other process serves this database: several need Redis."""
-        return self.settings.redis.url is None
+        return not self.bus.shared
 
     @classmethod
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
         tokens = Tokens(settings.security)
-        principals = Principals(database, alone=settings.redis.url is None)
+        bus = connect(settings.redis)
+        principals = Principals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
             settings,
             [
                 BedrockProvider(settings.models, catalogue, http),
+                AnthropicProvider(settings.models, catalogue, http),
                 OpenAIProvider(settings.models, catalogue, http),
+                OllamaProvider(settings.models, catalogue, http),
                 GuideProvider(),
             ],
             catalogue=catalogue,
@@ -75,6 +82,7 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
+            bus=bus,
             tokens=tokens,
             principals=principals,
             auth=Auth(
@@ -89,10 +97,18 @@ class Runtime:
                 database=database,
                 providers=providers,
                 principals=principals,
+                bus=bus,
             ),
         )
 
+    async def open(self) -> None:
+        await self.bus.open()
+        await self.principals.open()
+        await self.turns.open(alone=self.alone)
+
     async def close(self) -> None:
         await self.turns.close()
+        await self.principals.close()
         await self.providers.close()
+        await self.bus.close()
         await self.database.close()

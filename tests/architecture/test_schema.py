@@ -168,7 +168,8 @@ def test_the_models_have_the_names_that_the_database_has(settings: Settings) -> 
             *schema["indexes"],
         ]
         model = Base.metadata.tables[table]
-        expected = {c.name for c in model.constraints} | {i.name for i in model.indexes}
+        expected = {c.name for c in model.constraints}
+        expected |= {index.name for index in model.indexes}
 
         assert {one["name"] for one in named} == expected
         assert all(len(str(name)) <= LONGEST_NAME for name in expected)

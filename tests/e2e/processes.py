@@ -31,6 +31,7 @@ _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SYSTEMROOT")
 _BRISK = {
     "SECRET_KEY": "a secret key that is only for tests",
     "BCRYPT_ROUNDS": "4",
+    "REFRESH_GRACE_SECONDS": "0",
     "TURN_CHECKPOINT_SECONDS": "0.2",
     "JOB_POLL_SECONDS": "0.2",
     "LOG_LEVEL": "INFO",
@@ -64,7 +65,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     # Where this run is measured, so is the server.
     measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_")}
-    return {**inherited, **measured, "PYTHONPATH": str(ROOT), **settings}
+    ours = {"PYTHONPATH": str(ROOT), "OLLAMA_BASE_URL": "off"}
+    return {**inherited, **measured, **ours, **settings}
 
 
 class Server:
@@ -80,19 +82,23 @@ class Server:
         self.folder = folder
         self.settings = {**_BRISK, "PORT": str(free_port()), **settings}
         self.url = f"http://127.0.0.1:{self.settings['PORT']}"
+        self.arguments: list[str] = []
         self._http = http
         self._log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
+        self._looked_at = 0
 
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     def complaints(self) -> list[str]:
-        """What its log says went wrong inside: nothing should."""
+        """What its log says went wrong inside, since the last call: nothing should."""
+        lines = self.log.splitlines()[self._looked_at :]
+        self._looked_at += len(lines)
         bad = ('"level":"error"', '"level":"critical"', "Traceback")
-        return [line for line in self.log.splitlines() if any(b in line for b in bad)]
+        return [line for line in lines if any(b in line for b in bad)]
 
     @property
     def pid(self) -> int:
@@ -108,7 +114,7 @@ class Server:
         assert not self.running
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app", "serve"],
+                [sys.executable, "-m", "app", "serve", *self.arguments],
                 cwd=self.folder,
                 env=environment({"DATA_DIR": "data", **self.settings}),
                 stdin=subprocess.DEVNULL,
@@ -136,9 +142,9 @@ class Server:
         self._process.kill()
         await self.exit_code()
 
-    def terminate(self) -> None:
+    def send(self, sign: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(sign)
 
     async def exit_code(self) -> int:
         """Wait for its end."""
@@ -150,7 +156,7 @@ class Server:
     async def stop(self) -> None:
         """End it, however it takes that; not running, do nothing."""
         if self.running:
-            self.terminate()
+            self.send(signal.SIGTERM)
             try:
                 await self.exit_code()
             except AssertionError:

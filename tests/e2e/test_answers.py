@@ -4,9 +4,9 @@ import pytest
 
 from app.core.config import ROOT
 from tests.e2e.conftest import Begin, NewDatabase, Provider
-from tests.e2e.processes import PASSWORD, Server
+from tests.e2e.processes import PASSWORD, Server, until
 from tests.e2e.reading import Reader
-from tests.fakes.faults import numbered_words
+from tests.fakes.faults import FaultPlan, numbered_words
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -64,3 +64,27 @@ async def test_a_model_answers_over_its_real_wire_format_byte_for_byte(
     newest, question = await client.messages(chat)
     assert newest == reader.message
     assert question["text"] == "Say 500 words"
+
+
+async def test_text_that_databases_stumble_over_is_streamed_stored_and_named(
+    server: Server, provider: Provider
+) -> None:
+    """PostgreSQL cannot store a NUL as text, and positions count characters."""
+    text = "nul \0 then \U0001f600 and e\u0301, \u2028 \x85 too. "
+    provider.fake.plan = FaultPlan(text=text)
+    client = await server.client()
+    chat = await client.chat(model=provider.model)
+
+    reader = Reader(client)
+    await reader.ask(chat, "Say it", deltas=3)
+    await reader.resume()
+
+    assert reader.text == text
+    assert reader.message["text"] == text
+    assert (await client.messages(chat))[0] == reader.message
+
+    async def title() -> object:
+        return (await client.get(f"/chats/{chat}")).json["title"]
+
+    await until(title, "the title")
+    assert (await title()) == "nul then \U0001f600 and e\u0301,"

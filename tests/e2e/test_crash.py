@@ -78,6 +78,27 @@ async def test_a_killed_server_keeps_the_text_and_continues_it_exactly(
 
 
 @with_any_provider
+async def test_a_reply_without_a_word_yet_is_written_after_the_restart(
+    server: Server, provider: Provider
+) -> None:
+    """F1, in the first moment."""
+    provider.fake.plan.faults, provider.fake.plan.at_chunk = ["stall"], 0
+    reader = Reader(await server.client())
+    chat = await reader.client.chat(model=provider.model, title="Named")
+    async with reader.client.asking(chat, "Say 30 words") as stream:
+        reader.take((await stream.until("message_start"))[0])
+        await until(lambda: calls(provider, 1), "the call of the model")
+        await server.kill()
+    await server.start()
+
+    await reader.resume()
+    assert reader.message["status"] == "interrupted"
+    assert reader.text == reader.message["text"] == ""
+    await reader.go_on()
+    assert reader.text == numbered_words(30)
+
+
+@with_any_provider
 async def test_a_client_comes_back_while_another_one_continues(
     server: Server, provider: Provider
 ) -> None:
@@ -163,7 +184,7 @@ async def test_a_second_server_finds_what_a_killed_one_left(
         "TURN_LEASE_SECONDS": "1",
         "JOB_LEASE_SECONDS": "1",
     }
-    dying, living = await begin(**shared), await begin(**shared)
+    dying, living = await asyncio.gather(begin(**shared), begin(**shared))
     provider.fake.plan.faults = ["none", "stall", "stall"]
     client = await dying.client()
     chat = await client.chat(model=provider.model)

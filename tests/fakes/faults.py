@@ -10,7 +10,7 @@ Fault = Literal[
     "throttle_first",  # 429, before the answer
     "unavailable",  # 503, before the answer
     "midstream_exception",  # a typed error after some text, under status 200
-    "bad_crc",  # a damaged frame after some text (event streams only)
+    "bad_crc",  # a damaged frame (or line) after some text
     "cut",  # the socket closed in the middle of a frame
     "stall",  # silence after some text, until the client leaves
     "missing_end",  # all the text, then a clean end of the body without the last event
@@ -46,10 +46,22 @@ class FaultPlan:
     words: int = 100
     text: str = ""
     thinking: str = ""
+    tool: str = ""
+    """The name of a tool that the model calls after the text."""
+    tool_input: str = "{}"
+    retry_after: str = ""
+    """What a refusal tells of it."""
     input_tokens: int = 25
     tells_usage: bool = True
     lists_models: bool = True
     reply: Callable[[Dialogue], str] | None = None
+
+    def inputs(self) -> list[str]:
+        """The tool's input, cut up."""
+        return re.findall(r".{1,5}", self.tool_input, re.DOTALL)
+
+    def refusal_headers(self) -> dict[str, str]:
+        return {"Retry-After": self.retry_after} if self.retry_after else {}
 
     def next_fault(self) -> Fault:
         return self.faults.pop(0) if self.faults else "none"

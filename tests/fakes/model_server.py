@@ -144,7 +144,7 @@ def text_of(content: Any) -> str:
     """The text of a message's content, a string or blocks."""
     if isinstance(content, str):
         return content
-    return "".join(block.get("text", "") for block in content)
+    return "".join(block.get("text", "") for block in content or ())
 
 
 def reply_pieces(plan: FaultPlan, messages: Sequence[Any], go_on: str) -> list[str]:

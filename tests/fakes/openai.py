@@ -53,6 +53,7 @@ class FakeOpenAI(FakeServer):
             refusal = _error(503, "server_error", None, "The server is overloaded.")
         if refusal is not None:
             call.end("refused")
+            refusal.headers.update(self.plan.refusal_headers())
             return refusal
         if not body.get("stream"):
             return self._whole(call, body)
@@ -86,7 +87,8 @@ class FakeOpenAI(FakeServer):
         start = [_delta({"role": "assistant", "content": ""})]
         if self.plan.thinking:
             start.append(_delta({"reasoning_content": self.plan.thinking}))
-        end = [_delta({}, finish_reason="stop")]
+        end = [*map(_delta, _calls(self.plan))]
+        end.append(_delta({}, finish_reason="tool_calls" if end else "stop"))
         asked = (body.get("stream_options") or {}).get("include_usage")
         if asked and self.plan.tells_usage:
             end.append(_event({"choices": [], "usage": self._usage(len(words))}))
@@ -96,7 +98,19 @@ class FakeOpenAI(FakeServer):
             chunks=[_delta({"content": word}) for word in words],
             end=[*end, b"data: [DONE]\n\n"],
             exception=b"data: %b\n\n" % json.dumps({"error": error}).encode(),
+            damaged=b'data: {"choices": [{"del\n\n',
         )
+
+
+def _calls(plan: FaultPlan) -> list[dict[str, Any]]:
+    """A call of a tool: its name first, then its arguments in pieces."""
+    if not plan.tool:
+        return []
+    head = {"index": 0, "id": "call_1", "type": "function"}
+    functions = [{"arguments": piece} for piece in plan.inputs()]
+    first = {**head, "function": {"name": plan.tool, "arguments": ""}}
+    rest = [{"index": 0, "function": function} for function in functions]
+    return [{"tool_calls": [call]} for call in [first, *rest]]
 
 
 def _event(fields: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The main job: a chat turn that cannot be lost (TRUST F1, F2, F3)."""
+"""The main job: a chat turn that cannot be lost (TRUST F1, F2)."""
 
 import asyncio
 from typing import Any
@@ -151,51 +151,6 @@ async def test_stop_keeps_the_text_and_continue_goes_on_from_it(
     assert (await client.messages(chat))[0]["id"] == message_id
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        ("throttle_first", "provider_throttled"),
-        ("unavailable", "provider_unavailable"),
-        ("midstream_exception", None),
-        ("cut", "provider_stream_broken"),
-        ("missing_end", "provider_stream_broken"),
-        ("stall", "provider_timeout"),
-    ],
-)
-async def test_a_fault_of_the_provider_is_typed_and_keeps_the_text(
-    serve: Any,
-    variables: dict[str, str],
-    model: str,
-    fake: FakeOpenAI,
-    *,
-    fault: Any,
-    code: str | None,
-) -> None:
-    """F3."""
-    async with serve(**variables, PROVIDER_STALL_SECONDS="0.3") as server:
-        client = await server.client()
-        chat = await client.chat(model=model, title="Named")
-        fake.plan.faults = [fault]
-
-        events = await client.ask(chat, "Say 30 words")
-
-        assert events[-1].name == "error"
-        problem = events[-1].data["problem"]
-        assert problem["code"].startswith("provider_")
-        if code:
-            assert problem["code"] == code
-        reply, question = await client.messages(chat)
-        assert question["status"] == "complete"
-        assert reply["status"] == "error"
-        assert reply["error"] == problem
-        assert reply["text"] == text_of(events)
-        assert reply["usage"] is not None
-
-        async with client.stream("POST", f"/messages/{reply['id']}/continue") as stream:
-            more = await stream.all()
-        assert reply["text"] + text_of(more) == numbered_words(30)
-
-
 async def test_without_streaming_the_reply_comes_whole(
     model_server: Server, model: str, fake: FakeOpenAI
 ) -> None:
@@ -209,7 +164,7 @@ async def test_without_streaming_the_reply_comes_whole(
     assert answer.status == 201
     assert answer.json["text"] == numbered_words(5)
 
-    fake.plan.faults = ["unavailable"]
+    fake.plan.faults = ["unavailable"] * 3  # and so in all tries
     failed = await client.post(
         f"/chats/{chat}/messages", json={"content": "Say 5 words", "stream": False}
     )

@@ -19,7 +19,7 @@ PAGES = sorted(
     ]
 )
 NOT_OURS = {
-    "OLLAMA_CONTEXT_LENGTH",  # a variable of Ollama's own
+    "OLLAMA_HOST",  # a variable of Ollama's own
 }
 OF_EXAMPLES = {"BASE", "CHAT", "END", "LAST", "LOGIN", "MESSAGE", "REFRESH", "REPLY",
                "TOKEN"}  # fmt: skip

@@ -4,10 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, status
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.deps import RuntimeDep
 from app.core.exceptions import NotFoundError
+from app.core.metrics import exposition
 from app.services import health
 from app.services.runtime import Runtime
 
@@ -42,7 +43,8 @@ async def metrics(request: Request, runtime: RuntimeDep) -> Response:
     """Prometheus metrics, for METRICS_TOKEN or, without one, from loopback alone."""
     if not _may_read_details(request, runtime):
         raise NotFoundError("There is nothing at this address.")
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    shared = runtime.settings.log.shared_metrics
+    return Response(exposition(shared), media_type=CONTENT_TYPE_LATEST)
 
 
 def _answer(checks: dict[str, str], details: dict[str, Any]) -> JSONResponse:

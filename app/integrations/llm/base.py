@@ -1,11 +1,13 @@
 """The port every model provider stands behind.
 
 A provider turns one `ChatRequest` into a stream of `ProviderEvent`s. The stream of a
-good answer holds any number of deltas and citations, at least one `Usage` (the last
-one counts), and exactly one `Stop`, last. A stream that cannot end so raises a
-`ProviderError`; it never just ends.
+good answer holds any number of deltas, tool calls and citations, at least one `Usage`
+(the last one counts), and exactly one `Stop`, last. A stream that cannot end so raises
+a `ProviderError`; it never just ends. Nothing but a `Usage` comes before the first
+token, so that until then a call can be made again (see `retry`).
 """
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,6 +18,9 @@ from app.core.exceptions import AppError
 Block = dict[str, Any]
 """A content block in the shape of the Anthropic Messages API, e.g. {"type": "text",
 "text": "..."}."""
+
+Tool = dict[str, Any]
+"""A tool that a model may call, in the same shape: name, description, input_schema."""
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
@@ -37,6 +42,7 @@ class ChatRequest:
     messages: Sequence[ChatMessage]
     system: str = ""
     max_tokens: int = 4096
+    tools: Sequence[Tool] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,29 @@ class ThinkingDelta:
 
     text: str
     signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedactedThinking:
+    """A whole block of reasoning that only the provider can read."""
+
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUseStart:
+    """The model begins to call a tool; `input` is what comes of its JSON with that."""
+
+    id: str
+    name: str
+    input: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolInputDelta:
+    """The next piece of the JSON that the last `ToolUseStart` calls its tool with."""
+
+    json: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +110,16 @@ class Stop:
     reason: StopReason
 
 
-ProviderEvent = TextDelta | ThinkingDelta | Citation | Usage | Stop
+ProviderEvent = (
+    TextDelta
+    | ThinkingDelta
+    | RedactedThinking
+    | ToolUseStart
+    | ToolInputDelta
+    | Citation
+    | Usage
+    | Stop
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +175,19 @@ class Provider(Protocol):
 class ProviderError(AppError):
     """A call that failed at the provider, classified by type, never by status.
 
-    `retryable` says whether the same call may go through later.
+    `retryable` says whether the same call may go through later; `retry_after` is how
+    many seconds the provider asks to be left alone before.
     """
 
     status, code, title = 502, "provider_error", "The model's provider failed"
     retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        told = (
+            {} if retry_after is None else {"Retry-After": f"{math.ceil(retry_after)}"}
+        )
+        super().__init__(detail, headers=told)
+        self.retry_after = retry_after
 
 
 class ProviderNotConfiguredError(ProviderError):

@@ -1,18 +1,24 @@
-"""Claude on AWS Bedrock: the Messages API inside AWS event-stream frames.
+"""Claude on AWS Bedrock: the Messages API by either of Bedrock's two endpoints.
 
-Reference: `InvokeModelWithResponseStream` in Amazon Bedrock's API reference. botocore
-signs, but takes no part in the transport.
+`runtime` sends its events inside AWS event-stream frames (reference:
+`InvokeModelWithResponseStream` in Amazon Bedrock's API reference). `mantle` is newer
+and sends them as Anthropic does, as server-sent events (reference: "Inference using
+Anthropic Messages API" in the user guide); it knows models by their plain ids, without
+inference profiles. botocore signs, but takes no part in the transport.
 """
 
 import asyncio
 import binascii
+import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import orjson
 import structlog
 
@@ -31,10 +37,18 @@ from app.integrations.llm.base import (
     ProviderUnavailableError,
     Stop,
 )
-from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.eventstream import EventStreamReader, Header
-from app.integrations.llm.http import Http, body_of, by_status, drain, refused
-from app.integrations.llm.messages_api import MessagesReader, message_body
+from app.integrations.llm.http import (
+    Http,
+    body_of,
+    by_status,
+    drain,
+    refused,
+    retry_after,
+)
+from app.integrations.llm.messages_api import MessagesReader, message_body, refusal
+from app.integrations.llm.messages_sse import VERSION, stream_messages
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +57,11 @@ ANTHROPIC_VERSION = "bedrock-2023-05-31"
 CHAIN_SECONDS = 60.0
 """How long it is believed that AWS's credential chain has nothing."""
 
+_WHO = "Bedrock"
+_SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
+"""What a signature names, by endpoint."""
+
+_VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
 _GEOGRAPHIES = {"us-gov-": "us-gov", "us-": "us", "eu-": "eu"}
 
 _ERRORS: Mapping[str, type[ProviderError]] = {
@@ -82,8 +101,11 @@ class BedrockProvider:
         self._settings = models
         self._catalogue = catalogue
         self._http = http
+        self._mantle = models.bedrock_endpoint == "mantle"
         self._base = models.bedrock_base_url.rstrip("/") or (
-            f"https://bedrock-runtime.{models.aws_region}.amazonaws.com"
+            f"https://bedrock-mantle.{models.aws_region}.api.aws/anthropic"
+            if self._mantle
+            else f"https://bedrock-runtime.{models.aws_region}.amazonaws.com"
         )
         self._setting = "BEDROCK_BASE_URL" if models.bedrock_base_url else "AWS_REGION"
         self._credentials: Any = None
@@ -114,20 +136,29 @@ class BedrockProvider:
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
         info = self._catalogue.info(f"{self.name}/{request.model}")
-        message, cut = message_body(request, prefill="prefill" in info.capabilities)
+        message, cut = message_body(request, capabilities=info.capabilities)
+        reply = MessagesReader(_WHO, request, repeated=cut)
+        call = self._by_mantle if self._mantle else self._by_runtime
+        async with aclosing(call(request.model, message, reply)) as events:
+            async for event in events:
+                yield event
+
+    async def _by_runtime(
+        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+    ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
-        url = f"{self._base}/model/{quote(request.model, safe='')}"
-        url += "/invoke-with-response-stream"
-        headers = await self._headers(url, body)
+        url = f"{self._base}/model/{quote(model, safe='')}/invoke-with-response-stream"
+        given = {
+            "Content-Type": "application/json",
+            "Accept": "application/vnd.amazon.eventstream",
+        }
+        headers = await self._authorized(url, given, body)
         frames = EventStreamReader()
-        reply = MessagesReader("Bedrock", request, repeated=cut)
         async with self._http.request(
             "POST", url, setting=self._setting, headers=headers, body=body
         ) as response:
             if response.status != HTTPStatus.OK:
-                raise _refused(
-                    response.status, response.headers, await body_of(response)
-                )
+                raise _refused(response, await body_of(response))
             async for chunk in response.content.iter_any():
                 for frame_headers, payload in frames.feed(chunk):
                     event = reply.read(_event(frame_headers, payload))
@@ -139,6 +170,28 @@ class BedrockProvider:
         frames.close()
         reply.end()
 
+    async def _by_mantle(
+        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+    ) -> AsyncGenerator[ProviderEvent]:
+        # A chat that began by the other endpoint names an inference profile.
+        plain = base_name(f"{self.name}/{model}").removeprefix(f"{self.name}/")
+        body = orjson.dumps({"model": plain, **message, "stream": True})
+        url = f"{self._base}/v1/messages"
+        given = {"Content-Type": "application/json", "anthropic-version": VERSION}
+        events = stream_messages(
+            self._http,
+            url,
+            who=_WHO,
+            setting=self._setting,
+            headers=await self._authorized(url, given, body),
+            body=body,
+            reply=reply,
+            refusal=_refused,
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -147,32 +200,34 @@ class BedrockProvider:
         """The catalogue's models by the inference profile of the region's geography.
 
         Hardly a model of today takes calls but through an inference profile, and one
-        that serves the world would carry prompts out of the EU or the US.
+        that serves the world would carry prompts out of the EU or the US. Mantle has
+        none, and no models whose ids end with a version.
         """
+        names = self._catalogue.names(self.name)
+        if self._mantle:
+            names = [name for name in names if not _VERSIONED.search(name)]
+        else:
+            names = self._by_profile(names)
+        names += [f"{self.name}/{model}" for model in self._settings.bedrock_models]
+        return [self._catalogue.info(name) for name in dict.fromkeys(names)]
+
+    def _by_profile(self, names: list[str]) -> list[str]:
         region = self._settings.aws_region
         geographies = (
             g for start, g in _GEOGRAPHIES.items() if region.startswith(start)
         )
         profile = next(geographies, "global")
-        names = [
-            name.replace("/", f"/{profile}.", 1)
-            for name in self._catalogue.names(self.name)
-        ]
-        names += [f"{self.name}/{model}" for model in self._settings.bedrock_models]
-        return [self._catalogue.info(name) for name in dict.fromkeys(names)]
+        return [name.replace("/", f"/{profile}.", 1) for name in names]
 
-    async def _headers(self, url: str, body: bytes) -> Mapping[str, str]:
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "application/vnd.amazon.eventstream",
-        }
+    async def _authorized(
+        self, url: str, headers: dict[str, str], body: bytes
+    ) -> Mapping[str, str]:
         if not self._settings.aws_region or not await self._ready():
             raise ProviderNotConfiguredError(str(self.missing))
         if key := self._settings.bedrock_api_key:
             return {**headers, "Authorization": f"Bearer {key.get_secret_value()}"}
-        return _signed(
-            await self._current(), self._settings.aws_region, url, headers, body
-        )
+        place = (self._settings.aws_region, _SERVICES[self._settings.bedrock_endpoint])
+        return _signed(await self._current(), place, url, headers, body)
 
     async def _ready(self) -> bool:
         """Whether there are credentials; the first call looks for them."""
@@ -230,9 +285,13 @@ def _found(settings: ModelSettings) -> Any:
 
 
 def _signed(
-    credentials: Any, region: str, url: str, headers: Mapping[str, str], body: bytes
+    credentials: Any,
+    place: tuple[str, str],
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
 ) -> Mapping[str, str]:
-    """Those headers with a Signature Version 4.
+    """Those headers with a Signature Version 4; `place` is the region and the service.
 
     The path is quoted once more for the signature, as AWS wants it of every service
     but S3: a colon of the model's id is %3A in the URL, and %253A in what is signed.
@@ -241,7 +300,8 @@ def _signed(
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - loaded by _found
 
     request = AWSRequest("POST", url, headers=headers, data=body)
-    SigV4Auth(credentials, "bedrock", region).add_auth(request)
+    region, service = place
+    SigV4Auth(credentials, service, region).add_auth(request)
     return dict(request.headers.items())
 
 
@@ -266,21 +326,30 @@ def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
     return event
 
 
-def _refused(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
-    """The error of a call that was not taken: its name is in a header or the body."""
+def _refused(response: aiohttp.ClientResponse, body: bytes) -> ProviderError:
+    """The error of a call that was not taken: its name is in a header or the body.
+
+    AWS names it so; behind Mantle's door, the Messages API has names of its own.
+    """
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
         answer = {}
-    name = headers.get("x-amzn-errortype") or str(answer.get("__type", ""))
+    wait = retry_after(response.headers)
+    name = response.headers.get("x-amzn-errortype") or str(answer.get("__type", ""))
+    if not name and "error" in answer:
+        return refusal(_WHO, response.status, body, wait)
     message = answer.get("message") or answer.get("Message") or ""
-    return _error(name or f"status {status}", str(message), status)
+    name = name or f"status {response.status}"
+    return _error(name, str(message), response.status, wait)
 
 
-def _error(name: str, message: str, status: int) -> ProviderError:
+def _error(
+    name: str, message: str, status: int, wait: float | None = None
+) -> ProviderError:
     """By name, which may be wrapped: `com.amazon...#ThrottlingException:http://...`."""
     name = name.partition(":")[0].rpartition("#")[2]
     kind = _ERRORS.get(name.lower().removesuffix("exception"))
-    return refused(kind or by_status(status), "Bedrock", name, message)
+    return refused(kind or by_status(status), _WHO, name, message, wait=wait)

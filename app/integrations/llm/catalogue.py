@@ -102,13 +102,18 @@ class Catalogue:
         """The models described of a provider; the one to start with comes first."""
         return [name for name in self._entries if name.startswith(f"{provider}/")]
 
-    def _entry(self, name: str) -> _Entry:
-        """An entry of that very name goes first; a dated snapshot has its model's."""
+    def entry_name(self, name: str) -> str | None:
+        """The name of the entry that describes a model; None where none does.
+
+        One of that very name goes first; a dated snapshot has its model's.
+        """
         base = base_name(name)
-        for candidate in (name, base, _SNAPSHOT.sub("", base)):
-            if candidate in self._entries:
-                return self._entries[candidate]
-        return _Entry()
+        candidates = (name, base, _SNAPSHOT.sub("", base))
+        return next((c for c in candidates if c in self._entries), None)
+
+    def _entry(self, name: str) -> _Entry:
+        described = self.entry_name(name)
+        return self._entries[described] if described else _Entry()
 
 
 def _factor(name: str, entry: _Entry) -> Decimal:

@@ -5,8 +5,11 @@ the provider's own names first; `by_status` is for answers that have none.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import structlog
@@ -152,14 +155,43 @@ def by_status(status: int) -> type[ProviderError]:
     )
 
 
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a refusal asks to wait: RFC 9110's field, or its finer kin."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    told = headers.get("Retry-After", "")
+    seconds = _number(told)
+    if seconds is None and told:
+        with suppress(ValueError):
+            at = parsedate_to_datetime(told)
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            seconds = max((at - datetime.now(UTC)).total_seconds(), 0)
+    return seconds
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if number >= 0 and math.isfinite(number) else None
+
+
 def refused(
-    kind: type[ProviderError], who: str, name: str, message: str
+    kind: type[ProviderError],
+    who: str,
+    name: str,
+    message: str,
+    *,
+    wait: float | None = None,
 ) -> ProviderError:
-    """The error for a provider's own error of that name.
+    """The error for a provider's own error of that name; `wait` is its `retry_after`.
 
     What it says about credentials may name accounts: that goes to the log alone.
     """
     if kind is ProviderAuthError:
         log.warning("provider_auth_failed", provider=who, error=name, reason=message)
         return kind(f"{who} does not take this installation's credentials ({name}).")
-    return kind(f"{who} answered {name}: {message[:500] or 'no reason given'}")
+    reason = message[:500] or "no reason given"
+    return kind(f"{who} answered {name}: {reason}", retry_after=wait)

@@ -5,8 +5,10 @@ frames, Anthropic itself as server-sent events. Reference: "Streaming messages" 
 "Errors" in Anthropic's API documentation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from app.integrations.llm.base import (
     Block,
@@ -21,13 +23,16 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    RedactedThinking,
     Stop,
     StopReason,
     TextDelta,
     ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
     Usage,
 )
-from app.integrations.llm.http import refused
+from app.integrations.llm.http import by_status, refused
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
 GO_ON = (
@@ -98,16 +103,42 @@ def _unfit(block: Block) -> bool:
     return False
 
 
-def message_body(request: ChatRequest, *, prefill: bool) -> tuple[dict[str, Any], str]:
+def message_body(
+    request: ChatRequest, *, capabilities: Collection[str]
+) -> tuple[dict[str, Any], str]:
     """The body of a call, without model and version; and what `continued` cut off."""
+    prefill = "prefill" in capabilities
     messages, cut = continued(request.messages, prefill=prefill)
     body: dict[str, Any] = {
         "max_tokens": request.max_tokens,
         "messages": [{"role": m.role, "content": list(m.content)} for m in messages],
     }
     if request.system:
-        body["system"] = request.system
+        body["system"] = [{"type": "text", "text": request.system}]
+    if request.tools:
+        body["tools"] = list(request.tools)
+    if "prompt_caching" in capabilities:
+        _mark(body)
     return body, cut
+
+
+def _mark(body: dict[str, Any]) -> None:
+    """Say up to where the next turn will send the same again, so that it is cached.
+
+    A prompt is cached in the order of tools, system, messages. The last block of the
+    last but one message of the user's ends what no later turn changes; without the
+    marks, all up to there is the same bytes in the next turn's body.
+    """
+    for blocks in (body.get("system") or body.get("tools"), _stable_end(body)):
+        if blocks:
+            blocks[-1] = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
+
+
+def _stable_end(body: Mapping[str, Any]) -> list[Block] | None:
+    users: list[list[Block]] = [
+        message["content"] for message in body["messages"] if message["role"] == "user"
+    ]
+    return users[-2] if users[1:] else None
 
 
 class MessagesReader:
@@ -117,7 +148,8 @@ class MessagesReader:
     the joined text has it already.
 
     Of citations, only those by character are passed on: those by page or block say
-    not where their quote stands in the text. The input of tools is left out.
+    not where their quote stands in the text. Of tools, only those that the request
+    brought: the provider's own it runs itself.
     """
 
     def __init__(self, who: str, request: ChatRequest, *, repeated: str = "") -> None:
@@ -128,6 +160,7 @@ class MessagesReader:
         self._output = TokenTally()
         self._reason: StopReason | None = None
         self._stopped = False
+        self._calling = False
 
     def read(self, event: Mapping[str, Any]) -> ProviderEvent | None:
         try:
@@ -149,7 +182,7 @@ class MessagesReader:
             case "message_start":
                 return self._usage(event["message"].get("usage"))
             case "content_block_start":
-                return self._text(event["content_block"].get("text", ""))
+                return self._start(event["content_block"])
             case "message_delta":
                 reason = event["delta"].get("stop_reason")
                 if reason is not None:
@@ -161,6 +194,19 @@ class MessagesReader:
                 raise self._error(event["error"])
         return None  # ping, content_block_stop, and what Anthropic may add
 
+    def _start(self, block: Mapping[str, Any]) -> ProviderEvent | None:
+        self._calling = block["type"] == "tool_use"
+        match block["type"]:
+            case "text":
+                return self._text(block.get("text", ""))
+            case "redacted_thinking":
+                return RedactedThinking(block["data"])
+            case "tool_use":
+                given = orjson.dumps(block["input"]).decode() if block["input"] else ""
+                self._output.add(block["name"] + given)
+                return ToolUseStart(block["id"], block["name"], given)
+        return None
+
     def _delta(self, delta: Mapping[str, Any]) -> ProviderEvent | None:
         match delta["type"]:
             case "text_delta":
@@ -171,6 +217,10 @@ class MessagesReader:
                 return ThinkingDelta(thinking) if thinking else None
             case "signature_delta":
                 return ThinkingDelta("", delta["signature"])
+            case "input_json_delta" if self._calling:
+                json = delta["partial_json"]
+                self._output.add(json)
+                return ToolInputDelta(json) if json else None
             case "citations_delta":
                 return _citation(delta["citation"])
         return None
@@ -205,6 +255,18 @@ class MessagesReader:
     def _error(self, error: Mapping[str, Any]) -> ProviderError:
         kind = _ERRORS.get(error["type"], ProviderUnavailableError)
         return refused(kind, self._who, error["type"], error.get("message", ""))
+
+
+def refusal(
+    who: str, status: int, body: bytes, wait: float | None = None
+) -> ProviderError:
+    """The error of a call that was not taken: by its type, else by the status."""
+    try:
+        error = orjson.loads(body)["error"]
+        name, words = str(error["type"]), str(error.get("message", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        name, words = f"status {status}", ""
+    return refused(_ERRORS.get(name) or by_status(status), who, name, words, wait=wait)
 
 
 def _citation(citation: Mapping[str, Any]) -> Citation | None:

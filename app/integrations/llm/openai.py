@@ -3,8 +3,6 @@
 Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -12,11 +10,9 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-import structlog
 
 from app.core.config import ModelSettings
 from app.integrations.llm.base import (
-    ChatMessage,
     ChatRequest,
     ModelInfo,
     ProviderAuthError,
@@ -32,26 +28,25 @@ from app.integrations.llm.base import (
     StopReason,
     TextDelta,
     ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.http import Http, body_of, by_status, drain, refused
-from app.integrations.llm.messages_api import continued
+from app.integrations.llm.chat_completions import chat_messages, functions
+from app.integrations.llm.http import (
+    Http,
+    body_of,
+    by_status,
+    drain,
+    refused,
+    retry_after,
+)
+from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
-log = structlog.get_logger(__name__)
-
 OPENAI = "https://api.openai.com/v1"
-
-LIST_SECONDS = 60.0
-"""How long a list of models is believed."""
-
-FAILURE_SECONDS = 5.0
-"""How long a failure to get the list is."""
-
-MAX_LIST = 8 * 2**20
-"""Bytes of a list of models; what is cut off cannot be read."""
 
 _DONE = b"[DONE]"
 
@@ -105,9 +100,9 @@ class OpenAIProvider:
         self._base = models.openai_base_url.rstrip("/") or OPENAI
         self._who = self._base.partition("://")[2].partition("/")[0].rpartition("@")[2]
         self._own = self._base == OPENAI
-        self._listed: list[ModelInfo] = []
-        self._list_until = 0.0
-        self._listing = asyncio.Lock()
+        self._list = ModelList(
+            self._who, self._ask_models, patience=models.connect_seconds
+        )
 
     @property
     def missing(self) -> str | None:
@@ -124,9 +119,7 @@ class OpenAIProvider:
             return []
         if self._named:
             return self._named
-        if time.monotonic() >= self._list_until:
-            await self._renew_list()
-        return self._listed
+        return await self._list.get()
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
         if self.missing:
@@ -140,7 +133,9 @@ class OpenAIProvider:
             body=orjson.dumps(self._body(request)),
         ) as response:
             if response.status != HTTPStatus.OK:
-                raise _refused(self._who, response.status, await body_of(response))
+                wait = retry_after(response.headers)
+                body = await body_of(response)
+                raise _refused(self._who, response.status, body, wait)
             yield reply.usage_so_far()
             async for chunk in response.content.iter_any():
                 for data in events.feed(chunk):
@@ -164,78 +159,43 @@ class OpenAIProvider:
         return headers
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
-        messages, _ = continued(request.messages, prefill=False)
-        system = [{"role": "system", "content": request.system}]
         # OpenAI's reasoning models refuse the older name, most other servers know
         # only that.
         limit = "max_completion_tokens" if self._own else "max_tokens"
+        tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
-            "messages": [*(system if request.system else ()), *map(_message, messages)],
+            "messages": chat_messages(request, self._who, takes_files=self._own),
             limit: request.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **tools,
         }
 
     @cached_property
     def _named(self) -> list[ModelInfo]:
         return [self._info({"id": name}) for name in self._settings.openai_models]
 
-    async def _renew_list(self) -> None:
-        async with self._listing:
-            if time.monotonic() < self._list_until:
-                return  # another call has just done it
-            self._listed, believed = await self._list()
-            self._list_until = time.monotonic() + believed
-
-    async def _list(self) -> tuple[list[ModelInfo], float]:
-        """The server's models, and for how many seconds to believe that."""
-        try:
-            async with (
-                asyncio.timeout(self._settings.connect_seconds),
-                self._http.request(
-                    "GET",
-                    f"{self._base}/models",
-                    setting="OPENAI_BASE_URL",
-                    headers=self._headers(),
-                ) as response,
-            ):
-                body = await body_of(response, MAX_LIST)
-                if response.status != HTTPStatus.OK:
-                    raise _refused(self._who, response.status, body)
-                listed = [self._info(model) for model in orjson.loads(body)["data"]]
-        except (ProviderError, TimeoutError, ValueError, TypeError, KeyError) as error:
-            log.warning("models_not_listed", provider=self._who, reason=str(error))
-            return [], FAILURE_SECONDS
+    async def _ask_models(self) -> list[ModelInfo]:
+        answer = await fetch_json(
+            self._http,
+            "GET",
+            f"{self._base}/models",
+            setting="OPENAI_BASE_URL",
+            headers=self._headers(),
+        )
+        listed = [self._info(model) for model in answer["data"]]
         if self._own:  # It lists models for sound, pictures and vectors, too.
             known = self._catalogue.names(self.name)
             listed = [m for m in listed if m.name in known]
             listed.sort(key=lambda m: known.index(m.name))
-        return listed, LIST_SECONDS
+        return listed
 
     def _info(self, model: Mapping[str, Any]) -> ModelInfo:
         """A listed model; vLLM tells its context window."""
         info = self._catalogue.info(f"{self.name}/{model['id']}")
         window = model.get("max_model_len")
         return replace(info, context_window=window) if window else info
-
-
-def _message(message: ChatMessage) -> dict[str, str]:
-    """A message in OpenAI's shape; another model's thinking is no part of it."""
-    texts = []
-    for block in message.content:
-        match block.get("type"):
-            case "text":
-                texts.append(block["text"])
-            case "thinking" | "redacted_thinking":
-                pass
-            case other:
-                raise ProviderRejectedError(
-                    f"This model takes text only, not a block of type {other!r}."
-                )
-    # An assistant's blocks are one text, split at citations; a user's are several.
-    separator = "" if message.role == "assistant" else "\n\n"
-    return {"role": message.role, "content": separator.join(texts)}
 
 
 class _Reply:
@@ -246,6 +206,7 @@ class _Reply:
         self._input = estimate_input(request)
         self._output = TokenTally()
         self._told = False
+        self._calls: list[object] = []
         self._reason: StopReason | None = None
         self.stopped = False
 
@@ -280,15 +241,35 @@ class _Reply:
             if text := delta.get("content") or delta.get("refusal"):
                 self._output.add(text)
                 yield TextDelta(text)
+            for call in delta.get("tool_calls") or ():
+                yield from self._call(call)
             if reason := choice.get("finish_reason"):
                 self._reason = _STOP_REASONS.get(reason, "end_turn")
         if (told := chunk.get("usage")) and (usage := _usage(told)):
             self._told = True
             yield usage
 
+    def _call(self, call: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        """A piece of a call; its first one has the name. Some servers count none."""
+        function = call["function"]
+        arguments = function.get("arguments") or ""
+        self._output.add(arguments)
+        key = call.get("index", call.get("id"))
+        if key not in self._calls:
+            self._calls.append(key)
+            self._output.add(function["name"])
+            id_ = call.get("id") or f"call_{len(self._calls)}"
+            yield ToolUseStart(id_, function["name"], arguments)
+        elif key != self._calls[-1]:
+            raise ProviderStreamBrokenError(f"{self._who} sent tool calls mixed up.")
+        elif arguments:
+            yield ToolInputDelta(arguments)
+
     def _stop(self) -> Iterator[ProviderEvent]:
         if self._reason is None:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
+        if self._calls and self._reason == "end_turn":
+            self._reason = "tool_use"  # which some servers call `stop`
         self.stopped = True
         if not self._told:
             yield self.usage_so_far()
@@ -306,15 +287,19 @@ def _usage(usage: Mapping[str, Any]) -> Usage | None:
     return Usage(max(prompt - read - written, 0), output, read, written)
 
 
-def _refused(who: str, status: int, body: bytes) -> ProviderError:
+def _refused(
+    who: str, status: int, body: bytes, wait: float | None = None
+) -> ProviderError:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         answer = {}
-    return _error(who, answer if isinstance(answer, dict) else {}, status)
+    return _error(who, answer if isinstance(answer, dict) else {}, status, wait)
 
 
-def _error(who: str, answer: Mapping[str, Any], status: int = 0) -> ProviderError:
+def _error(
+    who: str, answer: Mapping[str, Any], status: int = 0, wait: float | None = None
+) -> ProviderError:
     """Classifies `{"error": {...}}`, and vLLM's form without the outer object.
 
     Without a status, in mid-stream, a number as the code stands for one.
@@ -331,4 +316,5 @@ def _error(who: str, answer: Mapping[str, Any], status: int = 0) -> ProviderErro
         kind = by_status(status or (code if isinstance(code, int) else 502))
     # OpenAI's words on a wrong key hold parts of it.
     words = "" if kind is ProviderAuthError else str(error.get("message") or "")
-    return refused(kind, who, str(code or type_ or f"status {status}"), words)
+    name = str(code or type_ or f"status {status}")
+    return refused(kind, who, name, words, wait=wait)

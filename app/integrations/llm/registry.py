@@ -19,7 +19,10 @@ PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
 MOST_NAMES = 20
 """An error names no more models than that."""
 
-_ADDRESSES = {"openai": "OPENAI_BASE_URL"}
+_ADDRESSES = {
+    "anthropic": "ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL",
+    "openai": "OPENAI_BASE_URL",
+}
 
 
 class Providers:

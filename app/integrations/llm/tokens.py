@@ -1,11 +1,21 @@
 """Estimates of token counts, where a provider has not told its own."""
 
+import json
 from collections.abc import Iterable
 
-from app.integrations.llm.base import ChatRequest
+from app.integrations.llm.base import Block, ChatRequest
 
 _MESSAGE_OVERHEAD = 4
 """Tokens for a message's role and borders."""
+
+IMAGE_TOKENS = 1600
+"""What Claude counts for the largest image that it does not shrink."""
+
+DOCUMENT_TOKENS = 3000
+"""What Claude counts for a page of a PDF, at the most."""
+
+DOCUMENT_CHARS_A_TOKEN = 64
+"""Of a PDF's base64: a guess, for only who parses it can count its pages."""
 
 
 def estimate_tokens(text: str) -> int:
@@ -20,11 +30,46 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_input(request: ChatRequest) -> int:
-    """The tokens that a request sends; of its blocks, only text is counted."""
-    return estimate_tokens(request.system) + sum(
-        _MESSAGE_OVERHEAD + sum(map(estimate_tokens, _texts(message.content)))
-        for message in request.messages
+    """The tokens that a request sends: its text, tools, images and documents."""
+    tools = json.dumps(list(request.tools)) if request.tools else ""
+    return (
+        estimate_tokens(request.system)
+        + estimate_tokens(tools)
+        + sum(
+            _MESSAGE_OVERHEAD + estimate_blocks(message.content)
+            for message in request.messages
+        )
     )
+
+
+def estimate_blocks(content: Iterable[Block]) -> int:
+    return sum(map(_of_block, content))
+
+
+def _of_block(block: Block) -> int:
+    match block.get("type"):
+        case "image":
+            return IMAGE_TOKENS
+        case "document" if block["source"].get("type") != "text":
+            size = len(str(block["source"].get("data", "")))
+            return DOCUMENT_TOKENS + size // DOCUMENT_CHARS_A_TOKEN
+        case "tool_result" if isinstance(block.get("content"), list):
+            return estimate_blocks(block["content"])
+    return estimate_tokens(_text(block))
+
+
+def _text(block: Block) -> str:
+    """What a block says in so many words; another model's thinking says nothing."""
+    match block.get("type"):
+        case "text":
+            return str(block["text"])
+        case "document":
+            return str(block["source"]["data"])
+        case "tool_use":
+            return json.dumps(block.get("input", {}))
+        case "tool_result":
+            return str(block.get("content", ""))
+    return ""
 
 
 class TokenTally:
@@ -39,7 +84,3 @@ class TokenTally:
     @property
     def tokens(self) -> int:
         return (self._size + 3) // 4
-
-
-def _texts(content: Iterable[dict[str, object]]) -> Iterable[str]:
-    return (str(block["text"]) for block in content if block.get("type") == "text")

@@ -16,6 +16,8 @@ from app.core.exceptions import ConflictError, NotFoundError
 from app.models import Chat, Message
 from app.services.chat import search
 
+_BROKEN_OFF = ("interrupted", "stopped", "error")
+
 
 class TurnInProgressError(ConflictError):
     code = "turn_in_progress"
@@ -103,4 +105,20 @@ async def move_leaf(
         raise ConflictError(
             "Another message was added to this chat meanwhile: read it, then send "
             "yours again."
+        )
+
+
+def require_continuable(message: Message, chat: Chat) -> None:
+    if message.status == "streaming":
+        raise TurnInProgressError(message.id)
+    cut_off = message.stop_reason == "max_tokens"
+    if message.role != "assistant" or not (message.status in _BROKEN_OFF or cut_off):
+        raise ConflictError(
+            "There is nothing to continue: this message came to its end.",
+            code="nothing_to_continue",
+        )
+    if chat.leaf_id != message.id:
+        raise ConflictError(
+            "Only the chat's newest message can be continued.",
+            code="nothing_to_continue",
         )

@@ -88,7 +88,8 @@ async def fork(
 
     Raises ConflictError where that message is being written.
     """
-    chat = await require(session, principal, Chat, chat_id)
+    # Locked: nobody may delete meanwhile what is copied batch by batch.
+    chat = await require(session, principal, Chat, chat_id, lock=True)
     leaf_id = form.message_id or chat.leaf_id
     ids = await line(session, chat_id, leaf_id) if leaf_id else []
     new_ids = {old: uuid7() for old in ids}
@@ -122,16 +123,17 @@ async def delete_below(
     message = await require(session, principal, Message, message_id)
     # Whoever adds a message changes the chat first, so nobody adds one meanwhile.
     chat = await require(session, principal, Chat, message.chat_id, lock=True)
-    deleted = await session.scalars(
+    deleted = await session.execute(
         delete(Message)
         .where(Message.id.in_(select(_subtree(message_id).c.id)))
-        .returning(Message.id)
+        .returning(Message.id, Message.status)
         .execution_options(synchronize_session=False)
     )
-    gone = frozenset(deleted.all())
+    gone = {row.id: row.status for row in deleted}
     if chat.leaf_id in gone:
         chat.leaf_id = await newest_leaf(session, chat.id)
-    after_commit(session, lambda: turns.abandon_messages(gone))
+    running = [one for one, status in gone.items() if status == "streaming"]
+    after_commit(session, lambda: turns.abandon_messages(running))
 
 
 async def _copies(

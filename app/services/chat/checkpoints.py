@@ -13,14 +13,17 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import bindparam, update
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.bus import Bus
 from app.core.config import TurnSettings
-from app.core.database import Database, utcnow
+from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
 from app.integrations.llm.pricing import cost
 from app.models import Message
 from app.services.chat import search
+from app.services.chat.relay import recovered
 from app.services.chat.turn import Turn
 
 _log = structlog.get_logger()
@@ -28,12 +31,18 @@ _log = structlog.get_logger()
 
 class Checkpoints:
     def __init__(
-        self, settings: TurnSettings, database: Database, running: Mapping[UUID, Turn]
+        self,
+        settings: TurnSettings,
+        *,
+        database: Database,
+        running: Mapping[UUID, Turn],
+        bus: Bus,
     ) -> None:
         self._every = settings.checkpoint_seconds
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._database = database
         self._running = running
+        self._bus = bus
         self._saver: asyncio.Task[None] | None = None
 
     async def open(self, *, everything: bool) -> None:
@@ -58,6 +67,8 @@ class Checkpoints:
                     await self._interrupt_orphans(everything=False)
             except AppError as error:
                 _log.warning("replies not saved", code=error.code)
+            except SQLAlchemyError as error:  # of one reply; the others need the loop
+                _log.error("replies not saved", exc_info=error)
 
     async def _save(self) -> None:
         """Store what grew since the last time, and renew the leases: one statement."""
@@ -80,21 +91,35 @@ class Checkpoints:
 
     async def _interrupt_orphans(self, *, everything: bool) -> None:
         """Call interrupted what no living process writes any more."""
-        orphaned = update(Message).where(
+        orphaned = select(Message).where(
             Message.status == "streaming", Message.id.not_in(list(self._running))
         )
         if not everything:
             orphaned = orphaned.where(Message.lease_expires_at < utcnow())
+        async with self._database.unit_of_work(read_only=True) as session:
+            found = (await session.scalars(orphaned)).all()
+        for message in found:
+            await self._interrupt(message)
+
+    async def _interrupt(self, message: Message) -> None:
+        told = await recovered(self._bus, message)
+        more = {"content": told.content, "citations": told.citations} if told else {}
         async with self._database.unit_of_work() as session:
-            found = await session.scalars(
-                orphaned.values(status="interrupted", lease_expires_at=None).returning(
-                    Message
+            ended = await session.execute(
+                update(Message)
+                .where(
+                    Message.id == message.id,
+                    Message.attempt == message.attempt,
+                    Message.status == "streaming",
+                    Message.lease_expires_at == message.lease_expires_at,
                 )
+                .values(status="interrupted", lease_expires_at=None, **more)
             )
-            left = found.all()
-            await search.index_messages(session, left)
-        if count := len(left):
-            _log.warning("replies interrupted by a lost process", count=count)
+            if changed_rows(ended):
+                for name, value in more.items():
+                    setattr(message, name, value)
+                await search.index_messages(session, [message])
+        _log.warning("reply of a lost process", message_id=str(message.id))
 
 
 _SAVE = (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.integrations.llm.base import Block, ChatMessage, ModelInfo
-from app.integrations.llm.tokens import estimate_tokens
+from app.integrations.llm.tokens import estimate_blocks, estimate_tokens
 from app.models import Message
 
 _MESSAGE_OVERHEAD = 8  # tokens a message costs besides its text, on the safe side
@@ -27,9 +27,10 @@ def assemble(
     used = estimate_tokens(system)
     chosen: list[Message] = []
     for message in newest_first:
-        if not message.text:
+        blocks = _seen(message)
+        if not blocks:
             continue  # a reply that failed before its first word
-        cost = estimate_tokens(message.text) + _MESSAGE_OVERHEAD
+        cost = estimate_blocks(blocks) + _MESSAGE_OVERHEAD
         if used + cost > budget:
             break
         used += cost
@@ -41,11 +42,24 @@ def assemble(
     return _alternating(chosen[::-1]), used
 
 
+def _seen(message: Message) -> list[Block]:
+    """What a model gets of it.
+
+    Its own reasoning is not sent back to it, nor the calls of tools: no turn of ours
+    has an answer for them yet, and a provider takes no call without.
+    """
+    return [
+        block
+        for block in message.content
+        if block["type"] in {"image", "document"}
+        or (block["type"] == "text" and block["text"])
+    ]
+
+
 def _alternating(messages: Sequence[Message]) -> list[ChatMessage]:
     merged: list[tuple[str, list[Block]]] = []
     for message in messages:
-        # A model's own reasoning is not sent back to it.
-        blocks = [b for b in message.content if b["type"] == "text" and b["text"]]
+        blocks = _seen(message)
         if merged and merged[-1][0] == message.role:
             merged[-1][1].extend(blocks)
         else:

@@ -3,6 +3,11 @@
 The id of an event is a position in the reply: how much of it a client holds that has
 seen the event. So any process can tell what a returning client still lacks from the
 stored message alone; a log of events is only a faster way to the same answer.
+
+Positions count the characters of a block. In a `tool_use` block its head (id and name)
+counts as one, and then the JSON of its input does, which is therefore kept as the text
+that came (`input_json`): parsed and written again, it might have another length. A
+block of redacted thinking has no characters and no events.
 """
 
 import asyncio
@@ -17,15 +22,19 @@ from app.integrations.llm.base import (
     Block,
     Citation,
     ProviderEvent,
+    RedactedThinking,
     Stop,
     TextDelta,
     ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
     Usage,
 )
 
 _POSITION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})(\.end)?")
-_TEXT_KEYS = {"text": "text", "thinking": "thinking"}
-_EVENT_NAMES = {"text": "delta", "thinking": "thinking"}
+_TEXT_KEYS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
+_EVENT_NAMES = {"text": "delta", "thinking": "thinking", "tool_use": "tool_use"}
+_HEAD = 1  # of a tool_use block, in characters
 
 
 class Position(NamedTuple):
@@ -67,9 +76,12 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """A piece of the reply from `start` to `end` (positions), and its frame."""
+    """A piece of the reply from `start` to `end` (positions), and its frame.
 
-    kind: str
+    `block` is the one it belongs to; None for a citation.
+    """
+
+    block: Block | None
     start: Position
     end: Position
     payload: str
@@ -77,7 +89,7 @@ class _Event:
 
     def after(self, position: Position) -> bytes:
         """The frame of what a client at `position` lacks of this event, if anything."""
-        if self.kind == "citation":
+        if self.block is None:
             return self.frame if self.end.citations > position.citations else b""
         held = (position.block, position.offset)
         if (self.start.block, self.start.offset) >= held:
@@ -85,7 +97,16 @@ class _Event:
         if (self.end.block, self.end.offset) <= held:
             return b""
         rest = self.payload[position.offset - self.start.offset :]
-        return sse.frame(_EVENT_NAMES[self.kind], {"text": rest}, str(self.end))
+        return _frame(self.block, rest, self.end)
+
+
+def _frame(block: Block, text: str, end: Position) -> bytes:
+    kind = block["type"]
+    if kind == "tool_use":
+        data = {"id": block["id"], "name": block["name"], "input_delta": text}
+    else:
+        data = {"text": text}
+    return sse.frame(_EVENT_NAMES[kind], data, str(end))
 
 
 class Follower:
@@ -94,6 +115,8 @@ class Follower:
     def __init__(self) -> None:
         self._wake = asyncio.Event()
         self.closed_by: AppError | None = None
+        self.held = Position()
+        """How far it has read."""
 
     def wake(self) -> None:
         self._wake.set()
@@ -131,6 +154,7 @@ class Reply:
         self.usage: Usage | None = None
         self.stop: Stop | None = None
         self.ended = False
+        self.abandoned = False
         self.citations: list[dict[str, Any]] = []
         self._blocks: list[tuple[Block, list[str]]] = []
         self._position = Position(attempt)
@@ -138,8 +162,9 @@ class Reply:
         self._last_frames = b""
         self._followers: set[Follower] = set()
         for block in content:
-            self._open_block(block["type"], **_without_text(block))
-            self._grow(block["type"], block.get(_TEXT_KEYS[block["type"]], ""))
+            text_key = _TEXT_KEYS.get(block["type"], "")
+            self._open_block({k: v for k, v in block.items() if k != text_key})
+            self._grow(block.get(text_key, ""))
         for citation in citations:
             self._cite(citation)
         self.resumed_from = self._position
@@ -150,6 +175,8 @@ class Reply:
         """The blocks as they are stored."""
         return [
             {**block, _TEXT_KEYS[block["type"]]: "".join(parts)}
+            if block["type"] in _TEXT_KEYS
+            else dict(block)
             for block, parts in self._blocks
         ]
 
@@ -160,6 +187,11 @@ class Reply:
         )
 
     @property
+    def written(self) -> str:
+        """All that a provider counts as output: text, thinking, input of tools."""
+        return "".join(["".join(parts) for _, parts in self._blocks])
+
+    @property
     def position(self) -> Position:
         return self._position
 
@@ -168,9 +200,16 @@ class Reply:
             case TextDelta(text=text):
                 self._append("text", text)
             case ThinkingDelta(text=text, signature=signature):
-                self._append("thinking", text)
-                if signature:
-                    self._blocks[-1][0]["signature"] = signature
+                self._think(text, signature)
+            case ToolUseStart():
+                self._open_block(
+                    {"type": "tool_use", "id": event.id, "name": event.name}
+                )
+                self._grow(event.input)
+            case ToolInputDelta(json=json):
+                self._grow(json)
+            case RedactedThinking(data=data):
+                self._open_block({"type": "redacted_thinking", "data": data})
             case Citation():
                 self._cite(asdict(event))
             case Usage():
@@ -182,6 +221,13 @@ class Reply:
     def missed(self, position: Position) -> bytes:
         """The frames of what is there and a client at `position` does not hold."""
         return b"".join([e.after(position) for e in self._events])
+
+    def lacks(self, position: Position) -> bool:
+        """Whether a client at `position`, of this attempt, holds more than there is."""
+        same = position.attempt == self.attempt
+        return same and position.at_most(self.position) != position._replace(
+            ended=False
+        )
 
     def text_before(self, position: Position) -> int:
         """How many characters of text stand before `position`."""
@@ -197,54 +243,77 @@ class Reply:
         self.ended = True
         self._wake_all()
 
+    def abandon(self) -> None:
+        """Leave the followers where they are: this copy gets no more."""
+        self.abandoned = True
+        self._wake_all()
+
     async def follow(
         self, position: Position | None, follower: Follower, *, keepalive: float
     ) -> AsyncGenerator[bytes]:
         """Give the frames after `position`, as they come, until the reply's end."""
         self._followers.add(follower)
-        held = position or Position(self.attempt)
+        follower.held = position or Position(self.attempt)
         try:
             known = len(self._events)
-            if missed := self.missed(held):
+            if missed := self.missed(follower.held):
+                follower.held = max(follower.held, self._position)
                 yield missed
-            while follower.closed_by is None:
+            while follower.closed_by is None and not self.abandoned:
                 if known < len(self._events):
                     fresh = self._events[known:]
                     known += len(fresh)
-                    held = fresh[-1].end
-                    yield b"".join([e.frame for e in fresh])
+                    # Not the bare frames: a client may be ahead of a copy.
+                    frames = b"".join([e.after(follower.held) for e in fresh])
+                    if frames:
+                        follower.held = fresh[-1].end
+                        yield frames
                 elif self.ended:
                     yield self._last_frames
                     return
                 elif not await follower.wait(keepalive):
                     yield sse.KEEPALIVE
-            yield error_frame(follower.closed_by, str(held))
+            if follower.closed_by is not None:
+                yield error_frame(follower.closed_by, str(follower.held))
         finally:
             self._followers.discard(follower)
 
     def _append(self, kind: str, text: str) -> None:
         if not self._blocks or self._blocks[-1][0]["type"] != kind:
-            self._open_block(kind)
-        self._grow(kind, text)
+            self._open_block({"type": kind})
+        self._grow(text)
 
-    def _open_block(self, kind: str, **rest: Any) -> None:
-        self._blocks.append(({"type": kind, **rest}, []))
-        self._position = self._position._replace(block=len(self._blocks) - 1, offset=0)
+    def _think(self, text: str, signature: str) -> None:
+        """A signature closes its block: what comes after it is another one."""
+        closed = bool(self._blocks) and "signature" in self._blocks[-1][0]
+        if closed and (text or signature):
+            self._open_block({"type": "thinking"})
+        self._append("thinking", text)
+        if signature:
+            self._blocks[-1][0]["signature"] = signature
 
-    def _grow(self, kind: str, text: str) -> None:
+    def _open_block(self, block: Block) -> None:
+        self._blocks.append((block, []))
+        start = self._position
+        self._position = start._replace(block=len(self._blocks) - 1, offset=0)
+        if block["type"] == "tool_use":
+            end = self._position._replace(offset=_HEAD)
+            self._record(_Event(block, self._position, end, "", _frame(block, "", end)))
+
+    def _grow(self, text: str) -> None:
         if text:
-            self._blocks[-1][1].append(text)
+            block, parts = self._blocks[-1]
+            parts.append(text)
             start = self._position
             end = start._replace(offset=start.offset + len(text))
-            frame = sse.frame(_EVENT_NAMES[kind], {"text": text}, str(end))
-            self._record(_Event(kind, start, end, text, frame))
+            self._record(_Event(block, start, end, text, _frame(block, text, end)))
 
     def _cite(self, citation: dict[str, Any]) -> None:
         self.citations.append(citation)
         start = self._position
         end = start._replace(citations=len(self.citations))
         frame = sse.frame("citation", citation, str(end))
-        self._record(_Event("citation", start, end, "", frame))
+        self._record(_Event(None, start, end, "", frame))
 
     def _record(self, event: _Event) -> None:
         self._events.append(event)
@@ -262,5 +331,12 @@ def error_frame(error: AppError, event_id: str) -> bytes:
     return sse.frame("error", {"problem": error.problem()}, event_id)
 
 
-def _without_text(block: Block) -> dict[str, Any]:
-    return {k: v for k, v in block.items() if k not in {"type", "text", "thinking"}}
+def continuable(content: Sequence[Block]) -> list[Block]:
+    """What of a broken-off reply a continuation goes on from.
+
+    Not the calls of tools at its end: no model goes on inside of one, it calls anew.
+    """
+    kept = list(content)
+    while kept and kept[-1]["type"] == "tool_use":
+        kept.pop()
+    return kept

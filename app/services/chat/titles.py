@@ -55,7 +55,8 @@ async def write(database: Database, providers: Providers, chat_id: UUID) -> None
 
 def shorten(text: str) -> str:
     """The first line, cut between words."""
-    line = " ".join(text.strip().splitlines()[0].split()) if text.strip() else "Chat"
+    text = text.replace("\0", "").strip()  # which PostgreSQL cannot store
+    line = " ".join(text.splitlines()[0].split()) if text else "Chat"
     if len(line) <= _LONGEST:
         return line
     return line[:_LONGEST].rsplit(" ", 1)[0].rstrip(",.;: ") + "…"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import structlog
 from sqlalchemy import update
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import sse
 from app.core.database import Database, changed_rows
@@ -24,11 +25,14 @@ from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     Provider,
+    ProviderEvent,
     TextDelta,
     ThinkingDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.pricing import cost
+from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import MessageRead
@@ -39,6 +43,7 @@ from app.services.chat.reply import Position, Reply
 Ending = Literal["stopped", "interrupted"]
 
 _STORE_TRIES = 8
+_TOKENS = (TextDelta, ThinkingDelta, ToolUseStart)
 _log = structlog.get_logger()
 
 
@@ -47,7 +52,8 @@ class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `earlier` is what attempts before this
-    one used; `failure` is why it failed, once it has.
+    one used; `failure` is why it failed, once it has. `retries` is how often the
+    provider is called again before the first token; `on_event` tells other processes.
     """
 
     message: Message
@@ -57,7 +63,9 @@ class Turn:
     reply: Reply
     input_estimate: int
     wants_title: bool
+    retries: int = 0
     earlier: Usage | None = None
+    on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,7 +117,7 @@ class Turn:
         if told is not None and self.reply.stop is not None:
             return told
         # Broken off: the provider bills what it wrote, but has not said how much.
-        written = estimate_tokens(self.reply.text)
+        written = estimate_tokens(self.reply.written)
         counted = self.earlier.output_tokens if self.earlier else 0
         return Usage(
             input_tokens=told.input_tokens if told else self.input_estimate,
@@ -121,10 +129,13 @@ class Turn:
 
     async def _stream(self) -> None:
         begun = time.perf_counter()
-        async with aclosing(self.provider.stream(self.request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+        stream = retrying(self.provider.stream, self.request, retries=self.retries)
+        async with aclosing(stream) as events:
             async for event in events:
                 self.reply.apply(event)
-                if begun and isinstance(event, TextDelta | ThinkingDelta):
+                if self.on_event is not None:
+                    self.on_event(event)
+                if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
                     FIRST_TOKEN.labels(self.provider.name).observe(waited)
                     begun = 0
@@ -163,13 +174,19 @@ class Turn:
 
         Tried again while the database is away: the text exists nowhere else.
         """
+        away: UnavailableError | None = None
         for attempt in range(_STORE_TRIES):
             try:
                 return await self._store_once(database, values)
             except UnavailableError as error:
-                self.failure = error
+                away = error
                 _log.warning("reply not stored yet", message_id=str(self.message.id))
                 await asyncio.sleep(min(0.25 * 2**attempt, 8))
+            except SQLAlchemyError as error:
+                # Its readers must hear of an end; the lease tells the database of it.
+                self.failure = self._failure(error)
+                return False
+        self.failure = away
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:

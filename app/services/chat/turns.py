@@ -1,22 +1,23 @@
 """The turns of this process: how they begin, go on, and end."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.bus import Bus
 from app.core.config import Settings
 from app.core.database import Database, after_commit, changed_rows, utcnow
 from app.core.exceptions import (
     BadRequestError,
-    ConflictError,
     NotFoundError,
     UnavailableError,
 )
 from app.integrations.llm.base import ChatRequest, Usage
+from app.integrations.llm.blocks import require_capabilities
 from app.integrations.llm.registry import Providers
 from app.models import Chat, Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
@@ -29,15 +30,18 @@ from app.services.chat.beginning import (
     move_leaf,
     new_question,
     new_reply,
+    require_continuable,
 )
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
-from app.services.chat.reply import Reply
+from app.services.chat.relay import Writer
+from app.services.chat.reply import Reply, continuable
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
 _HISTORY = 500  # messages looked at for a context; a window fills long before
-_BROKEN_OFF = ("interrupted", "stopped", "error")
+_STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
+_STOP_SECONDS, _STOP_POLL_SECONDS = 5, 0.05
 
 
 class Turns:
@@ -48,16 +52,27 @@ class Turns:
         database: Database,
         providers: Providers,
         principals: Principals,
+        bus: Bus,
     ) -> None:
         self._settings = settings.turns
         self._max_output_tokens = settings.models.max_output_tokens
+        self._retries = settings.models.retries
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
         self._providers = providers
         self._running: dict[UUID, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._checkpoints = Checkpoints(settings.turns, database, self._running)
-        self.following = Following(settings.turns, database, principals, self._running)
+        self._bus = bus
+        self._checkpoints = Checkpoints(
+            settings.turns, database=database, running=self._running, bus=bus
+        )
+        self.following = Following(
+            settings.turns,
+            database=database,
+            principals=principals,
+            running=self._running,
+            bus=bus,
+        )
         self._draining = False
 
     # Beginning
@@ -68,7 +83,8 @@ class Turns:
         """Store the user's message and an empty reply, and start the turn.
 
         Nothing is stored where it is refused: NotFoundError, BadRequestError for the
-        model, ConflictError beside another turn, UnavailableError over capacity.
+        model, ProviderRejectedError for what the model does not take, ConflictError
+        beside another turn, UnavailableError over capacity.
         """
         self._admit()
         async with self._database.unit_of_work(read_only=True) as session:
@@ -149,14 +165,17 @@ class Turns:
             model=info,
             max_output_tokens=max_tokens,
         )
+        request = ChatRequest(info.id, seen, chat.system_prompt or "", max_tokens)
+        require_capabilities(request, info)
         turn = Turn(
             message=reply,
-            request=ChatRequest(info.id, seen, chat.system_prompt or "", max_tokens),
+            request=request,
             provider=provider,
             model=info,
             reply=Reply(),
             input_estimate=input_estimate,
             wants_title=chat.title is None and not chat.temporary,
+            retries=self._retries,
         )
         async with self._database.unit_of_work() as session:
             await idempotency.take(session, resource_id=reply.id)
@@ -172,7 +191,7 @@ class Turns:
             message = await require(session, principal, Message, message_id)
             chat = await require(session, principal, Chat, message.chat_id)
             history = await self._branch(session, principal, chat, message.id)
-        _require_continuable(message, chat)
+        require_continuable(message, chat)
         provider, model = await self._providers.resolve(message.model or chat.model)
         max_tokens = min(self._max_output_tokens, model.max_output_tokens)
         seen, input_estimate = context.assemble(
@@ -181,15 +200,22 @@ class Turns:
             model=model,
             max_output_tokens=max_tokens,
         )
-        reply = Reply(message.content, message.citations, attempt=message.attempt + 1)
+        request = ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens)
+        require_capabilities(request, model)
+        reply = Reply(
+            continuable(message.content),
+            message.citations,
+            attempt=message.attempt + 1,
+        )
         turn = Turn(
             message=message,
-            request=ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens),
+            request=request,
             provider=provider,
             model=model,
             reply=reply,
             input_estimate=input_estimate,
             wants_title=chat.title is None and not chat.temporary,
+            retries=self._retries,
             earlier=Usage(**message.usage) if message.usage else None,
         )
         async with self._database.unit_of_work() as session:
@@ -204,21 +230,34 @@ class Turns:
         """End a reply and keep its text; a reply that has ended stays as it is."""
         message = await self._message(principal, message_id)
         turn = self._running.get(message_id)
-        if turn is None and message.status == "streaming":
-            raise UnavailableError("Another server process writes this reply.")
         if turn is None:
-            return message
+            return await self._stop_elsewhere(principal, message)
         turn.end("stopped")
         await turn.finished.wait()
         return turn.message
 
-    def abandon(self, chat_id: UUID) -> None:
-        """End the turns of a chat that was deleted."""
-        self._end_all("stopped", lambda turn: turn.message.chat_id == chat_id)
+    async def _stop_elsewhere(self, principal: Principal, message: Message) -> Message:
+        """Have another process stop the reply, and wait until it has."""
+        self._bus.say(_STOP, message.id.bytes)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                while message.status == "streaming":
+                    await asyncio.sleep(_STOP_POLL_SECONDS)
+                    message = await self._message(principal, message.id)
+        except TimeoutError as error:
+            raise UnavailableError(
+                "The process that writes this reply does not answer: try again."
+            ) from error
+        return message
 
-    def abandon_messages(self, message_ids: Collection[UUID]) -> None:
-        """The same for single messages."""
-        self._end_all("stopped", lambda turn: turn.message.id in message_ids)
+    def abandon(self, chat_id: UUID) -> None:
+        """End the turns of a chat that was deleted, wherever they run."""
+        self._bus.say(_ABANDON, chat_id.bytes)
+
+    def abandon_messages(self, message_ids: Iterable[UUID]) -> None:
+        """The same for replies that were deleted alone."""
+        for message_id in message_ids:
+            self._bus.say(_STOP, message_id.bytes)
 
     # The life of the process
 
@@ -227,6 +266,8 @@ class Turns:
 
         Then whatever is still called streaming was left so by a process that died.
         """
+        await self._bus.listen(_STOP, self._stop_here)
+        await self._bus.listen(_ABANDON, self._abandon_here)
         await self._checkpoints.open(everything=alone)
 
     def stop_admitting(self) -> None:
@@ -243,6 +284,8 @@ class Turns:
 
     async def close(self) -> None:
         await self._checkpoints.close()
+        await self._bus.unlisten(_STOP, self._stop_here)
+        await self._bus.unlisten(_ABANDON, self._abandon_here)
 
     @property
     def running(self) -> int:
@@ -258,6 +301,15 @@ class Turns:
                 retry_after=2,
             )
 
+    def _stop_here(self, message_id: bytes) -> None:
+        turn = self._running.get(UUID(bytes=message_id))
+        if turn is not None:
+            turn.end("stopped")
+
+    def _abandon_here(self, chat_id: bytes) -> None:
+        gone = UUID(bytes=chat_id)
+        self._end_all("stopped", lambda turn: turn.message.chat_id == gone)
+
     def _start(self, turn: Turn) -> None:
         self._running[turn.message.id] = turn
         task = asyncio.create_task(self._run(turn))
@@ -265,10 +317,16 @@ class Turns:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, turn: Turn) -> None:
+        writer = None
+        if self._bus.shared:
+            writer = Writer(self._bus, turn.message.id, turn.reply)
+            turn.on_event = writer.tell
         try:
             await turn.run(self._database)
         finally:
             del self._running[turn.message.id]
+            if writer is not None:
+                writer.end()
 
     def _end_all(self, how: Ending, which: Callable[[Turn], bool]) -> None:
         for turn in self._running.values():
@@ -304,6 +362,7 @@ class Turns:
         changes = {
             "status": "streaming",
             "attempt": turn.reply.attempt,
+            "content": turn.reply.content,
             "resumed_from": str(turn.reply.resumed_from),
             "stop_reason": None,
             "error": None,
@@ -322,19 +381,3 @@ class Turns:
             raise TurnInProgressError(message.id)
         for name, value in changes.items():
             setattr(message, name, value)
-
-
-def _require_continuable(message: Message, chat: Chat) -> None:
-    if message.status == "streaming":
-        raise TurnInProgressError(message.id)
-    cut_off = message.stop_reason == "max_tokens"
-    if message.role != "assistant" or not (message.status in _BROKEN_OFF or cut_off):
-        raise ConflictError(
-            "There is nothing to continue: this message came to its end.",
-            code="nothing_to_continue",
-        )
-    if chat.leaf_id != message.id:
-        raise ConflictError(
-            "Only the chat's newest message can be continued.",
-            code="nothing_to_continue",
-        )

@@ -17,14 +17,14 @@ class Source:
 
 
 async def test_a_value_is_loaded_once() -> None:
-    cache: Cache[str, int] = Cache(size=10, ttl=60)
+    cache: Cache[str, int] = Cache(size=10, ttl=lambda: 60)
     source = Source()
 
     assert [await cache.get("a", source.load) for _ in range(3)] == [1, 1, 1]
 
 
 async def test_a_value_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache: Cache[str, int] = Cache(size=10, ttl=60)
+    cache: Cache[str, int] = Cache(size=10, ttl=lambda: 60)
     source = Source()
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
@@ -37,7 +37,7 @@ async def test_a_value_expires(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_least_recently_used_goes_first() -> None:
-    cache: Cache[str, int] = Cache(size=2, ttl=60)
+    cache: Cache[str, int] = Cache(size=2, ttl=lambda: 60)
     source = Source()
     await cache.get("a", source.load)
     await cache.get("b", source.load)
@@ -49,7 +49,7 @@ async def test_the_least_recently_used_goes_first() -> None:
 
 
 async def test_dropped_values_are_loaded_again() -> None:
-    cache: Cache[str, int] = Cache(size=10, ttl=60)
+    cache: Cache[str, int] = Cache(size=10, ttl=lambda: 60)
     source = Source()
     await cache.get("a", source.load)
     await cache.get("b", source.load)
@@ -61,7 +61,7 @@ async def test_dropped_values_are_loaded_again() -> None:
 
 
 async def test_what_was_read_before_an_invalidation_is_not_kept() -> None:
-    cache: Cache[str, str] = Cache(size=10, ttl=60)
+    cache: Cache[str, str] = Cache(size=10, ttl=lambda: 60)
     reading, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> str:
@@ -82,7 +82,7 @@ async def test_what_was_read_before_an_invalidation_is_not_kept() -> None:
 
 
 async def test_an_error_is_not_kept() -> None:
-    cache: Cache[str, int] = Cache(size=10, ttl=60)
+    cache: Cache[str, int] = Cache(size=10, ttl=lambda: 60)
 
     async def broken() -> int:
         raise LookupError

@@ -145,3 +145,17 @@ def test_what_is_stored_does_not_tell_the_token() -> None:
 
     assert len(fingerprint(token)) == 32
     assert token.encode() not in fingerprint(token)
+
+
+def test_a_token_that_was_good_expires_all_the_same(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = utcnow()
+    token = tokens.issue_access(user_id=USER, session_id=SESSION, now=now)
+    tokens.read_access(token)
+
+    monkeypatch.setattr("time.time", lambda: now.timestamp() + 30 * 60)
+
+    with pytest.raises(UnauthenticatedError) as refused:
+        tokens.read_access(token)
+    assert refused.value.code == "token_expired"

@@ -82,7 +82,13 @@ async def test_a_whole_answer(server: FakeBedrock, provider: BedrockProvider) ->
     assert server.calls[0].body == {
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": 4096,
-        "system": "Be brief.",
+        "system": [
+            {
+                "type": "text",
+                "text": "Be brief.",
+                "cache_control": {"type": "ephemeral"},
+            }
+        ],
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
     }
 

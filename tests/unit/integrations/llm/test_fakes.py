@@ -13,6 +13,13 @@ from app.integrations.llm.messages_api import GO_ON
 from tests.fakes.faults import FaultPlan, numbered_words, pieces
 from tests.fakes.openai import FakeOpenAI
 
+PATHS = {
+    "anthropic": "/v1/messages",
+    "bedrock": "/model/anthropic.claude-x/invoke-with-response-stream",
+    "ollama": "/api/chat",
+    "openai": "/v1/chat/completions",
+}
+
 
 @asynccontextmanager
 async def process(name: str, *options: str) -> AsyncIterator[str]:
@@ -34,15 +41,13 @@ async def process(name: str, *options: str) -> AsyncIterator[str]:
         assert await running.wait() == 0
 
 
-@pytest.mark.parametrize("name", ["bedrock", "openai"])
+@pytest.mark.parametrize("name", ["anthropic", "bedrock", "ollama", "openai"])
 async def test_they_run_as_processes_steered_over_http(name: str) -> None:
     async with (
         process(name, "--words", "3", "--fault", "unavailable") as url,
         aiohttp.ClientSession(url) as session,
     ):
-        path = "/v1/chat/completions"
-        if name == "bedrock":
-            path = "/model/anthropic.claude-x/invoke-with-response-stream"
+        path = PATHS[name]
         body = {"model": "fake-large", "messages": [{"role": "user", "content": "a"}]}
         async with session.post(path, json=body) as answer:
             assert answer.status == 503

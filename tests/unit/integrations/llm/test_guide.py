@@ -139,7 +139,7 @@ async def test_an_answer_lets_others_run_between_its_pieces(
         ("What is an inference profile?", "docs/guides/bedrock.md"),
         ("Can I reach Bedrock through a VPC endpoint?", "docs/guides/bedrock.md"),
         ("AccessDeniedException from Bedrock", "docs/guides/bedrock.md"),
-        ("How do I use Ollama?", "docs/guides/openai-compatible.md"),
+        ("How do I use Ollama?", "docs/guides/ollama.md"),
         ("Can I use vLLM?", "docs/guides/openai-compatible.md"),
         ("Where do I put my OpenAI key?", "docs/guides/openai-compatible.md"),
         ("What is Workroom?", "docs/QUICKSTART.md"),

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from app.core.config import ModelSettings
+from app.integrations.llm import http as http_module
 from app.integrations.llm.base import (
     ProviderAuthError,
     ProviderError,
@@ -220,7 +222,11 @@ def test_a_refusal_says_who_refused_and_why() -> None:
     assert error.detail == "Bedrock answered TooLong: no reason given"
 
 
-def test_what_is_said_of_credentials_is_for_the_log_alone() -> None:
+def test_what_is_said_of_credentials_is_for_the_log_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # One that another test has used keeps what was configured then.
+    monkeypatch.setattr(http_module, "log", structlog.get_logger())
     reason = "arn:aws:iam::123456789012:user/ops may not"
 
     with capture_logs() as logs:

@@ -1,6 +1,7 @@
 """The Messages API's format: bodies, continuations, and every event of a stream."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,9 +16,12 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    RedactedThinking,
     Stop,
     TextDelta,
     ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.messages_api import (
@@ -35,6 +39,10 @@ STOP: Event = {"type": "message_stop"}
 
 def start(**usage: int | None) -> Event:
     return {"type": "message_start", "message": {"usage": usage}}
+
+
+def begin(block: Event) -> Event:
+    return {"type": "content_block_start", "index": 0, "content_block": block}
 
 
 def delta(**fields: Any) -> Event:
@@ -69,17 +77,58 @@ class TestBody:
         image = {"type": "image", "source": {"type": "base64", "data": "eA=="}}
         message = ChatMessage("user", [image, text("What is that?")])
 
-        body, cut = message_body(ask("m", message, system="Be brief."), prefill=True)
+        request = ask("m", message, system="Be brief.")
+        body, cut = message_body(request, capabilities={"prefill"})
 
         assert body == {
             "max_tokens": 4096,
-            "system": "Be brief.",
+            "system": [text("Be brief.")],
             "messages": [{"role": "user", "content": [image, text("What is that?")]}],
         }
         assert cut == ""
 
     def test_an_empty_system_prompt_is_left_out(self) -> None:
-        assert "system" not in message_body(ask("m"), prefill=True)[0]
+        assert "system" not in message_body(ask("m"), capabilities=())[0]
+
+
+class TestCacheMarks:
+    MARK: ClassVar = {"type": "ephemeral"}
+
+    def body(self, *messages: ChatMessage, **fields: Any) -> Any:
+        request = replace(ask("m", *messages), **fields)
+        return message_body(request, capabilities={"prompt_caching"})[0]
+
+    def test_they_end_the_system_prompt_and_the_last_but_one_question(self) -> None:
+        messages = [
+            user("a", "b"),
+            assistant("c"),
+            user("d"),
+            assistant("e"),
+            user("f"),
+        ]
+
+        body = self.body(*messages, system="Be brief.")
+
+        assert body["system"][-1]["cache_control"] == self.MARK
+        assert [
+            "cache_control" in block
+            for message in body["messages"]
+            for block in message["content"]
+        ] == [False, False, False, True, False, False]
+        assert messages[2] == user("d")
+
+    def test_tools_are_marked_where_there_is_no_system_prompt(self) -> None:
+        tools = [{"name": "a"}, {"name": "b"}]
+
+        marked = [{"name": "a"}, {"name": "b", "cache_control": self.MARK}]
+        assert self.body(tools=tools)["tools"] == marked
+        assert self.body(tools=tools, system="x")["tools"] == tools
+
+    def test_a_model_without_the_capability_gets_none(self) -> None:
+        messages = [user("a"), assistant("b"), user("c")]
+        request = ask("m", *messages, system="x")
+
+        assert "cache_control" not in str(message_body(request, capabilities=()))
 
 
 class TestContinuation:
@@ -176,20 +225,49 @@ class TestEvents:
             Citation("Colours", "grün", 3, 7),
         ]
 
-    def test_what_is_new_or_not_ours_is_skipped(self) -> None:
+    def test_a_call_of_a_tool_in_pieces(self) -> None:
         tool = {"type": "tool_use", "id": "1", "name": "clock", "input": {}}
-        assert (
-            joined(
-                read(
-                    {"type": "content_block_start", "content_block": tool},
-                    delta(type="input_json_delta", partial_json="{"),
-                    {"type": "from_the_future"},
-                    message_delta("tool_use"),
-                    STOP,
-                )
-            )
-            == ""
+        assert read(
+            begin(tool),
+            delta(type="input_json_delta", partial_json=""),
+            delta(type="input_json_delta", partial_json='{"zone": '),
+            delta(type="input_json_delta", partial_json='"UTC"}'),
+            message_delta("tool_use", input_tokens=1, output_tokens=9),
+            STOP,
+        ) == [
+            ToolUseStart("1", "clock"),
+            ToolInputDelta('{"zone": '),
+            ToolInputDelta('"UTC"}'),
+            Usage(1, 9),
+            Stop("tool_use"),
+        ]
+
+    def test_a_call_of_a_tool_may_come_whole(self) -> None:
+        tool = {"type": "tool_use", "id": "1", "name": "clock", "input": {"a": 1}}
+
+        assert read(begin(tool), message_delta("tool_use"), STOP)[0] == (
+            ToolUseStart("1", "clock", '{"a":1}')
         )
+
+    def test_reasoning_that_only_the_provider_reads(self) -> None:
+        hidden = {"type": "redacted_thinking", "data": "c2VjcmV0"}
+
+        assert read(begin(hidden), message_delta("end_turn"), STOP)[0] == (
+            RedactedThinking("c2VjcmV0")
+        )
+
+    def test_what_is_new_or_not_ours_is_skipped(self) -> None:
+        own = {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}}
+
+        events = read(
+            begin(own),
+            delta(type="input_json_delta", partial_json="{"),
+            {"type": "from_the_future"},
+            message_delta("end_turn"),
+            STOP,
+        )
+
+        assert [type(event) for event in events] == [Usage, Stop]
 
     @pytest.mark.parametrize(
         ("theirs", "ours"),

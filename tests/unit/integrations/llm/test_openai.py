@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from app.integrations.llm.base import (
     ProviderUnavailableError,
     Stop,
     TextDelta,
+    ToolInputDelta,
+    ToolUseStart,
     Usage,
 )
 from app.integrations.llm.catalogue import Catalogue
@@ -128,6 +131,20 @@ async def test_text_in_any_script_and_thinking(
     assert result.thinking == "Hm"
 
 
+async def test_a_call_of_a_tool(server: FakeOpenAI, provider: OpenAIProvider) -> None:
+    given = '{"city": "Zürich"}'
+    server.plan.update({"tool": "weather", "tool_input": given})
+    tool = {"name": "weather", "input_schema": {"type": "object"}}
+
+    result = await outcome(provider.stream(replace(ask(MODEL), tools=[tool])))
+
+    assert ToolUseStart("call_1", "weather") in result.events
+    pieces = [e.json for e in result.events if isinstance(e, ToolInputDelta)]
+    assert "".join(pieces) == given
+    assert result.events[-1] == Stop("tool_use")
+    assert server.calls[0].body["tools"][0]["function"]["name"] == "weather"
+
+
 async def test_a_server_without_figures_gets_estimates(
     server: FakeOpenAI, provider: OpenAIProvider
 ) -> None:
@@ -189,8 +206,8 @@ class TestBody:
         ]
 
     def test_what_is_no_text_is_refused_by_name(self, http: Http) -> None:
-        with pytest.raises(ProviderRejectedError, match="'image'"):
-            self.body(http, ChatMessage("user", [{"type": "image", "source": {}}]))
+        with pytest.raises(ProviderRejectedError, match="'audio'"):
+            self.body(http, ChatMessage("user", [{"type": "audio", "source": {}}]))
 
 
 class TestFaults:
@@ -322,6 +339,36 @@ class TestStream:
         chunk = {"choices": [{"delta": {key: "Hm", "content": None}}]}
 
         assert (await stream(http, chunk, finish("stop"), b"[DONE]")).thinking == "Hm"
+
+    async def test_calls_of_tools_in_several_forms(self, http: Http) -> None:
+        def calls(*told: dict[str, Any]) -> Chunk:
+            return {"choices": [{"delta": {"tool_calls": told}}]}
+
+        whole = {"function": {"name": "b", "arguments": "{}"}}
+        result = await stream(
+            http,
+            calls({"index": 0, "id": "x", "function": {"name": "a"}}),
+            calls({"index": 0, "id": "x", "function": {"arguments": "{}"}}),
+            calls({"index": 1, **whole}),
+            finish("stop"),
+            b"[DONE]",
+        )
+
+        assert [e for e in result.events if not isinstance(e, Usage)] == [
+            ToolUseStart("x", "a"),
+            ToolInputDelta("{}"),
+            ToolUseStart("call_2", "b", "{}"),
+            Stop("tool_use"),
+        ]
+
+    async def test_calls_that_are_mixed_up_are_broken(self, http: Http) -> None:
+        def call(index: int) -> Chunk:
+            told = {"index": index, "function": {"name": "a", "arguments": "{"}}
+            return {"choices": [{"delta": {"tool_calls": [told]}}]}
+
+        result = await stream(http, call(0), call(1), call(0))
+
+        assert type(result.error) is ProviderStreamBrokenError
 
     async def test_a_refusal_is_text(self, http: Http) -> None:
         chunk = {"choices": [{"delta": {"refusal": "No."}}]}
@@ -458,11 +505,11 @@ class TestModels:
         server.plan.lists_models = True
         assert await provider.models() == []
         assert server.times_listed == 1
-        assert provider._list_until <= time.monotonic() + 5
+        assert provider._list._until <= time.monotonic() + 5
 
-        provider._list_until = time.monotonic()  # as if that time had gone by
+        provider._list._until = time.monotonic()  # as if that time had gone by
         assert len(await provider.models()) == 2
-        assert provider._list_until > time.monotonic() + 50
+        assert provider._list._until > time.monotonic() + 50
 
     @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"data": ["a"]}'])
     async def test_what_is_no_list_is_an_empty_one(self, http: Http, body: str) -> None:

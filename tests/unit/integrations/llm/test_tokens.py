@@ -1,7 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
 from app.integrations.llm.base import ChatMessage
-from app.integrations.llm.tokens import TokenTally, estimate_input, estimate_tokens
+from app.integrations.llm.tokens import (
+    TokenTally,
+    estimate_blocks,
+    estimate_input,
+    estimate_tokens,
+)
 from tests.unit.integrations.llm.calls import ask, text, user
 
 
@@ -21,8 +28,28 @@ def test_pieces_count_as_the_whole() -> None:
     assert tally.tokens == estimate_tokens("abcdef")
 
 
-def test_a_request_is_its_system_prompt_and_the_text_of_its_messages() -> None:
-    image = {"type": "image", "source": {}}
-    mixed = ChatMessage("user", [text("12345678"), image])
+def test_a_request_is_its_system_prompt_and_its_messages() -> None:
+    mixed = ChatMessage("user", [text("12345678"), {"type": "thinking"}])
 
     assert estimate_input(ask("m", user("1234"), mixed, system="1234")) == 1 + 5 + 6
+
+
+def test_images_and_documents_count_as_much_as_they_may() -> None:
+    image = {"type": "image", "source": {}}
+    plain = {"type": "document", "source": {"type": "text", "data": "12345678"}}
+    pdf = {"type": "document", "source": {"type": "base64", "data": "x" * 64_000}}
+    result = {"type": "tool_result", "content": [image, text("1234")]}
+
+    assert estimate_blocks([image]) == 1600
+    assert estimate_blocks([plain]) == 2
+    assert estimate_blocks([pdf]) == 4000
+    assert estimate_blocks([result]) == 1601
+
+
+def test_tools_and_their_use_are_counted() -> None:
+    tool = {"name": "clock", "input_schema": {"type": "object"}}
+    call = {"type": "tool_use", "input": {"a": 1}}
+    without = estimate_input(ask("m"))
+
+    assert estimate_input(replace(ask("m"), tools=[tool])) > without + 10
+    assert estimate_blocks([call, {"type": "tool_result", "content": "1234"}]) == 3

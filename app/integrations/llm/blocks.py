@@ -1,0 +1,84 @@
+"""Content blocks on their way to a model: what it takes, and what they say as text."""
+
+from collections.abc import Iterable, Iterator
+
+from app.integrations.llm.base import (
+    Block,
+    ChatRequest,
+    ModelInfo,
+    ProviderRejectedError,
+)
+
+_READABLE = {
+    "text": "text",
+    "vision": "images",
+    "documents": "documents",
+    "tools": "tools",
+}
+
+
+def require_capabilities(request: ChatRequest, model: ModelInfo) -> None:
+    """Raise ProviderRejectedError where the model does not take what is in the request.
+
+    To be called before a request is sent: no provider does it.
+    """
+    for message in request.messages:
+        for block in _with_inner(message.content):
+            needed = _needed(block)
+            if needed not in model.capabilities:
+                raise _not_for(model, f"block of type {block['type']!r}")
+    if request.tools and "tools" not in model.capabilities:
+        raise _not_for(model, "tools")
+
+
+def _not_for(model: ModelInfo, what: str) -> ProviderRejectedError:
+    takes = [word for name, word in _READABLE.items() if name in model.capabilities]
+    return ProviderRejectedError(
+        f"{model.name} takes no {what}: it takes {', '.join(takes)}."
+    )
+
+
+def _with_inner(content: Iterable[Block]) -> Iterator[Block]:
+    """The blocks, and those inside of a tool's result."""
+    for block in content:
+        yield block
+        if block.get("type") == "tool_result" and isinstance(block["content"], list):
+            yield from _with_inner(block["content"])
+
+
+def _needed(block: Block) -> str:
+    match block.get("type"):
+        case "image":
+            return "vision"
+        case "document" if block["source"].get("type") != "text":
+            return "documents"
+        case "tool_use" | "tool_result":
+            return "tools"
+    return "text"
+
+
+def document_text(block: Block) -> str | None:
+    """A document's text with its title above; None where it is no plain text."""
+    source = block["source"]
+    if source.get("type") != "text":
+        return None
+    title = block.get("title")
+    return f"{title}\n\n{source['data']}" if title else str(source["data"])
+
+
+def result_text(block: Block, who: str) -> str:
+    """What a tool told, for servers that take its result as text alone."""
+    content = block.get("content", "")
+    if isinstance(content, str):
+        return content
+    for inner in content:
+        if inner.get("type") != "text":
+            raise rejected(inner, who)
+    return "\n\n".join(inner["text"] for inner in content)
+
+
+def rejected(block: Block, who: str, why: str = "") -> ProviderRejectedError:
+    """The error for a block that cannot be said in a server's format."""
+    return ProviderRejectedError(
+        f"{who} takes no block of type {block.get('type')!r}{why}."
+    )

@@ -1,0 +1,118 @@
+"""OpenAI's chat completions format: our messages and tools, written in it.
+
+Only the format, no transport. Reference: "Create chat completion" in OpenAI's API
+documentation. Servers other than OpenAI's own take files by no common form.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from app.integrations.llm.base import Block, ChatMessage, ChatRequest, Tool
+from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.messages_api import continued
+
+Json = dict[str, Any]
+
+
+def chat_messages(request: ChatRequest, who: str, *, takes_files: bool) -> list[Json]:
+    """Raises ProviderRejectedError naming a block that the format has no form for."""
+    messages, _ = continued(request.messages, prefill=False)
+    written: list[Json] = []
+    if request.system:
+        written.append({"role": "system", "content": request.system})
+    for message in messages:
+        if message.role == "assistant":
+            written.append(_answer(message, who))
+        else:
+            written += _question(message, who, takes_files=takes_files)
+    return written
+
+
+def functions(tools: Sequence[Tool]) -> list[Json]:
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool["name"],
+                "description": tool.get("description", ""),
+                "parameters": tool.get("input_schema", {"type": "object"}),
+            },
+        }
+        for tool in tools
+    ]
+
+
+def _answer(message: ChatMessage, who: str) -> Json:
+    """An assistant's blocks are one text, split at citations; its thinking is left out.
+
+    No other model reads the thinking of one.
+    """
+    texts: list[str] = []
+    calls: list[Json] = []
+    for block in message.content:
+        match block.get("type"):
+            case "text":
+                texts.append(block["text"])
+            case "tool_use":
+                calls.append(_call(block))
+            case "thinking" | "redacted_thinking":
+                pass
+            case _:
+                raise rejected(block, who)
+    answer: Json = {"role": "assistant", "content": "".join(texts)}
+    if calls:
+        answer["tool_calls"] = calls
+        answer["content"] = answer["content"] or None
+    return answer
+
+
+def _call(block: Block) -> Json:
+    arguments = orjson.dumps(block.get("input", {})).decode()
+    function = {"name": block["name"], "arguments": arguments}
+    return {"id": block["id"], "type": "function", "function": function}
+
+
+def _question(message: ChatMessage, who: str, *, takes_files: bool) -> Iterator[Json]:
+    """A user's message; the results of tools go first, each as a message of its own."""
+    parts: list[Json] = []
+    for block in message.content:
+        if block.get("type") == "tool_result":
+            yield {
+                "role": "tool",
+                "tool_call_id": block["tool_use_id"],
+                "content": result_text(block, who),
+            }
+        else:
+            parts.append(_part(block, who, takes_files=takes_files))
+    if not parts:
+        return
+    if all(part["type"] == "text" for part in parts):
+        # Many servers take no list of parts where a string will do.
+        text = "\n\n".join(part["text"] for part in parts)
+        yield {"role": "user", "content": text}
+    else:
+        yield {"role": "user", "content": parts}
+
+
+def _part(block: Block, who: str, *, takes_files: bool) -> Json:
+    match block.get("type"):
+        case "text":
+            return {"type": "text", "text": block["text"]}
+        case "image":
+            source = block["source"]
+            url = source["url"] if source["type"] == "url" else _data_url(source)
+            return {"type": "image_url", "image_url": {"url": url}}
+        case "document" if (text := document_text(block)) is not None:
+            return {"type": "text", "text": text}
+        case "document" if takes_files and block["source"]["type"] == "base64":
+            name = block.get("title") or "document.pdf"
+            data = _data_url(block["source"])
+            return {"type": "file", "file": {"filename": name, "file_data": data}}
+        case _:
+            raise rejected(block, who)
+
+
+def _data_url(source: Json) -> str:
+    return f"data:{source['media_type']};base64,{source['data']}"

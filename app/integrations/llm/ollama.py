@@ -1,0 +1,349 @@
+"""Models run by Ollama, found by itself where it answers.
+
+Reference: "Generate a chat message", "List models" and "Show model details" in Ollama's
+API documentation. Its own API rather than the one it has in OpenAI's form: only here it
+tells what a model can do, and takes the length of the context that we count on.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from app.core.config import ModelSettings
+from app.integrations.llm.base import (
+    ChatMessage,
+    ChatRequest,
+    ModelInfo,
+    ProviderError,
+    ProviderEvent,
+    ProviderNotConfiguredError,
+    ProviderStreamBrokenError,
+    ProviderUnavailableError,
+    Stop,
+    StopReason,
+    TextDelta,
+    ThinkingDelta,
+    ToolUseStart,
+    Usage,
+)
+from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.chat_completions import functions
+from app.integrations.llm.http import (
+    Http,
+    body_of,
+    by_status,
+    drain,
+    refused,
+    retry_after,
+)
+from app.integrations.llm.messages_api import continued
+from app.integrations.llm.models import ModelList, fetch_json
+from app.integrations.llm.tokens import TokenTally, estimate_input
+
+OFF = "off"
+"""The OLLAMA_BASE_URL that switches it off."""
+
+ANSWER_SECONDS = 1.0
+"""How long it may take to tell its models: it is near, or not there."""
+
+ABSENT_SECONDS = 30.0
+"""How long it is believed to be absent."""
+
+MAX_LINE = 16 * 2**20
+
+_WHO = "Ollama"
+_SETTING = "OLLAMA_BASE_URL"
+_STOP_REASONS: Mapping[str, StopReason] = {"stop": "end_turn", "length": "max_tokens"}
+_CAPABILITIES = {
+    "completion": "text",
+    "vision": "vision",
+    "tools": "tools",
+    "thinking": "thinking",
+}
+_HEADERS = {"Content-Type": "application/json"}
+
+Json = dict[str, Any]
+
+
+class OllamaProvider:
+    """`ollama/...`: what is pulled there, such as `ollama/llama3.2:latest`."""
+
+    name = "ollama"
+
+    def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
+        self._settings = models
+        self._catalogue = catalogue
+        self._http = http
+        self._base = models.ollama_base_url.rstrip("/")
+        self._off = self._base.lower() == OFF
+        self._empty = False
+        self._described: dict[tuple[str, str], ModelInfo | None] = {}
+        self._list = ModelList(
+            _WHO,
+            self._ask,
+            patience=models.connect_seconds,
+            after_failure=ABSENT_SECONDS,
+            expected=False,
+        )
+
+    @property
+    def missing(self) -> str | None:
+        if self._off:
+            return f"Ollama is switched off: set {_SETTING} to its address."
+        if self._list.failed:
+            return (
+                f"Ollama does not answer at {self._base}: start it there, or set "
+                f"{_SETTING} to its address."
+            )
+        if self._empty:
+            return "Ollama has no model yet: `ollama pull llama3.2` gets it one."
+        return None
+
+    async def models(self) -> list[ModelInfo]:
+        """What it has pulled and can chat; empty where it does not answer."""
+        return [] if self._off else await self._list.get()
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
+        if self._off:
+            raise ProviderNotConfiguredError(str(self.missing))
+        body = await self._body(request)
+        lines, reply = _Lines(), _Reply(request)
+        async with self._http.request(
+            "POST",
+            f"{self._base}/api/chat",
+            setting=_SETTING,
+            headers=_HEADERS,
+            body=orjson.dumps(body),
+        ) as response:
+            if response.status != HTTPStatus.OK:
+                wait = retry_after(response.headers)
+                raise _refused(response.status, await body_of(response), wait)
+            yield reply.usage_so_far()
+            async for chunk in response.content.iter_any():
+                for line in lines.feed(chunk):
+                    for event in reply.read(line):
+                        yield event
+                    if reply.stopped:
+                        await drain(response)
+                        return
+        for line in lines.feed(b"\n"):
+            for event in reply.read(line):
+                yield event
+        if not reply.stopped:
+            raise ProviderStreamBrokenError(f"{_WHO} broke off its answer.")
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _body(self, request: ChatRequest) -> Json:
+        listed = {info.id: info for info in await self.models()}
+        info = listed.get(request.model)
+        context = info.context_window if info else self._settings.ollama_context_tokens
+        tools = {"tools": functions(request.tools)} if request.tools else {}
+        return {
+            "model": request.model,
+            "messages": _messages(request),
+            "stream": True,
+            # Without it Ollama would cut a long chat to a length of its own, silently.
+            "options": {"num_ctx": context, "num_predict": request.max_tokens},
+            **tools,
+        }
+
+    async def _ask(self) -> list[ModelInfo]:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            answer = await fetch_json(
+                self._http,
+                "GET",
+                f"{self._base}/api/tags",
+                setting=_SETTING,
+                headers=_HEADERS,
+            )
+        tags = [(tag["model"], tag.get("digest", "")) for tag in answer["models"]]
+        new = [tag for tag in tags if tag not in self._described]
+        found = await asyncio.gather(*(self._describe(model) for model, _ in new))
+        known = self._described | dict(zip(new, found, strict=True))
+        self._described = {tag: known[tag] for tag in tags}
+        infos = [info for info in self._described.values() if info is not None]
+        self._empty = not infos
+        return infos
+
+    async def _describe(self, model: str) -> ModelInfo | None:
+        """What a model can do; None where it cannot chat."""
+        shown = await fetch_json(
+            self._http,
+            "POST",
+            f"{self._base}/api/show",
+            setting=_SETTING,
+            headers=_HEADERS,
+            body=orjson.dumps({"model": model}),
+        )
+        # Ollama before 0.6.4 does not tell.
+        told = shown.get("capabilities") or ["completion"]
+        if "completion" not in told:
+            return None
+        info = self._catalogue.info(f"{self.name}/{model}")
+        if self._catalogue.entry_name(info.name):
+            return info
+        window = min(
+            _context_length(shown.get("model_info") or {}),
+            self._settings.ollama_context_tokens,
+        )
+        return replace(
+            info,
+            context_window=window,
+            max_output_tokens=min(info.max_output_tokens, window // 2),
+            capabilities=frozenset(
+                _CAPABILITIES[c] for c in told if c in _CAPABILITIES
+            ),
+        )
+
+
+def _context_length(facts: Mapping[str, Any]) -> int:
+    """`llama.context_length` or whatever the architecture's name is; else 4096."""
+    lengths = (v for k, v in facts.items() if k.endswith(".context_length"))
+    return int(next(lengths, 4096))
+
+
+def _messages(request: ChatRequest) -> list[Json]:
+    messages, _ = continued(request.messages, prefill=False)
+    written: list[Json] = []
+    if request.system:
+        written.append({"role": "system", "content": request.system})
+    tools: dict[str, str] = {}
+    for message in messages:
+        written += _message(message, tools)
+    return written
+
+
+def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
+    """A message as one of theirs, after one for each result of a tool.
+
+    `tools` collects the names of the calls: Ollama knows a result by its tool's name.
+    """
+    texts: list[str] = []
+    images: list[str] = []
+    calls: list[Json] = []
+    for block in message.content:
+        match block.get("type"):
+            case "text":
+                texts.append(block["text"])
+            case "image" if block["source"]["type"] == "base64":
+                images.append(block["source"]["data"])
+            case "document" if (text := document_text(block)) is not None:
+                texts.append(text)
+            case "tool_use":
+                tools[block["id"]] = block["name"]
+                called = {"name": block["name"], "arguments": block.get("input", {})}
+                calls.append({"function": called})
+            case "tool_result":
+                name = tools.get(block["tool_use_id"], "")
+                told = result_text(block, _WHO)
+                yield {"role": "tool", "tool_name": name, "content": told}
+            case "thinking" | "redacted_thinking":
+                pass
+            case "image":
+                raise rejected(block, _WHO, " by address: send its bytes")
+            case _:
+                raise rejected(block, _WHO)
+    if texts or images or calls:
+        separator = "" if message.role == "assistant" else "\n\n"
+        said: Json = {"role": message.role, "content": separator.join(texts)}
+        parts: Sequence[tuple[str, Any]] = (("images", images), ("tool_calls", calls))
+        yield said | {name: part for name, part in parts if part}
+
+
+class _Lines:
+    """Turns bytes, split anywhere, into lines; the last needs no end."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._held = 0
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """An unfinished line waits unjoined, so that a long one costs no more."""
+        head, end, tail = chunk.rpartition(b"\n")
+        if not end:
+            self._parts.append(chunk)
+            self._held += len(chunk)
+            if self._held > MAX_LINE:
+                raise ProviderStreamBrokenError("A line of the answer is too long.")
+            return []
+        lines = b"".join([*self._parts, head]).split(b"\n")
+        self._parts, self._held = [tail], len(tail)
+        return [line for line in lines if line.strip()]
+
+
+class _Reply:
+    """Reads the lines of one answer."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._input = estimate_input(request)
+        self._output = TokenTally()
+        self._called = False
+        self.stopped = False
+
+    def usage_so_far(self) -> Usage:
+        """Our estimate: figures come only with the last line."""
+        return Usage(self._input, self._output.tokens, estimated=True)
+
+    def read(self, data: bytes) -> Iterator[ProviderEvent]:
+        try:
+            yield from self._line(orjson.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ProviderStreamBrokenError(
+                f"{_WHO} sent a line that we cannot read."
+            ) from error
+
+    def _line(self, line: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+        if "error" in line:
+            # It is a sentence, without any name to go by.
+            raise refused(
+                ProviderUnavailableError, _WHO, "an error", str(line["error"])
+            )
+        message = line.get("message") or {}
+        if thinking := message.get("thinking"):
+            self._output.add(thinking)
+            yield ThinkingDelta(thinking)
+        if text := message.get("content"):
+            self._output.add(text)
+            yield TextDelta(text)
+        for call in message.get("tool_calls") or ():
+            yield self._call(call)
+        if line["done"]:
+            yield self._usage(line)
+            self.stopped = True
+            reason = _STOP_REASONS.get(line.get("done_reason", ""), "end_turn")
+            ends = reason == "end_turn" and self._called
+            yield Stop("tool_use" if ends else reason)
+
+    def _call(self, call: Mapping[str, Any]) -> ToolUseStart:
+        """A call comes whole; only newer servers give it an id."""
+        self._called = True
+        function = call["function"]
+        given = orjson.dumps(function.get("arguments") or {}).decode()
+        self._output.add(function["name"] + given)
+        id_ = call.get("id") or f"call_{secrets.token_hex(8)}"
+        return ToolUseStart(id_, function["name"], given)
+
+    def _usage(self, line: Mapping[str, Any]) -> Usage:
+        """It leaves the prompt out where it had it cached from the call before."""
+        given, written = line.get("prompt_eval_count"), line.get("eval_count")
+        return Usage(
+            self._input if given is None else int(given),
+            self._output.tokens if written is None else int(written),
+            estimated=given is None or written is None,
+        )
+
+
+def _refused(status: int, body: bytes, wait: float | None) -> ProviderError:
+    try:
+        words = str(orjson.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        words = ""
+    return refused(by_status(status), _WHO, f"status {status}", words, wait=wait)

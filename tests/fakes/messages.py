@@ -1,0 +1,131 @@
+"""Anthropic's Messages API, as the fakes of Anthropic and Bedrock speak it.
+
+The events of an answer, the mistakes that are refused, and the answer as server-sent
+events.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.integrations.llm.messages_api import GO_ON
+from tests.fakes.faults import FaultPlan
+from tests.fakes.model_server import Script, alternating, reply_pieces, text_of
+
+MOST_MARKS = 4
+"""So many `cache_control` marks a request may have."""
+
+_TAKES_PREFILL = re.compile(r"claude-(3|(opus|sonnet|haiku)-4-(1|5|2025))")
+
+Event = dict[str, Any]
+
+
+def start_events(plan: FaultPlan) -> list[Event]:
+    usage = {
+        "input_tokens": plan.input_tokens,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 1,
+    }
+    message: Event = {
+        "id": "msg_fake",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        **({"usage": usage} if plan.tells_usage else {}),
+    }
+    events: list[Event] = [
+        {"type": "message_start", "message": message},
+        {"type": "ping"},
+    ]
+    if plan.thinking:
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        thought = {"type": "thinking_delta", "thinking": plan.thinking}
+        events += [
+            _start(0, block),
+            _delta(0, thought),
+            _delta(0, {"type": "signature_delta", "signature": "c2lnbmVk"}),
+            {"type": "content_block_stop", "index": 0},
+        ]
+    return [*events, _start(1, {"type": "text", "text": ""})]
+
+
+def text_event(text: str) -> Event:
+    return _delta(1, {"type": "text_delta", "text": text})
+
+
+def end_events(plan: FaultPlan, words: int) -> list[Event]:
+    reason = "tool_use" if plan.tool else "end_turn"
+    delta = {"stop_reason": reason, "stop_sequence": None}
+    usage = {"usage": {"output_tokens": words}} if plan.tells_usage else {}
+    return [
+        {"type": "content_block_stop", "index": 1},
+        *(_call(plan) if plan.tool else ()),
+        {"type": "message_delta", "delta": delta, **usage},
+        {"type": "message_stop"},
+    ]
+
+
+def _call(plan: FaultPlan) -> list[Event]:
+    block = {"type": "tool_use", "id": "toolu_1", "name": plan.tool, "input": {}}
+    pieces = [{"type": "input_json_delta", "partial_json": p} for p in plan.inputs()]
+    stop = {"type": "content_block_stop", "index": 2}
+    return [_start(2, block), *(_delta(2, piece) for piece in pieces), stop]
+
+
+def _start(index: int, block: Event) -> Event:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _delta(index: int, delta: Event) -> Event:
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def sse(event: Event) -> bytes:
+    data = json.dumps(event, ensure_ascii=False)
+    return f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+def sse_script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+    words = reply_pieces(plan, body["messages"], GO_ON)
+    error = {"type": plan.exception or "overloaded_error", "message": "Overloaded"}
+    texts = [sse(text_event(word)) for word in words]
+    return Script(
+        content_type="text/event-stream; charset=utf-8",
+        start=[sse(event) for event in start_events(plan)],
+        chunks=texts,
+        end=[sse(event) for event in end_events(plan, len(words))],
+        exception=sse({"type": "error", "error": error}),
+        damaged=b'data: {"type": "content_block_de\n\n',
+    )
+
+
+def mistake(model: str, body: Mapping[str, Any]) -> str:
+    """What is said of a body that Claude does not take; empty of a good one."""
+    messages = body.get("messages") or []
+    blocks = [block for message in messages for block in message["content"]]
+    texts = [block["text"] for block in blocks if block["type"] == "text"]
+    last = text_of(messages[-1]["content"]) if messages else ""
+    prefill = bool(messages) and messages[-1]["role"] == "assistant"
+    mistakes = {
+        "max_tokens: Field required": not isinstance(body.get("max_tokens"), int),
+        "messages: at least one message is required": not messages,
+        'messages: roles must alternate between "user" and "assistant"': (
+            not alternating([m["role"] for m in messages])
+        ),
+        "messages: text content blocks must be non-empty": (
+            not all(text.strip() for text in texts)
+        ),
+        "messages: final assistant content cannot end with trailing whitespace": (
+            prefill and last != last.rstrip()
+        ),
+        "This model does not support assistant message prefill. The conversation must "
+        "end with a user message.": prefill and not _TAKES_PREFILL.search(model),
+        "A maximum of 4 blocks with cache_control may be provided.": (
+            json.dumps(body).count('"cache_control"') > MOST_MARKS
+        ),
+    }
+    return next((text for text, wrong in mistakes.items() if wrong), "")

@@ -1,0 +1,108 @@
+"""A fake of Ollama, on the real wire: /api/tags, /api/show and /api/chat."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from app.integrations.llm.messages_api import GO_ON
+from tests.fakes.faults import FaultPlan
+from tests.fakes.model_server import FakeServer, Script, main, reply_pieces
+
+MODELS: Mapping[str, dict[str, Any]] = {
+    "llama3.2:latest": {
+        "capabilities": ["completion", "tools"],
+        "model_info": {"llama.context_length": 131_072},
+    },
+    "tiny-vision:1b": {
+        "capabilities": ["completion", "vision", "thinking"],
+        "model_info": {"gemma3.context_length": 6144},
+    },
+    "nomic-embed-text:latest": {"capabilities": ["embedding"], "model_info": {}},
+    "old:7b": {},
+}
+
+
+class FakeOllama(FakeServer):
+    def __init__(self, plan: FaultPlan | None = None) -> None:
+        super().__init__(plan)
+        self.models = dict(MODELS)
+        self.times_listed = 0
+        self.times_shown = 0
+        self.app.router.add_get("/api/tags", self._tags)
+        self.app.router.add_post("/api/show", self._show)
+        self.app.router.add_post("/api/chat", self._chat)
+
+    async def _tags(self, _request: web.Request) -> web.Response:
+        self.times_listed += 1
+        if not self.plan.lists_models:
+            return web.json_response({"error": "the list is lost"}, status=500)
+        models = [
+            {"name": name, "model": name, "digest": f"sha256:{name}"}
+            for name in self.models
+        ]
+        return web.json_response({"models": models})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        self.times_shown += 1
+        return web.json_response(self.models[(await request.json())["model"]])
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        refusal = _refusal(body, self.models)
+        if fault == "throttle_first":
+            refusal = (429, "too many requests")
+        elif fault == "unavailable":
+            refusal = (503, "server busy, please try again. maximum pending requests")
+        if refusal:
+            call.end("refused")
+            status, error = refusal
+            headers = self.plan.refusal_headers()
+            return web.json_response({"error": error}, status=status, headers=headers)
+        return await self.play(request, call, fault, self._script(body))
+
+    def _script(self, body: Mapping[str, Any]) -> Script:
+        plan, model = self.plan, body["model"]
+        words = reply_pieces(plan, body["messages"], GO_ON)
+
+        def line(message: dict[str, Any], **rest: Any) -> bytes:
+            said = {"role": "assistant", "content": "", **message}
+            told = {"model": model, "message": said, "done": False, **rest}
+            return json.dumps(told, ensure_ascii=False).encode() + b"\n"
+
+        function = {"name": plan.tool, "arguments": json.loads(plan.tool_input)}
+        figures = {"prompt_eval_count": plan.input_tokens, "eval_count": len(words)}
+        end = line(
+            {}, done=True, done_reason="stop", **(figures if plan.tells_usage else {})
+        )
+        calls = [line({"tool_calls": [{"function": function}]})] if plan.tool else []
+        return Script(
+            content_type="application/x-ndjson",
+            start=[line({"thinking": plan.thinking})] if plan.thinking else [],
+            chunks=[line({"content": word}) for word in words],
+            end=[*calls, end],
+            exception=b'{"error": "an error was encountered"}\n',
+            damaged=b'{"model": "llama3.2", "mess\n',
+        )
+
+
+def _refusal(body: Any, models: Mapping[str, Any]) -> tuple[int, str] | None:
+    if body.get("model") not in models:
+        return 404, f"model {body.get('model')!r} not found"
+    messages = body.get("messages") or []
+    roles = {"system", "user", "assistant", "tool"}
+    if any(m.get("role") not in roles or not _is_text(m) for m in messages):
+        return 400, "invalid message"
+    return None
+
+
+def _is_text(message: Mapping[str, Any]) -> bool:
+    """Ollama takes a message's content as one string, and nothing else."""
+    return isinstance(message.get("content"), str)
+
+
+if __name__ == "__main__":
+    main(FakeOllama)

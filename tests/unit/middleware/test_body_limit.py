@@ -1,0 +1,70 @@
+"""F11: no more of a body is read than the limit."""
+
+import json
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from app.middleware.body_limit import BodyLimit
+from tests.unit.middleware.asgi import Inner, ask, make_scope, nothing
+
+LIMIT = 1000
+
+
+async def test_a_body_of_the_limit_passes_whole() -> None:
+    inner = Inner()
+
+    answer = await ask(
+        BodyLimit(inner, LIMIT),
+        {"Content-Length": str(LIMIT)},
+        chunks=[b"a" * (LIMIT - 1), b"b"],
+    )
+
+    assert answer.status == 200
+    assert inner.body == b"a" * (LIMIT - 1) + b"b"
+
+
+async def test_a_body_that_says_it_is_longer_is_not_even_read() -> None:
+    inner = Inner()
+
+    answer = await ask(BodyLimit(inner, LIMIT), {"Content-Length": str(LIMIT + 1)})
+
+    assert answer.status == 413
+    assert answer.header("content-type") == "application/problem+json"
+    assert json.loads(answer.body)["code"] == "payload_too_large"
+    assert inner.scope is None
+
+
+async def test_reading_on_beyond_the_limit_fails() -> None:
+    with pytest.raises(HTTPException) as caught:
+        await ask(BodyLimit(Inner(), LIMIT), chunks=[b"a" * LIMIT, b"b"])
+
+    assert caught.value.status_code == 413
+
+
+async def test_a_body_that_goes_on_under_an_answer_counts_as_a_cut_connection() -> None:
+    seen: list[str] = []
+
+    async def streaming(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not seen or seen[-1] != "http.disconnect":
+            seen.append((await receive())["type"])
+
+    await ask(BodyLimit(streaming, LIMIT), chunks=[b"a" * LIMIT, b"b", b"c"])
+
+    assert seen == ["http.request", "http.disconnect"]
+
+
+async def test_other_scopes_pass_untouched() -> None:
+    seen: list[Scope] = []
+
+    async def inner(scope: Scope, receive: Receive, _send: Send) -> None:
+        seen.append(scope)
+        assert receive is nothing
+
+    async def send(_message: Message) -> None: ...
+
+    await BodyLimit(inner, LIMIT)(make_scope(type="lifespan"), nothing, send)
+
+    assert seen[0]["type"] == "lifespan"
