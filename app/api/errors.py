@@ -1,7 +1,8 @@
 """Every error that a client sees is made here, as a problem document (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from itertools import combinations
 from typing import Any
 
 import orjson
@@ -26,6 +27,7 @@ _KNOWN: dict[int, AppError] = {
     413: PayloadTooLargeError("The request is too large."),
 }
 """Errors of the framework that are also ours."""
+_NOTHING = object()
 _SENTENCES = {405: "This address does not take that method."}
 
 
@@ -85,7 +87,7 @@ async def _app_error(_request: Request, error: Exception) -> Response:
 async def _validation_error(request: Request, error: Exception) -> Response:
     """Every wrong field at once; what was sent is not repeated: it may be secret."""
     assert isinstance(error, RequestValidationError)
-    wrong = [_field_error(e) for e in error.errors()]
+    wrong = [_field_error(e, error.body) for e in error.errors()]
     failed = ValidationFailedError(
         "; ".join(f"{e['path']}: {e['message']}" for e in wrong), errors=wrong
     )
@@ -114,24 +116,41 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return await _app_error(request, AppError(detail))
 
 
-def _field_error(error: Mapping[str, Any]) -> FieldError:
+def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
     if error["type"] == "json_invalid":  # its location is a place in the text
         reason, place = error["ctx"]["error"], error["loc"][-1]
         return FieldError(
             path="body", message=f"is no JSON: {reason} at character {place}"
         )
-    path = _path(error["loc"])
+    path = ".".join(str(name) for name in _path(error, body)) or "body"
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         path += "." + error["ctx"]["discriminator"].strip("'")  # the field that tells
-    return FieldError(path=path, message=_message(error["msg"]))
+    if error["type"] == "union_tag_invalid":  # the library repeats what was sent
+        message = f"must be one of {error['ctx']['expected_tags']}"
+    return FieldError(path=path, message=message)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """Without the part of the request and the arm of a union, which say nothing."""
-    # An arm is a type: `str`, `list[TextBlock]`, `function-after[check(), str]`.
-    kept = [str(p) for p in location[1:] if p != "str" and "[" not in str(p)]
-    return ".".join(kept) or "body"
+def _path(error: Mapping[str, Any], body: Any) -> Sequence[str | int]:
+    """Where the wrong value stands in what was sent.
+
+    The library's location also names the arms of unions that it tried, which nobody
+    sent: the names that lead to the value are the right ones, the most that do.
+    """
+    names: tuple[str | int, ...] = error["loc"][1:]
+    missing = error["type"] == "missing"  # then the value is what it is missing in
+    for left_out in range(len(names)):
+        for kept in combinations(names, len(names) - left_out):
+            place = _value_at(body, kept[:-1] if missing else kept)
+            if place is error["input"]:
+                return kept
+    return names
 
 
-def _message(text: str) -> str:
-    return text.removeprefix("Value error, ")
+def _value_at(body: Any, names: Sequence[str | int]) -> Any:
+    for name in names:
+        try:
+            body = body[name]
+        except (KeyError, IndexError, TypeError):
+            return _NOTHING
+    return body

@@ -38,6 +38,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._running: dict[asyncio.Task[None], Job] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._moments: set[asyncio.Task[None]] = set()
         self._scheduler = AsyncIOScheduler(timezone="UTC")
 
     async def open(self, *, alone: bool) -> None:
@@ -50,7 +51,7 @@ class Worker:
         self._loop(self._heartbeat())
         for scheduled in scheduled_tasks():
             self._scheduler.add_job(
-                self._enqueue_moment,
+                self._begin_moment,
                 "interval",
                 seconds=scheduled.every.total_seconds() if scheduled.every else 0,
                 args=[scheduled],
@@ -64,7 +65,7 @@ class Worker:
         jobs.off_enqueued(self._wake.set)
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        for loop in self._loops:
+        for loop in (*self._loops, *self._moments):
             loop.cancel()
             with suppress(asyncio.CancelledError):
                 await loop
@@ -151,6 +152,16 @@ class Worker:
     def _ended(self, running: asyncio.Task[None]) -> None:
         del self._running[running]
         self._wake.set()
+
+    async def _begin_moment(self, scheduled: Task) -> None:
+        """Have a task of ours enqueue the moment: `close` waits for its end.
+
+        The scheduler cancels what runs and does not wait. When the event loop ends, it
+        would be cancelled again, and aiosqlite's close, cancelled twice, never returns.
+        """
+        moment = asyncio.create_task(self._enqueue_moment(scheduled))
+        self._moments.add(moment)
+        moment.add_done_callback(self._moments.discard)
 
     async def _enqueue_moment(self, scheduled: Task) -> None:
         assert scheduled.every is not None

@@ -1,5 +1,6 @@
 """A client that reads replies as docs/guides/chat.md tells it to."""
 
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -70,6 +71,15 @@ class Reader:
         """Read until the connection breaks."""
         with suppress(aiohttp.ClientError, ConnectionError):
             await self.read(stream, deltas=-1)
+
+    def read_all(self, body: bytes) -> None:
+        """Read whole events, however long their lines are."""
+        for block in body.decode().removesuffix("\n\n").split("\n\n"):
+            lines = [line for line in block.split("\n") if not line.startswith(":")]
+            if lines:
+                fields = dict(line.split(": ", 1) for line in lines)
+                data = json.loads(fields["data"])
+                self.take(Event(fields["event"], fields["id"], data))
 
     def take(self, event: Event) -> None:
         assert self.end is None, f"{event.name} after the end"

@@ -35,8 +35,8 @@ async def killed_in_mid_reply(
             seen.append((time.monotonic(), len(reader.text)))
             if seen[-1][0] - seen[0][0] > after:
                 break
-        await server.kill()
         killed = time.monotonic()
+        await server.kill()
         await reader.read_what_comes(stream)
     assert reader.end is None
     await server.start()
@@ -52,7 +52,7 @@ async def test_a_killed_server_keeps_the_text_and_continues_it_exactly(
     chat = await reader.client.chat(model=provider.model, title="Named")
 
     safe = await killed_in_mid_reply(
-        server, reader, chat, "Say 320 words", after=PROMISED + 0.3
+        server, reader, chat, "Say 600 words", after=PROMISED + 0.3
     )
 
     found = await reader.client.get(f"/messages/{reader.message_id}")
@@ -62,18 +62,18 @@ async def test_a_killed_server_keeps_the_text_and_continues_it_exactly(
     assert reader.text.startswith(kept)
     assert len(kept) >= safe > 0
 
-    provider.fake.plan.chunk_delay = 0.001
+    provider.fake.plan.chunk_delay = 0
     early, late = reader.copy(), reader.copy()
     await early.resume()  # before anybody continues
     assert early.message == found.json
     assert (early.offsets, early.text) == ([len(kept)], kept)
     await reader.go_on()
     assert reader.offsets[-1] == len(kept)
-    assert reader.text == numbered_words(320)
+    assert reader.text == numbered_words(600)
     assert reader.message["status"] == "complete"
     await late.resume()  # after all is over, with an id of before the crash
     assert late.offsets == [len(kept)]
-    assert late.text == numbered_words(320)
+    assert late.text == numbered_words(600)
     assert late.message == reader.message
 
 
@@ -106,13 +106,14 @@ async def test_a_client_comes_back_while_another_one_continues(
     provider.fake.plan.chunk_delay = 0.005
     reader = Reader(await server.client())
     chat = await reader.client.chat(model=provider.model, title="Named")
-    await killed_in_mid_reply(server, reader, chat, "Say 250 words", after=0.5)
+    await killed_in_mid_reply(server, reader, chat, "Say 500 words", after=0.5)
     returning = reader.copy()
 
+    provider.fake.plan.chunk_delay = 0.001
     await reader.go_on(deltas=20)
     await asyncio.gather(reader.resume(), returning.resume())
 
-    assert reader.text == returning.text == numbered_words(250)
+    assert reader.text == returning.text == numbered_words(500)
     assert reader.message == returning.message
 
 
@@ -122,7 +123,7 @@ async def test_what_a_crash_took_stays_taken_however_often_the_reply_goes_on(
 ) -> None:
     """F1: each attempt writes other words, so that old ones show where they stay."""
     plan = provider.fake.plan = FaultPlan(chunk_delay=0.005)
-    plan.reply = lambda _dialogue: numbered_words(250)
+    plan.reply = lambda _dialogue: numbered_words(500)
     reader = Reader(await server.client())
     chat = await reader.client.chat(model=provider.model, title="Named")
     await killed_in_mid_reply(server, reader, chat, "Write", after=0.5)
@@ -181,8 +182,8 @@ async def test_a_second_server_finds_what_a_killed_one_left(
     shared = {
         "DATABASE_URL": await create_database(postgres_url),
         "REDIS_URL": redis_url,
-        "TURN_LEASE_SECONDS": "1",
-        "JOB_LEASE_SECONDS": "1",
+        "TURN_LEASE_SECONDS": "2",
+        "JOB_LEASE_SECONDS": "2",
     }
     dying, living = await asyncio.gather(begin(**shared), begin(**shared))
     provider.fake.plan.faults = ["none", "stall", "stall"]

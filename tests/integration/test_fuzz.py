@@ -78,8 +78,8 @@ def right(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values that the schema allows, as far as it is read here."""
     if "$ref" in schema:
         return right(API["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]])
-    if "anyOf" in schema:
-        return st.one_of([right(option) for option in schema["anyOf"]])
+    if options := schema.get("anyOf", schema.get("oneOf")):
+        return st.one_of([right(option) for option in options])
     if "const" in schema or "enum" in schema:
         return st.sampled_from(schema.get("enum", [schema.get("const")]))
     return _RIGHT[schema.get("type", "string")](schema)

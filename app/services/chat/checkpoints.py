@@ -23,7 +23,7 @@ from app.core.exceptions import AppError
 from app.integrations.llm.pricing import cost
 from app.models import Message
 from app.services.chat import search
-from app.services.chat.relay import recovered
+from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
 
 _log = structlog.get_logger()
@@ -119,6 +119,7 @@ class Checkpoints:
                 for name, value in more.items():
                     setattr(message, name, value)
                 await search.index_messages(session, [message])
+        end_for(self._bus, message)
         _log.warning("reply of a lost process", message_id=str(message.id))
 
 

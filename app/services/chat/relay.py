@@ -36,6 +36,7 @@ _KINDS: dict[str, Any] = {
     "citation": Citation,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_AFTER_ALL = 2**53
 
 
 def _channel(message_id: UUID, attempt: int) -> str:
@@ -125,6 +126,15 @@ class Reader:
     def _abandon_all(self) -> None:
         for copy in self._copies:
             copy.abandon()
+
+
+def end_for(bus: Bus, message: Message) -> None:
+    """Tell the end of a reply whose writer died, once that is stored.
+
+    Its number is higher than any: readers go to the database whatever they know.
+    """
+    entry = orjson.dumps([_AFTER_ALL, "end", {}])
+    bus.append(_channel(message.id, message.attempt), entry, last=True)
 
 
 async def recovered(bus: Bus, message: Message) -> Reply | None:
