@@ -66,7 +66,13 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         allow_methods=cors.methods,
         allow_headers=cors.headers,
         allow_credentials=cors.credentials,
-        expose_headers=("X-Request-ID", "Server-Timing", "Retry-After"),
+        expose_headers=(
+            "X-Request-ID",
+            "Server-Timing",
+            "Retry-After",
+            "Content-Disposition",
+            "Idempotency-Replayed",
+        ),
     )
     if server.redirects_to_https:
         app.add_middleware(HTTPSRedirectMiddleware)

@@ -100,6 +100,9 @@ class Client:
     async def patch(self, path: str, **options: Any) -> Answer:
         return await self.request("PATCH", path, **options)
 
+    async def put(self, path: str, **options: Any) -> Answer:
+        return await self.request("PUT", path, **options)
+
     async def delete(self, path: str, **options: Any) -> Answer:
         return await self.request("DELETE", path, **options)
 
@@ -123,7 +126,8 @@ class Client:
         self, method: str, path: str, **options: Any
     ) -> aiohttp.client._RequestContextManager:
         headers = {**self.headers, **options.pop("headers", {})}
-        prefix = "" if path.startswith(("/health", "/metrics", "/open")) else "/api/v1"
+        bare = path.startswith(("/health", "/metrics", "/open", "/api/"))
+        prefix = "" if bare else "/api/v1"
         url = self.url + ("" if path == "/" else prefix) + path
         return self._session.request(method, url, headers=headers, **options)
 
@@ -148,6 +152,15 @@ class Client:
             "POST", f"/chats/{chat_id}/messages", json={"content": content, **fields}
         ) as stream:
             yield stream
+
+    async def reply(self, chat_id: str, content: str, **fields: Any) -> dict[str, Any]:
+        """Send a message and wait for the whole reply."""
+        answer = await self.post(
+            f"/chats/{chat_id}/messages",
+            json={"content": content, "stream": False, **fields},
+        )
+        assert answer.status == 201, answer.body
+        return dict(answer.json)
 
     async def messages(self, chat_id: str) -> list[dict[str, Any]]:
         """The newest first."""

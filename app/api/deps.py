@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from app.core.database import Session
 from app.core.exceptions import UnauthenticatedError
 from app.integrations.llm.registry import Providers
+from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
 from app.services.chat.turns import Turns
@@ -34,6 +35,8 @@ RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
 async def get_session(request: Request, runtime: RuntimeDep) -> AsyncIterator[Session]:
     read_only = request.method in _SAFE_METHODS
     async with runtime.database.unit_of_work(read_only=read_only) as session:
+        if not read_only:
+            await idempotency.take(session)
         yield session
 
 
@@ -49,6 +52,11 @@ async def get_principal(
     if token is None:
         raise UnauthenticatedError("Send an access token: Authorization: Bearer ...")
     return await runtime.principals.of(runtime.tokens.read_access(token))
+
+
+async def principal_of(request: Request) -> Principal:
+    """The same, where no endpoint asks for it."""
+    return await get_principal(await get_runtime(request), await _bearer(request))
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]

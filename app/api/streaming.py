@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
+from uuid import UUID
 
 from fastapi import status
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from app.api.errors import problem
+from app.models import Message
 from app.schemas.message import MessageRead
 from app.services.authorization import Principal
+from app.services.chat import messages
 from app.services.chat.turn import Turn
 from app.services.chat.turns import Turns
+from app.services.runtime import Runtime
 
 _BODY = {"type": "http.response.body"}
 
@@ -32,7 +37,27 @@ async def event_stream(
 ) -> Response:
     if stream:
         return stream_response(turns.following.new_events(user, turn))
-    message = await turn.result()
+    return _whole(await turn.result())
+
+
+async def replay(
+    user: Principal, runtime: Runtime, message_id: UUID, *, stream: bool
+) -> Response:
+    """The answer to a call that has started this reply before."""
+    events = await runtime.turns.following.follow(user, message_id, None)
+    assert events is not None  # who holds nothing yet has not seen all
+    if stream:
+        return stream_response(events)
+    async for _ in events:
+        pass  # it may be written by another process: its stream tells when it ends
+    async with runtime.database.unit_of_work(read_only=True) as session:
+        message = await messages.get(session, user, message_id)
+    if message.status == "error" and message.error is not None:
+        return problem(message.error)
+    return _whole(message)
+
+
+def _whole(message: Message) -> Response:
     read = MessageRead.model_validate(message)
     return Response(
         read.model_dump_json(),

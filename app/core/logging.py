@@ -5,6 +5,7 @@ a field whose name says that it is a secret is never written.
 """
 
 import logging
+import re
 import sys
 from typing import Any
 
@@ -22,6 +23,8 @@ _SECRET_WORDS = (
     "api_key",
     "apikey",
 )
+_LINK = re.compile(r"(/shared/)[^/]+")
+"""An address that is a secret itself: who has it may read."""
 _COUNTS = ("input_tokens", "output_tokens", "max_tokens")
 
 
@@ -78,4 +81,6 @@ def redact(
         lowered = name.lower()
         if lowered not in _COUNTS and any(word in lowered for word in _SECRET_WORDS):
             line[name] = "[redacted]"
+    if isinstance(path := line.get("path"), str):
+        line["path"] = _LINK.sub(r"\1[redacted]", path)
     return line

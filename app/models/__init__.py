@@ -1,9 +1,29 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
 from app.models.base import Base
-from app.models.chat import Chat
+from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
 from app.models.user import RefreshToken, User, UserSession
 
-__all__ = ["Base", "Chat", "Job", "Message", "RefreshToken", "User", "UserSession"]
+MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
+"""Beginnings of the names of what one database alone has, so no model describes it.
+
+SQLite's full-text index is a table with tables of its own; PostgreSQL's is an index on
+an expression.
+"""
+
+__all__ = [
+    "MADE_BY_MIGRATIONS",
+    "Base",
+    "Chat",
+    "ChatShare",
+    "IdempotencyKey",
+    "Job",
+    "Message",
+    "RefreshToken",
+    "SearchEntry",
+    "User",
+    "UserSession",
+]

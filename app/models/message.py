@@ -2,11 +2,36 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+    case,
+    cast,
+    column,
+    func,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.orm import Mapped, column_property, mapped_column
 
 from app.core.database import utcnow
 from app.models.base import Base, Identified, NullableJson
+
+_UUID: Uuid[UUID] = Uuid()
+_sibling = table(
+    "messages",
+    column("id", _UUID),
+    column("parent_id", _UUID),
+    column("chat_id", _UUID),
+).alias("sibling")
+_sibling_ids = select(func.aggregate_strings(cast(_sibling.c.id, String), " "))
 
 
 class Message(Identified, Base):
@@ -16,6 +41,7 @@ class Message(Identified, Base):
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
+    `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     """
 
     __tablename__ = "messages"
@@ -25,7 +51,10 @@ class Message(Identified, Base):
             "status IN ('streaming', 'complete', 'stopped', 'interrupted', 'error')",
             name="status",
         ),
+        CheckConstraint("rating IN (-1, 0, 1)", name="rating"),
         Index("ix_messages_chat_id", "chat_id", "id"),
+        # By both, for the first messages of a chat have no parent but the chat.
+        Index("ix_messages_parent_id_chat_id", "parent_id", "chat_id"),
         Index(
             "ix_messages_lease_expires_at",
             "lease_expires_at",
@@ -35,9 +64,9 @@ class Message(Identified, Base):
     )
 
     chat_id: Mapped[UUID] = mapped_column(ForeignKey("chats.id", ondelete="CASCADE"))
-    parent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("messages.id", ondelete="CASCADE"), index=True
-    )
+    # Without a cascade: SQLite recurses for each level of it, at most 1000. A message
+    # is deleted with all below it in one statement, after which the key is checked.
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id"))
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     citations: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
@@ -50,7 +79,36 @@ class Message(Identified, Base):
     attempt: Mapped[int] = mapped_column(default=0)
     resumed_from: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[datetime | None]
+    rating: Mapped[int] = mapped_column(SmallInteger, default=0)
+    rating_comment: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    siblings: Mapped[str] = column_property(
+        case(
+            (
+                parent_id.is_(None),
+                _sibling_ids.where(
+                    _sibling.c.chat_id == chat_id, _sibling.c.parent_id.is_(None)
+                )
+                .correlate_except(_sibling)
+                .scalar_subquery(),
+            ),
+            else_=_sibling_ids.where(_sibling.c.parent_id == parent_id)
+            .correlate_except(_sibling)
+            .scalar_subquery(),
+        ),
+        deferred=True,
+        raiseload=True,
+        expire_on_flush=False,
+    )
+    """The ids of all with the same parent, its own among them, with spaces between.
+
+    Not loaded unless a statement asks for it by `undefer`.
+    """
+
+    @property
+    def sibling_ids(self) -> list[UUID]:
+        """All with the same parent, itself among them, the oldest first."""
+        return sorted(UUID(one) for one in self.siblings.split())
 
     @property
     def text(self) -> str:

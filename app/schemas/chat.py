@@ -17,6 +17,10 @@ class ChatCreate(BaseModel):
     title: Title | None = None
     model: ModelName | None = None
     system_prompt: SystemPrompt | None = None
+    temporary: bool = Field(
+        default=False,
+        description="In no list and no search; deleted a day after its last use.",
+    )
 
 
 class ChatUpdate(BaseModel):
@@ -26,6 +30,19 @@ class ChatUpdate(BaseModel):
     model: ModelName | None = None
     system_prompt: SystemPrompt | None = None
     archived: bool | None = None
+    pinned: bool | None = None
+    leaf_id: UUID | None = Field(
+        None,
+        description="A message: the branch through it is shown, down to the newest "
+        "message there.",
+    )
+
+
+class ChatFork(BaseModel):
+    message_id: UUID | None = Field(
+        None, description="The last message to copy; by default the newest shown."
+    )
+    title: Title | None = Field(None, description="By default the chat's own.")
 
 
 class ChatRead(ReadModel):
@@ -34,6 +51,17 @@ class ChatRead(ReadModel):
     model: str
     system_prompt: str | None
     archived: bool
-    leaf_id: UUID | None = Field(description="The newest message.")
+    pinned: bool
+    temporary: bool
+    leaf_id: UUID | None = Field(
+        description="The last message of the branch that is shown."
+    )
     created_at: datetime
     updated_at: datetime
+
+
+class ShareRead(BaseModel):
+    id: UUID
+    token: str = Field(description="Shown this once; only its hash is stored.")
+    url: str = Field(description="A page for people; GET /shared/{token} is its JSON.")
+    created_at: datetime

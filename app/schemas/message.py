@@ -108,17 +108,13 @@ AnyBlock = Annotated[
 Blocks = Annotated[list[AnyBlock], Field(max_length=1000, fail_fast=True)]
 
 
-class MessageCreate(BaseModel):
+class _Content(BaseModel):
     content: Annotated[
         Annotated[Text, Tag("str")] | Annotated[Blocks, Tag("list[Block]")],
         # So that an error tells of the form that was meant, and not of both.
         Discriminator(lambda told: "str" if isinstance(told, str) else "list[Block]"),
         AfterValidator(_says_something),
     ]
-    parent_id: UUID | None = Field(
-        None, description="The message to follow; by default the chat's newest."
-    )
-    model: ModelName | None = Field(None, description="By default the chat's.")
     stream: bool = True
 
     @property
@@ -132,8 +128,28 @@ class MessageCreate(BaseModel):
         ]
 
 
+class MessageCreate(_Content):
+    parent_id: UUID | None = Field(
+        None, description="The message to follow; by default the chat's newest."
+    )
+    model: ModelName | None = Field(None, description="By default the chat's.")
+
+
+class MessageEdit(_Content):
+    """What the user's message says in its new branch."""
+
+
 class Continuation(BaseModel):
     stream: bool = True
+
+
+class Regeneration(Continuation):
+    model: ModelName | None = Field(None, description="By default the chat's.")
+
+
+class Rating(BaseModel):
+    value: Literal[-1, 0, 1] = Field(description="0 takes the rating back.")
+    comment: Annotated[Text, Field(max_length=2000)] | None = None
 
 
 class UsageRead(BaseModel):
@@ -184,4 +200,28 @@ class MessageRead(ReadModel):
     usage: UsageRead | None
     credits: int = Field(description="Its price in millionths of a US dollar.")
     citations: list[CitationRead]
+    sibling_ids: list[UUID] = Field(
+        description="All versions at this place, itself among them, the oldest first."
+    )
+    rating: Literal[-1, 0, 1]
+    rating_comment: str | None
     created_at: datetime
+
+
+class SharedMessage(BaseModel):
+    """What the holder of a link sees of a message."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    model: str | None
+    citations: list[CitationRead]
+    created_at: datetime
+
+
+class SharedRead(BaseModel):
+    """A shared branch, the first message first, all on one page."""
+
+    title: str | None
+    created_at: datetime = Field(description="When it was shared.")
+    items: list[SharedMessage]
+    next_cursor: str | None = None

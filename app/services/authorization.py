@@ -6,6 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
+from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.exceptions import NotFoundError
 from app.models import Base, Chat, Message, UserSession
@@ -27,12 +29,26 @@ def visible_to(principal: Principal, model: type[M]) -> Select[M]:
 
 
 async def require(
-    session: AsyncSession, principal: Principal, model: type[M], row_id: UUID
+    session: AsyncSession,
+    principal: Principal,
+    model: type[M],
+    row_id: UUID,
+    *,
+    lock: bool = False,
 ) -> M:
-    """The row; raises NotFoundError for one that is not there or not theirs."""
-    statement = visible_to(principal, model).where(
-        model.id == row_id  # type: ignore[attr-defined]  # every model here is Identified
+    """The row; raises NotFoundError for one that is not there or not theirs.
+
+    `lock` keeps others from changing it until this transaction's end.
+    """
+    statement = (
+        visible_to(principal, model)
+        .where(
+            model.id == row_id  # type: ignore[attr-defined]  # every model here is Identified
+        )
+        .options(*_SHOWN.get(model, ()))
     )
+    if lock:  # on SQLite, who may write at all is alone in it
+        statement = statement.with_for_update()
     row = await session.scalar(statement)
     if row is None:
         raise NotFoundError(f"There is no {_NAMES[model]} with this id.")
@@ -52,6 +68,10 @@ _OWNERS: dict[type[Base], Any] = {
     Chat: Chat.user_id,
     UserSession: UserSession.user_id,
 }
+_SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
+    Message: (undefer(Message.siblings),),
+}
+"""What is loaded besides the columns, for it is shown with them."""
 _NAMES: dict[type[Base], str] = {
     Chat: "chat",
     Message: "message",

@@ -1,10 +1,22 @@
+from datetime import timedelta
 from uuid import UUID
 
 from app.core.queue import task
-from app.services.chat import titles
+from app.services.chat import chats, search, titles
 from app.services.runtime import Runtime
 
 
 @task("chat.title")
 async def title(runtime: Runtime, *, chat_id: str) -> None:
     await titles.write(runtime.database, runtime.providers, UUID(chat_id))
+
+
+@task("chat.index")
+async def index(runtime: Runtime) -> None:
+    await search.reindex(runtime.database)
+
+
+@task("chat.purge", every=timedelta(hours=1))
+async def purge(runtime: Runtime) -> None:
+    async with runtime.database.unit_of_work() as session:
+        await chats.purge(session)

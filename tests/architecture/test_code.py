@@ -61,9 +61,11 @@ DOMAINS = {
     "chat": "chats, and turns in them",
     "health": "whether the process can work",
     "home": "the page at the root",
+    "idempotency": "requests that are sent twice and happen once",
     "job": "background work as such",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
+    "share": "links by which everybody may read a chat",
     "user": "accounts and profiles",
 }
 """Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -15,11 +16,23 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from alembic import command
 from app.core import migrations
 from app.core.config import Settings
-from app.models import Base
+from app.models import MADE_BY_MIGRATIONS, Base
 from tests.conftest import SettingsFactory, make_settings
 
 LONGEST_NAME = 63  # PostgreSQL cuts what is longer, and nobody finds it again
 Schema = dict[str, dict[str, Any]]
+ROWS_OF_BEFORE = (
+    """INSERT INTO users (id, email, password_hash, status, created_at, updated_at)
+    VALUES (:user, 'a@b', 'x', 'active', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+    """INSERT INTO chats (id, user_id, title, model, archived, created_at, updated_at)
+    VALUES (:chat, :user, 'Old', 'guide/manual', false, CURRENT_TIMESTAMP,
+    CURRENT_TIMESTAMP)""",
+    """INSERT INTO messages (id, chat_id, parent_id, role, content, citations, status,
+    credits, attempt, created_at) VALUES
+    (:message, :chat, NULL, 'user', '[]', '[]', 'complete', 0, 0, CURRENT_TIMESTAMP),
+    (:reply, :chat, :message, 'assistant', '[]', '[]', 'complete', 0, 0,
+    CURRENT_TIMESTAMP)""",
+)
 
 
 @pytest.fixture
@@ -75,7 +88,7 @@ def _reflect(connection: Connection) -> Schema:
             "indexes": _indexes(found, table),
         }
         for table in found.get_table_names()
-        if table != "alembic_version"
+        if not table.startswith(("alembic_version", *MADE_BY_MIGRATIONS))
     }
     # SQL expressions are objects, and these are never equal.
     plain: Schema = json.loads(json.dumps(tables, default=str))
@@ -85,7 +98,14 @@ def _reflect(connection: Connection) -> Schema:
 def _indexes(found: Inspector, table: str) -> list[Any]:
     """Without those that PostgreSQL makes for unique constraints."""
     indexes = found.get_indexes(table)
-    return _sorted([i for i in indexes if not i.get("duplicates_constraint")])
+    return _sorted(
+        [
+            i
+            for i in indexes
+            if not i.get("duplicates_constraint")
+            and not str(i["name"]).startswith(MADE_BY_MIGRATIONS)
+        ]
+    )
 
 
 def _sorted(named: list[Any]) -> list[Any]:
@@ -179,6 +199,35 @@ def test_every_migration_goes_up_down_and_up_again(empty_settings: Settings) -> 
         migrations.upgrade(empty_settings, revision)
         assert schema_of(empty_settings) == after
         before, below = after, revision
+
+
+def test_chats_from_before_the_search_are_kept_and_a_job_indexes_them(
+    empty_settings: Settings,
+) -> None:
+    ids = {"user": "a" * 32, "chat": "b" * 32, "message": "c" * 32, "reply": "d" * 32}
+
+    def fill(connection: Connection) -> None:
+        as_uuid = connection.dialect.name == "postgresql"
+        values = {k: UUID(v) if as_uuid else v for k, v in ids.items()}
+        for statement in ROWS_OF_BEFORE:
+            used = {k: v for k, v in values.items() if f":{k}" in statement}
+            connection.execute(text(statement), used)
+
+    def look(connection: Connection) -> list[Any]:
+        queries = (
+            "SELECT title, pinned FROM chats",
+            "SELECT rating FROM messages",
+            "SELECT name FROM jobs",
+        )
+        found = [connection.execute(text(query)).all() for query in queries]
+        return [tuple(row) for rows in found for row in rows]
+
+    migrations.upgrade(empty_settings, "5e13f3b9d225")
+    migrations.run_with_connection(empty_settings, fill)
+    migrations.upgrade(empty_settings)
+
+    found = migrations.run_with_connection(empty_settings, look)
+    assert found == [("Old", False), (0,), (0,), ("chat.index",)]
 
 
 def test_a_migration_is_named_by_date_and_intent() -> None:

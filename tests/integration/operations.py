@@ -31,6 +31,8 @@ class Things:
     question: str
     reply: str
     """It was stopped, so it can be continued."""
+    link: str
+    """The token by which everybody may read the chat."""
 
     @property
     def email(self) -> str:
@@ -126,6 +128,14 @@ def _leaf(things: Things) -> Request:
     return {"params": {"leaf": things.reply}}
 
 
+def _fork(things: Things) -> Request:
+    return {"json": {"message_id": things.reply}}
+
+
+def _rating(_things: Things) -> Request:
+    return {"json": {"value": 1, "comment": "Well said."}}
+
+
 V1 = "/api/v1"
 OPERATIONS = [
     Operation("GET", "/", public=True),
@@ -138,6 +148,8 @@ OPERATIONS = [
     # These two tell more to loopback or METRICS_TOKEN: see test_http.py.
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
+    Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
@@ -154,12 +166,20 @@ OPERATIONS = [
     Operation("GET", V1 + "/chats/{chat}"),
     Operation("PATCH", V1 + "/chats/{chat}", 200, _chat_changes),
     Operation("DELETE", V1 + "/chats/{chat}", 204),
+    Operation("POST", V1 + "/chats/{chat}/fork", 201, _fork),
+    Operation("GET", V1 + "/chats/{chat}/export"),
+    Operation("POST", V1 + "/chats/{chat}/share", 201),
+    Operation("DELETE", V1 + "/chats/{chat}/share", 204),
     Operation("GET", V1 + "/chats/{chat}/messages", 200, _leaf),
     Operation("POST", V1 + "/chats/{chat}/messages", 200, _question),
     Operation("GET", V1 + "/messages/{reply}"),
+    Operation("PATCH", V1 + "/messages/{question}", 200, _question),
+    Operation("DELETE", V1 + "/messages/{reply}", 204),
+    Operation("PUT", V1 + "/messages/{reply}/rating", 200, _rating),
     Operation("GET", V1 + "/messages/{reply}/stream"),
     Operation("POST", V1 + "/messages/{reply}/stop"),
     Operation("POST", V1 + "/messages/{reply}/continue"),
+    Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
 ]
 PUBLIC = [operation for operation in OPERATIONS if operation.public]
@@ -194,6 +214,7 @@ async def make_things(server: Server, name: str) -> Things:
         await session.execute(
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
+    share = await client.post(f"/chats/{chat}/share")
     sessions = await client.get("/auth/sessions")
     return Things(
         client=client,
@@ -202,4 +223,5 @@ async def make_things(server: Server, name: str) -> Things:
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
+        link=share.json["token"],
     )

@@ -171,7 +171,7 @@ async def test_another_users_thing_reads_like_one_that_never_was(
     owner = await make_things(server, "ada")
     other = await make_things(server, "mallory")
     never = "01900000-0000-7000-8000-000000000000"
-    made_up = Things(other.client, "nobody", never, never, never, never)
+    made_up = Things(other.client, "nobody", never, never, never, never, never)
 
     for operation in PRIVATE:
         if operation.names_things:
@@ -205,6 +205,7 @@ async def test_a_foreign_id_inside_ones_own_request_is_not_found(
         ("GET", "messages", {"params": {"leaf": owner.reply}}),
         ("GET", "messages", {"params": {"cursor": owner.reply}}),
         ("POST", "messages", {"json": {"content": "Hi", "parent_id": owner.reply}}),
+        ("POST", "fork", {"json": {"message_id": owner.reply}}),
     ]
 
     for method, rest, request in smuggled:

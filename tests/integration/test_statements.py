@@ -70,8 +70,11 @@ async def test_an_authenticated_read_costs_one_statement(server: Server) -> None
     message = (await client.messages(chat))[0]["id"]
     await client.get("/auth/me")
 
+    await client.post(f"/messages/{message}/regenerate", json={"stream": False})
+    await client.patch(f"/chats/{chat}", json={"pinned": True})
     for path in (
         "/chats",
+        "/chats?q=hello+named",
         f"/chats/{chat}",
         f"/chats/{chat}/messages",
         f"/messages/{message}",
@@ -81,3 +84,20 @@ async def test_an_authenticated_read_costs_one_statement(server: Server) -> None
         with counted(server) as statements:
             assert (await client.get(path)).status == 200
         assert len(statements) == 1, (path, statements)
+
+
+async def test_an_idempotency_key_costs_three_statements_and_its_answer_one(
+    server: Server,
+) -> None:
+    client = await server.client()
+    await client.chat()
+    with counted(server) as without:
+        await client.post("/chats", json={})
+    headers = {"Idempotency-Key": "one"}
+    with counted(server) as first:
+        await client.post("/chats", json={}, headers=headers)
+    with counted(server) as again:
+        await client.post("/chats", json={}, headers=headers)
+
+    assert len(first) == len(without) + 3, first
+    assert len(again) == 1, again

@@ -5,11 +5,18 @@ from fastapi import APIRouter, Header, status
 from fastapi.responses import Response
 
 from app.api.deps import CurrentUser, SessionDep, TurnsDep
+from app.api.idempotency import IdempotentRoute
 from app.api.streaming import EVENTS, event_stream, reply_responses, stream_response
-from app.schemas.message import Continuation, MessageRead
-from app.services.chat import messages
+from app.schemas.message import (
+    Continuation,
+    MessageEdit,
+    MessageRead,
+    Rating,
+    Regeneration,
+)
+from app.services.chat import branches, messages
 
-router = APIRouter(prefix="/messages", tags=["messages"])
+router = APIRouter(prefix="/messages", tags=["messages"], route_class=IdempotentRoute)
 
 
 @router.get("/{message_id}")
@@ -17,6 +24,37 @@ async def get_message(
     session: SessionDep, user: CurrentUser, message_id: UUID
 ) -> MessageRead:
     return MessageRead.model_validate(await messages.get(session, user, message_id))
+
+
+@router.patch(
+    "/{message_id}",
+    status_code=status.HTTP_201_CREATED,
+    response_model=MessageRead,
+    responses=reply_responses(),
+)
+async def edit_message(
+    user: CurrentUser, turns: TurnsDep, message_id: UUID, form: MessageEdit
+) -> Response:
+    """Say it in other words: a new branch beside the message, with a new reply."""
+    turn = await turns.edit(user, message_id, form)
+    return await event_stream(user, turns, turn, stream=form.stream)
+
+
+@router.delete("/{message_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def delete_message(
+    session: SessionDep, user: CurrentUser, turns: TurnsDep, message_id: UUID
+) -> None:
+    """Delete a message with all that follows it."""
+    await branches.delete_below(session, user, turns, message_id)
+
+
+@router.put("/{message_id}/rating")
+async def rate_message(
+    session: SessionDep, user: CurrentUser, message_id: UUID, form: Rating
+) -> MessageRead:
+    return MessageRead.model_validate(
+        await messages.rate(session, user, message_id, form)
+    )
 
 
 @router.get(
@@ -61,3 +99,21 @@ async def continue_message(
     """Go on with a reply that was interrupted, stopped, cut off or failed."""
     turn = await turns.resume(user, message_id)
     return await event_stream(user, turns, turn, stream=form.stream if form else True)
+
+
+@router.post(
+    "/{message_id}/regenerate",
+    status_code=status.HTTP_201_CREATED,
+    response_model=MessageRead,
+    responses=reply_responses(),
+)
+async def regenerate_message(
+    user: CurrentUser,
+    turns: TurnsDep,
+    message_id: UUID,
+    form: Regeneration | None = None,
+) -> Response:
+    """Have another reply written beside this one."""
+    form = form or Regeneration()
+    turn = await turns.regenerate(user, message_id, form)
+    return await event_stream(user, turns, turn, stream=form.stream)

@@ -1,19 +1,28 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import delete as sql_delete
 from sqlalchemy import tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import flag_modified
 
-from app.core.database import after_commit
+from app.core.database import after_commit, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.integrations.llm.registry import Providers
 from app.models import Chat
 from app.schemas.chat import ChatCreate, ChatUpdate
 from app.services.authorization import Principal, require, visible_to
+from app.services.chat import branches, search
 from app.services.chat.turns import Turns
+
+_KEEP_TEMPORARY = timedelta(days=1)
+_NEVER_NULL = ("model", "archived", "pinned", "leaf_id")
+_NEWS = {"title", "model", "system_prompt", "archived"}
+"""What moves a chat up in the list; how people look at it does not."""
 
 
 async def create(
@@ -27,9 +36,12 @@ async def create(
         title=form.title,
         model=model,
         system_prompt=form.system_prompt,
+        temporary=form.temporary,
     )
     session.add(chat)
     await session.flush()
+    if chat.title is not None:
+        await search.index_title(session, chat.id, chat.title)
     return chat
 
 
@@ -37,24 +49,34 @@ async def listing(
     session: AsyncSession,
     principal: Principal,
     *,
+    query: str | None,
     archived: bool,
     limit: int,
     cursor: str | None,
     offset: int,
 ) -> tuple[Sequence[Chat], str | None]:
-    """A page, last changed first, and the cursor of the next one."""
-    statement = (
-        visible_to(principal, Chat)
-        .where(Chat.archived == archived)
-        .order_by(Chat.updated_at.desc(), Chat.id.desc())
-        .limit(limit + 1)
-        .offset(offset)
+    """A page and the cursor of the next one.
+
+    Pinned chats first, then those changed last; what is found by a `query` runs by
+    the last change alone.
+    """
+    order: list[Any] = [Chat.pinned, Chat.updated_at, Chat.id]
+    statement = visible_to(principal, Chat).where(
+        Chat.archived == archived, Chat.temporary.is_(False)
     )
+    if query is not None:
+        order = order[1:]
+        statement = statement.where(*search.holding(session, principal.user_id, query))
     if cursor is not None:
-        statement = statement.where(
-            tuple_(Chat.updated_at, Chat.id) < _position(cursor)
+        position = _position(cursor)[-len(order) :]
+        statement = statement.where(tuple_(*order) < position)
+    rows = (
+        await session.scalars(
+            statement.order_by(*(column.desc() for column in order))
+            .limit(limit + 1)
+            .offset(offset)
         )
-    rows = (await session.scalars(statement)).all()
+    ).all()
     page = rows[:limit]
     return page, _cursor(page[-1]) if len(rows) > limit else None
 
@@ -66,16 +88,24 @@ async def change(
     chat_id: UUID,
     form: ChatUpdate,
 ) -> Chat:
+    """Raises NotFoundError also for a `leaf_id` that stands in no chat of theirs."""
     if form.model is not None:
         await providers.resolve(form.model)
-    chat = await require(session, principal, Chat, chat_id)
+    chat = await require(session, principal, Chat, chat_id, lock=True)
     changes = form.model_dump(exclude_unset=True)
-    for required in ("model", "archived"):
+    for required in _NEVER_NULL:
         if changes.get(required, ...) is None:
             changes.pop(required)
+    if "leaf_id" in changes:
+        shown = await branches.newest_leaf(session, chat_id, below=changes["leaf_id"])
+        changes["leaf_id"] = shown
     for field, value in changes.items():
         setattr(chat, field, value)
+    if not changes.keys() & _NEWS:
+        flag_modified(chat, "updated_at")  # so it is written as it was
     await session.flush()
+    if "title" in changes:
+        await search.index_title(session, chat.id, chat.title)
     return chat
 
 
@@ -91,17 +121,27 @@ async def delete(
     after_commit(session, lambda: turns.abandon(chat_id))
 
 
+async def purge(session: AsyncSession) -> None:
+    """Delete the temporary chats that nobody has used for a day."""
+    await session.execute(
+        sql_delete(Chat).where(
+            Chat.temporary, Chat.updated_at < utcnow() - _KEEP_TEMPORARY
+        )
+    )
+
+
 def _cursor(chat: Chat) -> str:
-    text = f"{chat.updated_at.isoformat()} {chat.id.hex}"
+    text = f"{chat.pinned:d} {chat.updated_at.isoformat()} {chat.id.hex}"
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
-def _position(cursor: str) -> tuple[datetime, UUID]:
+def _position(cursor: str) -> tuple[bool, datetime, UUID]:
     try:
         text = base64.urlsafe_b64decode(cursor.encode()).decode()
-        time, _, row_id = text.partition(" ")
+        pinned, time, row_id = text.split(" ")
         # Overflows at the ends of the calendar, so here and not in the statement.
-        return datetime.fromisoformat(time).astimezone(UTC), UUID(row_id)
+        moment = datetime.fromisoformat(time).astimezone(UTC)
+        return pinned == "1", moment, UUID(row_id)
     except (ValueError, OverflowError, binascii.Error) as error:
         message = "is no cursor of this list: send a `next_cursor` unchanged"
         raise ValidationFailedError(

@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.bus import Bus
 from app.core.config import TurnSettings
-from app.core.database import Database, utcnow
+from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
 from app.integrations.llm.pricing import cost
 from app.models import Message
+from app.services.chat import search
 from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
 
@@ -104,7 +105,7 @@ class Checkpoints:
         told = await recovered(self._bus, message)
         more = {"content": told.content, "citations": told.citations} if told else {}
         async with self._database.unit_of_work() as session:
-            await session.execute(
+            ended = await session.execute(
                 update(Message)
                 .where(
                     Message.id == message.id,
@@ -114,6 +115,10 @@ class Checkpoints:
                 )
                 .values(status="interrupted", lease_expires_at=None, **more)
             )
+            if changed_rows(ended):
+                for name, value in more.items():
+                    setattr(message, name, value)
+                await search.index_messages(session, [message])
         end_for(self._bus, message)
         _log.warning("reply of a lost process", message_id=str(message.id))
 

@@ -3,10 +3,11 @@ from uuid import UUID
 
 from sqlalchemy import Select, and_, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, undefer
 
-from app.core.exceptions import FieldError, ValidationFailedError
+from app.core.exceptions import BadRequestError, FieldError, ValidationFailedError
 from app.models import Chat, Message
+from app.schemas.message import Rating
 from app.services.authorization import Principal, require, visible_to
 
 
@@ -29,7 +30,7 @@ async def page(
             visible_to(principal, Chat).where(Chat.id == chat_id),
             start=start,
             limit=limit + 1,
-        )
+        ).options(undefer(Message.siblings))
     )
     messages = found.all()
     if not messages:
@@ -42,6 +43,19 @@ async def page(
 
 async def get(session: AsyncSession, principal: Principal, message_id: UUID) -> Message:
     return await require(session, principal, Message, message_id)
+
+
+async def rate(
+    session: AsyncSession, principal: Principal, message_id: UUID, form: Rating
+) -> Message:
+    """Raises BadRequestError for a message that is no reply."""
+    message = await require(session, principal, Message, message_id)
+    if message.role != "assistant":
+        raise BadRequestError("Only a reply can be rated; this is a user's message.")
+    message.rating = form.value
+    message.rating_comment = form.comment
+    await session.flush()
+    return message
 
 
 def branch(chat: Select[Chat], *, start: UUID | None, limit: int) -> Select[Message]:

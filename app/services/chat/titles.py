@@ -6,7 +6,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import select, update
 
-from app.core.database import Database
+from app.core.database import Database, changed_rows
 from app.integrations.llm.base import (
     ChatMessage,
     ChatRequest,
@@ -16,6 +16,7 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.registry import Providers
 from app.models import Chat, Message
+from app.services.chat import search
 
 _LONGEST = 60  # characters
 _SEEN = 2000  # characters of each message that the model gets
@@ -31,7 +32,7 @@ async def write(database: Database, providers: Providers, chat_id: UUID) -> None
     """Give the chat a title, unless it has one by now or is no more."""
     async with database.unit_of_work(read_only=True) as session:
         chat = await session.get(Chat, chat_id)
-        if chat is None or chat.title is not None:
+        if chat is None or chat.title is not None or chat.temporary:
             return
         found = await session.scalars(
             select(Message)
@@ -42,12 +43,14 @@ async def write(database: Database, providers: Providers, chat_id: UUID) -> None
         texts = [message.text for message in found]
     title = await _ask(providers, chat, texts) or shorten(texts[0])
     async with database.unit_of_work() as session:
-        await session.execute(
+        named = await session.execute(
             update(Chat)
             .where(Chat.id == chat_id, Chat.title.is_(None))
             # A name is no news: the chat keeps its place in the list.
             .values(title=title, updated_at=Chat.updated_at)
         )
+        if changed_rows(named):
+            await search.index_title(session, chat_id, title)
 
 
 def shorten(text: str) -> str:

@@ -37,6 +37,7 @@ from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import MessageRead
 from app.services import job as jobs
+from app.services.chat import search
 from app.services.chat.reply import Position, Reply
 
 Ending = Literal["stopped", "interrupted"]
@@ -201,6 +202,13 @@ class Turn:
                 .values(**values)
             )
             stored = changed_rows(result) == 1
+            if stored:
+                ended = Message(
+                    id=self.message.id,
+                    chat_id=self.message.chat_id,
+                    content=values["content"],
+                )
+                await search.index_messages(session, [ended])
             if stored and self.wants_title and self.reply.text:
                 jobs.enqueue(session, "chat.title", chat_id=str(self.message.chat_id))
         return stored

@@ -1,25 +1,37 @@
 """The turns of this process: how they begin, go on, and end."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
 from app.core.bus import Bus
 from app.core.config import Settings
 from app.core.database import Database, after_commit, changed_rows, utcnow
-from app.core.exceptions import ConflictError, NotFoundError, UnavailableError
+from app.core.exceptions import (
+    BadRequestError,
+    NotFoundError,
+    UnavailableError,
+)
 from app.integrations.llm.base import ChatRequest, Usage
 from app.integrations.llm.blocks import require_capabilities
 from app.integrations.llm.registry import Providers
 from app.models import Chat, Message
-from app.schemas.message import MessageCreate
+from app.schemas.message import MessageCreate, MessageEdit, Regeneration
+from app.services import idempotency
 from app.services.authorization import Principal, require, visible_to
 from app.services.chat import context, messages
+from app.services.chat.beginning import (
+    TurnInProgressError,
+    add,
+    move_leaf,
+    new_question,
+    new_reply,
+    require_continuable,
+)
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
 from app.services.chat.relay import Writer
@@ -30,17 +42,6 @@ from app.services.principal import Principals
 _HISTORY = 500  # messages looked at for a context; a window fills long before
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
 _STOP_SECONDS, _STOP_POLL_SECONDS = 5, 0.05
-_BROKEN_OFF = ("interrupted", "stopped", "error")
-
-
-class TurnInProgressError(ConflictError):
-    code = "turn_in_progress"
-
-    def __init__(self, message_id: UUID) -> None:
-        super().__init__(
-            "A reply is being written here: wait for its end, or stop it.",
-            extra={"message_id": str(message_id)},
-        )
 
 
 class Turns:
@@ -89,39 +90,97 @@ class Turns:
         async with self._database.unit_of_work(read_only=True) as session:
             chat = await require(session, principal, Chat, chat_id)
             history = await self._branch(session, principal, chat, form.parent_id)
-        if history and history[0].status == "streaming":
-            raise TurnInProgressError(history[0].id)
-        name = form.model or chat.model
-        provider, model = await self._providers.resolve(name)
-        question, reply = _new_pair(
+        question = new_question(chat, form.blocks, above=history)
+        return await self._begin(
+            chat, [question, *history], model=form.model, question=question
+        )
+
+    async def edit(
+        self, principal: Principal, message_id: UUID, form: MessageEdit
+    ) -> Turn:
+        """Store another version of a user's message beside it; begin its reply."""
+        self._admit()
+        async with self._database.unit_of_work(read_only=True) as session:
+            message = await require(session, principal, Message, message_id)
+            if message.role != "user":
+                raise BadRequestError(
+                    "Only a user's message can be edited; a reply is regenerated."
+                )
+            chat = await require(session, principal, Chat, message.chat_id)
+            above = message.parent_id
+            history = (
+                await self._branch(session, principal, chat, above) if above else []
+            )
+        question = new_question(chat, form.blocks, above=history)
+        return await self._begin(
+            chat, [question, *history], question=question, anywhere=True
+        )
+
+    async def regenerate(
+        self, principal: Principal, message_id: UUID, form: Regeneration
+    ) -> Turn:
+        """Begin another reply beside one that has ended."""
+        self._admit()
+        async with self._database.unit_of_work(read_only=True) as session:
+            message = await require(session, principal, Message, message_id)
+            if message.role != "assistant":
+                raise BadRequestError(
+                    "Only a reply can be regenerated; a user's message is edited."
+                )
+            if message.status == "streaming":
+                raise TurnInProgressError(message.id)
+            chat = await require(session, principal, Chat, message.chat_id)
+            history = await self._branch(session, principal, chat, message.parent_id)
+        return await self._begin(
+            chat, history, model=form.model, siblings=message.siblings, anywhere=True
+        )
+
+    async def _begin(
+        self,
+        chat: Chat,
+        history: Sequence[Message],
+        *,
+        model: str | None = None,
+        question: Message | None = None,
+        siblings: str = "",
+        anywhere: bool = False,
+    ) -> Turn:
+        """Store a `question` that is new and an empty reply to `history[0]`; start.
+
+        `anywhere`: whatever the chat shows by now, for no two turns contend for the
+        place of this one.
+        """
+        name = model or chat.model
+        provider, info = await self._providers.resolve(name)
+        reply = new_reply(
             chat,
-            form,
-            parent=history[0] if history else None,
+            parent_id=history[0].id,
             model=name,
             lease_expires_at=utcnow() + self._lease,
         )
-        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
+        max_tokens = min(self._max_output_tokens, info.max_output_tokens)
         seen, input_estimate = context.assemble(
-            [question, *history],
+            history,
             system=chat.system_prompt or "",
-            model=model,
+            model=info,
             max_output_tokens=max_tokens,
         )
-        request = ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens)
-        require_capabilities(request, model)
+        request = ChatRequest(info.id, seen, chat.system_prompt or "", max_tokens)
+        require_capabilities(request, info)
         turn = Turn(
             message=reply,
             request=request,
             provider=provider,
-            model=model,
+            model=info,
             reply=Reply(),
             input_estimate=input_estimate,
-            wants_title=chat.title is None,
+            wants_title=chat.title is None and not chat.temporary,
             retries=self._retries,
         )
         async with self._database.unit_of_work() as session:
-            await _move_leaf(session, chat, reply.id, from_leaf=chat.leaf_id)
-            session.add_all([question, reply])
+            await idempotency.take(session, resource_id=reply.id)
+            await move_leaf(session, chat, reply.id, anywhere=anywhere)
+            await add(session, question, reply, siblings=siblings)
             after_commit(session, lambda: self._start(turn))
         return turn
 
@@ -132,7 +191,7 @@ class Turns:
             message = await require(session, principal, Message, message_id)
             chat = await require(session, principal, Chat, message.chat_id)
             history = await self._branch(session, principal, chat, message.id)
-        _require_continuable(message, chat)
+        require_continuable(message, chat)
         provider, model = await self._providers.resolve(message.model or chat.model)
         max_tokens = min(self._max_output_tokens, model.max_output_tokens)
         seen, input_estimate = context.assemble(
@@ -155,11 +214,12 @@ class Turns:
             model=model,
             reply=reply,
             input_estimate=input_estimate,
-            wants_title=chat.title is None,
+            wants_title=chat.title is None and not chat.temporary,
             retries=self._retries,
             earlier=Usage(**message.usage) if message.usage else None,
         )
         async with self._database.unit_of_work() as session:
+            await idempotency.take(session, resource_id=message.id)
             await self._reopen(session, turn, chat)
             after_commit(session, lambda: self._start(turn))
         return turn
@@ -193,6 +253,11 @@ class Turns:
     def abandon(self, chat_id: UUID) -> None:
         """End the turns of a chat that was deleted, wherever they run."""
         self._bus.say(_ABANDON, chat_id.bytes)
+
+    def abandon_messages(self, message_ids: Iterable[UUID]) -> None:
+        """The same for replies that were deleted alone."""
+        for message_id in message_ids:
+            self._bus.say(_STOP, message_id.bytes)
 
     # The life of the process
 
@@ -293,7 +358,7 @@ class Turns:
 
     async def _reopen(self, session: AsyncSession, turn: Turn, chat: Chat) -> None:
         message = turn.message
-        await _move_leaf(session, chat, message.id, from_leaf=message.id)
+        await move_leaf(session, chat, message.id)
         changes = {
             "status": "streaming",
             "attempt": turn.reply.attempt,
@@ -316,68 +381,3 @@ class Turns:
             raise TurnInProgressError(message.id)
         for name, value in changes.items():
             setattr(message, name, value)
-
-
-def _new_pair(
-    chat: Chat,
-    form: MessageCreate,
-    *,
-    parent: Message | None,
-    model: str,
-    lease_expires_at: datetime,
-) -> tuple[Message, Message]:
-    """The user's message and the reply that is to be written."""
-    question = Message(
-        id=uuid7(),
-        chat_id=chat.id,
-        parent_id=parent and parent.id,
-        role="user",
-        content=form.blocks,
-    )
-    reply = Message(
-        id=uuid7(),
-        chat_id=chat.id,
-        parent_id=question.id,
-        role="assistant",
-        content=[],
-        citations=[],
-        model=model,
-        status="streaming",
-        attempt=0,
-        credits=0,
-        lease_expires_at=lease_expires_at,
-        created_at=utcnow(),
-    )
-    return question, reply
-
-
-async def _move_leaf(
-    session: AsyncSession, chat: Chat, to: UUID, *, from_leaf: UUID | None
-) -> None:
-    """Move the chat on; of two that saw the same leaf, the second is refused."""
-    result = await session.execute(
-        update(Chat)
-        .where(Chat.id == chat.id, Chat.leaf_id.is_not_distinct_from(from_leaf))
-        .values(leaf_id=to, updated_at=utcnow())
-    )
-    if changed_rows(result) == 0:
-        raise ConflictError(
-            "Another message was added to this chat meanwhile: read it, then send "
-            "yours again."
-        )
-
-
-def _require_continuable(message: Message, chat: Chat) -> None:
-    if message.status == "streaming":
-        raise TurnInProgressError(message.id)
-    cut_off = message.stop_reason == "max_tokens"
-    if message.role != "assistant" or not (message.status in _BROKEN_OFF or cut_off):
-        raise ConflictError(
-            "There is nothing to continue: this message came to its end.",
-            code="nothing_to_continue",
-        )
-    if chat.leaf_id != message.id:
-        raise ConflictError(
-            "Only the chat's newest message can be continued.",
-            code="nothing_to_continue",
-        )

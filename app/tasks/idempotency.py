@@ -1,0 +1,11 @@
+from datetime import timedelta
+
+from app.core.queue import task
+from app.services import idempotency
+from app.services.runtime import Runtime
+
+
+@task("idempotency.purge", every=timedelta(hours=1))
+async def purge(runtime: Runtime) -> None:
+    async with runtime.database.unit_of_work() as session:
+        await idempotency.purge(session)
