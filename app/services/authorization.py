@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import BindParameter, ColumnElement, Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
@@ -25,7 +25,16 @@ class Principal:
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:
     """Every row of `model` that the principal may see; each query starts from it."""
-    return select(model).where(_owned(principal, model))
+    return select(model).where(owned(model, principal.user_id))
+
+
+def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    """The same as a condition, for a statement that is built once and used by all."""
+    if model is Message:
+        mine = select(Chat.id).where(Chat.user_id == owner)
+        return Message.chat_id.in_(mine)
+    column: ColumnElement[bool] = _OWNERS[model] == owner
+    return column
 
 
 async def require(
@@ -53,15 +62,6 @@ async def require(
     if row is None:
         raise NotFoundError(f"There is no {_NAMES[model]} with this id.")
     return row
-
-
-def _owned(principal: Principal, model: type[Any]) -> ColumnElement[bool]:
-    owner = principal.user_id
-    if model is Message:
-        mine = select(Chat.id).where(Chat.user_id == owner)
-        return Message.chat_id.in_(mine)
-    column: ColumnElement[bool] = _OWNERS[model] == owner
-    return column
 
 
 _OWNERS: dict[type[Base], Any] = {

@@ -14,6 +14,7 @@ from app.api.deps import (
     TurnsDep,
 )
 from app.api.idempotency import IdempotentRoute
+from app.api.rows import page_response
 from app.api.streaming import event_stream, reply_responses
 from app.schemas.base import Page
 from app.schemas.chat import ChatCreate, ChatFork, ChatRead, ChatUpdate, ShareRead
@@ -38,7 +39,7 @@ async def create_chat(
     return ChatRead.model_validate(await chats.create(session, user, providers, form))
 
 
-@router.get("")
+@router.get("", response_model=Page[ChatRead])
 async def list_chats(
     session: SessionDep,
     user: CurrentUser,
@@ -49,7 +50,7 @@ async def list_chats(
         Query(max_length=500, description="Words of the title or of messages."),
     ] = None,
     archived: Annotated[bool, Query()] = False,
-) -> Page[ChatRead]:
+) -> Response:
     """The pinned first, then the last changed; with `q` those that hold the words."""
     items, following = await chats.listing(
         session,
@@ -60,7 +61,7 @@ async def list_chats(
         cursor=page.cursor,
         offset=page.offset,
     )
-    return Page(items=items, next_cursor=following)
+    return page_response(items, following)
 
 
 @router.get("/{chat_id}")

@@ -2,11 +2,21 @@ import base64
 import binascii
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import (
+    Boolean,
+    Integer,
+    RowMapping,
+    Select,
+    Uuid,
+    bindparam,
+    select,
+    tuple_,
+)
 from sqlalchemy import delete as sql_delete
-from sqlalchemy import tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -14,8 +24,8 @@ from app.core.database import after_commit, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.integrations.llm.registry import Providers
 from app.models import Chat
-from app.schemas.chat import ChatCreate, ChatUpdate
-from app.services.authorization import Principal, require, visible_to
+from app.schemas.chat import ChatCreate, ChatRead, ChatUpdate
+from app.services.authorization import Principal, owned, require
 from app.services.chat import branches, search
 from app.services.chat.turns import Turns
 
@@ -54,31 +64,50 @@ async def listing(
     limit: int,
     cursor: str | None,
     offset: int,
-) -> tuple[Sequence[Chat], str | None]:
+) -> tuple[Sequence[RowMapping], str | None]:
     """A page and the cursor of the next one.
 
     Pinned chats first, then those changed last; what is found by a `query` runs by
-    the last change alone.
+    the last change alone. Rows of `ChatRead`'s fields, not objects: this is the read
+    that people do most.
     """
-    order: list[Any] = [Chat.pinned, Chat.updated_at, Chat.id]
-    statement = visible_to(principal, Chat).where(
-        Chat.archived == archived, Chat.temporary.is_(False)
-    )
-    if query is not None:
-        order = order[1:]
-        statement = statement.where(*search.holding(session, principal.user_id, query))
+    known: dict[str, Any] = {
+        "owner": principal.user_id,
+        "archived": archived,
+        "limit": limit + 1,
+        "offset": offset,
+    }
     if cursor is not None:
-        position = _position(cursor)[-len(order) :]
-        statement = statement.where(tuple_(*order) < position)
-    rows = (
-        await session.scalars(
-            statement.order_by(*(column.desc() for column in order))
-            .limit(limit + 1)
-            .offset(offset)
-        )
-    ).all()
+        known |= zip(("pinned", "updated_at", "id"), _position(cursor), strict=True)
+    statement = _page(after=cursor is not None, searching=query is not None)
+    if query is not None:
+        words = search.holding(session, principal.user_id, query)
+        statement = statement.where(*words)
+    found = await session.execute(statement, known)
+    rows = found.mappings().all()
     page = rows[:limit]
     return page, _cursor(page[-1]) if len(rows) > limit else None
+
+
+@cache
+def _page(*, after: bool, searching: bool) -> Select[Any]:
+    """Built once: building it costs more than running it."""
+    columns = [Chat.pinned, Chat.updated_at, Chat.id][searching:]
+    statement = select(
+        *(getattr(Chat, field) for field in ChatRead.model_fields)
+    ).where(
+        owned(Chat, bindparam("owner", type_=Uuid())),
+        Chat.archived == bindparam("archived", type_=Boolean()),
+        Chat.temporary.is_(False),
+    )
+    if after:
+        place = [bindparam(column.key, type_=column.type) for column in columns]
+        statement = statement.where(tuple_(*columns) < tuple_(*place))
+    return (
+        statement.order_by(*(column.desc() for column in columns))
+        .limit(bindparam("limit", type_=Integer()))
+        .offset(bindparam("offset", type_=Integer()))
+    )
 
 
 async def change(
@@ -130,8 +159,9 @@ async def purge(session: AsyncSession) -> None:
     )
 
 
-def _cursor(chat: Chat) -> str:
-    text = f"{chat.pinned:d} {chat.updated_at.isoformat()} {chat.id.hex}"
+def _cursor(chat: RowMapping) -> str:
+    place = (f"{chat['pinned']:d}", chat["updated_at"].isoformat(), chat["id"].hex)
+    text = " ".join(place)
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 

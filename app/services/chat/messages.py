@@ -1,14 +1,15 @@
 from collections.abc import Sequence
+from functools import cache
 from uuid import UUID
 
-from sqlalchemy import Select, and_, literal, select
+from sqlalchemy import Integer, Select, Uuid, and_, bindparam, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, undefer
 
 from app.core.exceptions import BadRequestError, FieldError, ValidationFailedError
 from app.models import Chat, Message
 from app.schemas.message import Rating
-from app.services.authorization import Principal, require, visible_to
+from app.services.authorization import Principal, owned, require
 
 
 async def page(
@@ -25,14 +26,9 @@ async def page(
     One statement that walks parents: it costs the same in a chat of any length.
     """
     start = _cursor_id(cursor) if cursor is not None else leaf
-    found = await session.scalars(
-        branch(
-            visible_to(principal, Chat).where(Chat.id == chat_id),
-            start=start,
-            limit=limit + 1,
-        ).options(undefer(Message.siblings))
+    messages = await branch(
+        session, principal, chat_id, start=start, limit=limit + 1, siblings=True
     )
-    messages = found.all()
     if not messages:
         await require(session, principal, Chat, chat_id)
         if start is not None:
@@ -58,22 +54,50 @@ async def rate(
     return message
 
 
-def branch(chat: Select[Chat], *, start: UUID | None, limit: int) -> Select[Message]:
+async def branch(
+    session: AsyncSession,
+    principal: Principal,
+    chat_id: UUID,
+    *,
+    start: UUID | None,
+    limit: int,
+    siblings: bool = False,
+) -> Sequence[Message]:
     """The message `start`, or the chat's leaf, and its ancestors, nearest first."""
-    owner = chat.subquery()
-    first = Message.id == (owner.c.leaf_id if start is None else literal(start))
+    known = {"owner": principal.user_id, "chat": chat_id, "limit": limit}
+    found = await session.scalars(
+        _branch(from_leaf=start is None, siblings=siblings), {**known, "start": start}
+    )
+    return found.all()
+
+
+@cache
+def _branch(*, from_leaf: bool, siblings: bool) -> Select[Message]:
+    """Built once: building it costs more than running it."""
+    chat = (
+        select(Chat.id, Chat.leaf_id)
+        .where(
+            owned(Chat, bindparam("owner", type_=Uuid())),
+            Chat.id == bindparam("chat", type_=Uuid()),
+        )
+        .subquery()
+    )
+    start = chat.c.leaf_id if from_leaf else bindparam("start", type_=Uuid())
     line = (
         select(Message.id, Message.parent_id, literal(1).label("depth"))
-        .join(owner, and_(Message.chat_id == owner.c.id, first))
+        .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
         .cte("line", recursive=True)
     )
     parent = aliased(Message)
     line = line.union_all(
         select(parent.id, parent.parent_id, line.c.depth + 1)
         .join(line, parent.id == line.c.parent_id)
-        .where(line.c.depth < limit)
+        .where(line.c.depth < bindparam("limit", type_=Integer()))
     )
-    return select(Message).join(line, line.c.id == Message.id).order_by(line.c.depth)
+    statement = select(Message).join(line, line.c.id == Message.id)
+    if siblings:
+        statement = statement.options(undefer(Message.siblings))
+    return statement.order_by(line.c.depth)
 
 
 def _cursor_id(cursor: str) -> UUID:

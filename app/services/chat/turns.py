@@ -22,7 +22,7 @@ from app.integrations.llm.registry import Providers
 from app.models import Chat, Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
-from app.services.authorization import Principal, require, visible_to
+from app.services.authorization import Principal, require
 from app.services.chat import context, messages
 from app.services.chat.beginning import (
     TurnInProgressError,
@@ -347,11 +347,9 @@ class Turns:
         """The messages above a new one, newest first."""
         if start is None and chat.leaf_id is None:
             return []
-        mine = visible_to(principal, Chat).where(Chat.id == chat.id)
-        found = await session.scalars(
-            messages.branch(mine, start=start, limit=_HISTORY)
+        branch = await messages.branch(
+            session, principal, chat.id, start=start, limit=_HISTORY
         )
-        branch = found.all()
         if not branch:
             raise NotFoundError("There is no message with this `parent_id` here.")
         return branch
