@@ -29,6 +29,7 @@ READS_THE_ENVIRONMENT_ELSEWHERE = {
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
+    "app/middleware/admission.py": "FastAPI's parsing lets no other through",
     "app/middleware/body_limit.py": "FastAPI's parsing lets no other through",
 }
 CATCHES_EVERYTHING = {

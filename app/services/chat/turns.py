@@ -23,6 +23,7 @@ from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply
+from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
@@ -52,7 +53,7 @@ class Turns:
         principals: Principals,
         bus: Bus,
     ) -> None:
-        self._settings = settings.turns
+        self._slots = Slots(settings.turns)
         self._max_output_tokens = settings.models.max_output_tokens
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
@@ -80,9 +81,16 @@ class Turns:
         """Store the user's message and an empty reply, and start the turn.
 
         Nothing is stored where it is refused: NotFoundError, BadRequestError for the
-        model, ConflictError beside another turn, UnavailableError over capacity.
+        model, ConflictError beside another turn, UnavailableError over capacity,
+        RateLimitedError for a user with too many turns.
         """
         self._admit()
+        with self._slots.taken(principal.user_id) as slot:
+            return await self._send(principal, chat_id, form, slot)
+
+    async def _send(
+        self, principal: Principal, chat_id: UUID, form: MessageCreate, slot: Slot
+    ) -> Turn:
         async with self._database.unit_of_work(read_only=True) as session:
             chat = await require(session, principal, Chat, chat_id)
             history = await self._branch(session, principal, chat, form.parent_id)
@@ -116,12 +124,16 @@ class Turns:
         async with self._database.unit_of_work() as session:
             await _move_leaf(session, chat, reply.id, from_leaf=chat.leaf_id)
             session.add_all([question, reply])
-            after_commit(session, lambda: self._start(turn))
+            after_commit(session, lambda: self._start(turn, slot))
         return turn
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
         """Go on with a reply that was interrupted, stopped, cut off or failed."""
         self._admit()
+        with self._slots.taken(principal.user_id) as slot:
+            return await self._resume(principal, message_id, slot)
+
+    async def _resume(self, principal: Principal, message_id: UUID, slot: Slot) -> Turn:
         async with self._database.unit_of_work(read_only=True) as session:
             message = await require(session, principal, Message, message_id)
             chat = await require(session, principal, Chat, message.chat_id)
@@ -148,7 +160,7 @@ class Turns:
         )
         async with self._database.unit_of_work() as session:
             await self._reopen(session, turn, chat)
-            after_commit(session, lambda: self._start(turn))
+            after_commit(session, lambda: self._start(turn, slot))
         return turn
 
     # Ending
@@ -216,12 +228,6 @@ class Turns:
     def _admit(self) -> None:
         if self._draining:
             raise UnavailableError("This server is shutting down: try again shortly.")
-        if len(self._running) >= self._settings.max_running:
-            raise UnavailableError(
-                "Too many replies are being written just now: try again shortly.",
-                code="overloaded",
-                retry_after=2,
-            )
 
     def _stop_here(self, message_id: bytes) -> None:
         turn = self._running.get(UUID(bytes=message_id))
@@ -232,9 +238,11 @@ class Turns:
         gone = UUID(bytes=chat_id)
         self._end_all("stopped", lambda turn: turn.message.chat_id == gone)
 
-    def _start(self, turn: Turn) -> None:
+    def _start(self, turn: Turn, slot: Slot) -> None:
+        slot.keep()
         self._running[turn.message.id] = turn
         task = asyncio.create_task(self._run(turn))
+        task.add_done_callback(lambda _: slot.give_back())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
