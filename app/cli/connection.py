@@ -95,6 +95,13 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn gives it
         """Called by uvicorn for what its parser refuses."""
+        self._disarm()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Pipelined behind a request in progress, in whose answer no other can stand.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self.transport.close()
+            return
         status = HTTPStatus(self._refusal)
         code, detail = _REFUSALS[status]
         body = orjson.dumps(
@@ -114,7 +121,6 @@ class Connection(HttpToolsProtocol):
             "x-content-type-options: nosniff\r\n"
             "connection: close\r\n\r\n"
         )
-        self._disarm()
         self.transport.write(head.encode() + body)
         self.transport.close()
 

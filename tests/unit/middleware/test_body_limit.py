@@ -1,5 +1,6 @@
 """F11: no more of a body is read than the limit."""
 
+import asyncio
 import json
 
 import pytest
@@ -72,3 +73,54 @@ async def test_other_scopes_pass_untouched() -> None:
     await limited(inner)(make_scope(type="lifespan"), nothing, send)
 
     assert seen[0]["type"] == "lifespan"
+
+
+async def test_a_body_that_does_not_come_is_408() -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(_message: Message) -> None: ...
+
+    with pytest.raises(HTTPException) as caught:
+        await limited(Inner(), seconds=0.01)(make_scope(), receive, send)
+
+    assert caught.value.status_code == 408
+
+
+async def test_what_comes_after_the_body_has_its_time() -> None:
+    """Streams wait for the end of the connection."""
+    waited = asyncio.Event()
+
+    async def streaming(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        await receive()
+        waited.set()
+
+    async def receive() -> Message:
+        if not messages:
+            await asyncio.sleep(0.05)
+            return {"type": "http.disconnect"}
+        return messages.pop()
+
+    async def send(_message: Message) -> None: ...
+
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+    await limited(streaming, seconds=0.01)(make_scope(), receive, send)
+
+    assert waited.is_set()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, identity", "x"])
+async def test_a_compressed_body_is_not_even_read(coding: str) -> None:
+    inner = Inner()
+
+    answer = await ask(limited(inner), {"Content-Encoding": coding})
+
+    assert answer.status == 415
+    assert json.loads(answer.body)["code"] == "unsupported_media_type"
+    assert inner.scope is None
+
+
+async def test_identity_is_no_compression() -> None:
+    assert (await ask(limited(Inner()), {"Content-Encoding": "Identity"})).status == 200
