@@ -8,7 +8,11 @@ import asyncio
 from http import HTTPStatus
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 _LONGEST_URL = 16 * 2**10
 _LONGEST_HEAD = 64 * 2**10
@@ -37,6 +41,8 @@ class Connection(HttpToolsProtocol):
     _head = 0
     """Bytes of the head, as far as it has come."""
     _timer: asyncio.TimerHandle | None = None
+    _answered: RequestResponseCycle | None = None
+    """The request being answered; `cycle` is the newest, which may wait behind it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -45,6 +51,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._hang_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -54,8 +61,8 @@ class Connection(HttpToolsProtocol):
             if self._head > 2 * _LONGEST_HEAD and not self.transport.is_closing():
                 self._refusal = 431
                 self.send_400_response("")
-        idle = self.cycle is None or self.cycle.response_complete
-        if self._timer is None and (self._in_message or idle):
+        waiting = self._in_message or not self._is_answering()
+        if self._timer is None and waiting:
             self._arm()
 
     # What the parser finds
@@ -87,6 +94,24 @@ class Connection(HttpToolsProtocol):
         self._disarm()
         super().on_message_complete()
 
+    # What is answered
+
+    def _start_asgi_task(
+        self, cycle: RequestResponseCycle, app: ASGI3Application
+    ) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _is_answering(self) -> bool:
+        return self._answered is not None and not self._answered.response_complete
+
+    def _hang_up(self) -> None:
+        """Let the application know; uvicorn itself tells only the newest request."""
+        self.pipeline.clear()
+        if self._answered is not None and self._is_answering():
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
     # Refusing
 
     def _refuse(self, status: int) -> None:
@@ -96,10 +121,8 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn gives it
         """Called by uvicorn for what its parser refuses."""
         self._disarm()
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Pipelined behind a request in progress, in whose answer no other can stand.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._is_answering():  # no other answer can stand in the middle of that one
+            self._hang_up()
             self.transport.close()
             return
         status = HTTPStatus(self._refusal)
@@ -138,13 +161,14 @@ class Connection(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+        if self._is_answering():
+            if self._in_message:
+                self._arm()  # the application reads the body, and watches its time
+        elif self._in_head:
             self._refusal = 408
             self.send_400_response("")
-        elif self.cycle is None or self.cycle.response_complete:
+        else:
             self.transport.close()  # nothing has come, or nobody waits for the rest
-        elif self._in_message:
-            self._arm()  # the application reads the body, and watches its time
 
 
 def _body_seconds(connection: Connection) -> float:

@@ -203,12 +203,14 @@ class RedisSettings(Group):
 
 class LimitSettings(Group):
     rate_limits: Annotated[str, AfterValidator(_rate_limits)] = Field(
-        rates.DEFAULT,
+        "",
         alias="RATE_LIMITS",
-        description="How often one may ask: for each name below a limit, such as "
-        "10/minute, 100/15 minutes or off; beyond it 429. Names left out keep their "
-        "defaults. "
-        + "; ".join(f"{name}: {what}" for name, what in rates.LIMITED.items())
+        description="How often one may ask, beyond it 429: for some of these names "
+        "another limit, such as 10/minute, 100/15 minutes or off. "
+        + "; ".join(
+            f"{name} ({rates.DEFAULT[name]}): {what}"
+            for name, what in rates.LIMITED.items()
+        )
         + ".",
     )
     max_requests: int = Field(

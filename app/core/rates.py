@@ -20,10 +20,13 @@ LIMITED = {
 }
 """What has a limit of its own, and whom it counts."""
 
-DEFAULT = (
-    "auth.login=10/minute, auth.register=5/minute, auth.refresh=30/minute, "
-    "chats.send=60/minute, default=600/minute"
-)
+DEFAULT = {
+    "auth.login": "10/minute",
+    "auth.register": "5/minute",
+    "auth.refresh": "30/minute",
+    "chats.send": "60/minute",
+    "default": "600/minute",
+}
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _RATE = re.compile(
@@ -46,7 +49,7 @@ def parse(text: str) -> dict[str, Rate | None]:
 
 def complete(text: str) -> dict[str, Rate | None]:
     """The same, with the defaults for what `text` does not name."""
-    return parse(DEFAULT) | parse(text)
+    return {name: _rate(name, rate) for name, rate in DEFAULT.items()} | parse(text)
 
 
 def _rate(entry: str, rate: str) -> Rate | None:

@@ -26,6 +26,7 @@ COMMITS_ELSEWHERE = {
 }
 READS_THE_ENVIRONMENT_ELSEWHERE = {
     "app/cli/serve.py: run": "writes it: arguments must reach a reloaded process",
+    "app/cli/serve.py: _serve_with_workers": "writes it: the library reads it there",
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
@@ -39,7 +40,9 @@ CATCHES_EVERYTHING = {
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
 IMPORTS_LATE = {
     "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",
-    "app/core/redis.py: ping": "only where Redis is configured",
+    "app/core/bus.py: RedisBus.open": "only where Redis is configured",
+    "app/core/bus.py: _errors": "only where Redis is configured",
+    "app/core/ratelimit.py: connect": "0.2 s, only where Redis is configured",
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock.py: _found": _BOTO,
     "app/integrations/llm/bedrock.py: _signed": _BOTO,
