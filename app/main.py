@@ -14,6 +14,8 @@ from app.api.openapi import describe, operation_id
 from app.api.router import root
 from app.core import logging
 from app.core.config import Settings, get_settings
+from app.middleware import rate_limit
+from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
 from app.middleware.hosts import Hosts
@@ -58,8 +60,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """Innermost first: a request meets them from the last to the first."""
-    server, cors = settings.server, settings.cors
-    app.add_middleware(BodyLimit, limit=server.max_body_bytes)
+    server, cors, limits = settings.server, settings.cors, settings.limits
+    runtime: Runtime = app.state.runtime
+    app.add_middleware(
+        BodyLimit, limit=limits.max_body_bytes, seconds=limits.body_seconds
+    )
+    app.add_middleware(
+        rate_limit.RateLimit,
+        rates=limits.rates,
+        limiter=runtime.limiter,
+        tokens=runtime.tokens,
+    )
+    app.add_middleware(Admission, most=limits.max_requests, lag=runtime.lag)
     app.add_middleware(
         Cors,
         allow_origins=cors.origins,
@@ -72,6 +84,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             "Retry-After",
             "Content-Disposition",
             "Idempotency-Replayed",
+            *rate_limit.HEADERS,
         ),
     )
     if server.redirects_to_https:

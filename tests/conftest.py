@@ -23,9 +23,11 @@ import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from app.cli.connection import Connection
 from app.core import migrations
 from app.core.config import Settings, load_settings
 from app.core.database import Database
+from app.core.rates import LIMITED
 from app.main import create_app
 from app.models import Base
 from tests.client import Client
@@ -85,6 +87,14 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         time.sleep(0.01)
 
 
+UNLIMITED = {
+    "RATE_LIMITS": ", ".join(f"{name}=1000000/minute" for name in LIMITED),
+    "MAX_RUNNING_TURNS_PER_USER": "1000",
+    "MAX_LOOP_LAG_SECONDS": "60",
+}
+"""A test is one user from one address, in a hurry, on a machine that may be busy."""
+
+
 def make_settings(data_dir: Path, **variables: str) -> Settings:
     """Settings for tests: quick hashes, brisk clocks, nothing of this machine's own.
 
@@ -100,6 +110,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
             "OLLAMA_BASE_URL": "off",
+            **UNLIMITED,
             **variables,
         },
         data_dir,
@@ -178,7 +189,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
         app,
         port=0,
         log_config=None,
-        http="httptools",
+        http=Connection,
         loop="none",
         lifespan="on",
         proxy_headers=False,

@@ -17,14 +17,18 @@ from app.core.exceptions import (
     AppError,
     FieldError,
     NotFoundError,
+    OverloadedError,
     PayloadTooLargeError,
+    RequestTimeoutError,
     ValidationFailedError,
 )
 
 _log = structlog.get_logger()
 _KNOWN: dict[int, AppError] = {
     404: NotFoundError("There is nothing at this address."),
+    408: RequestTimeoutError("The request came in too slowly."),
     413: PayloadTooLargeError("The request is too large."),
+    503: OverloadedError(),
 }
 """Errors of the framework that are also ours."""
 _NOTHING = object()

@@ -11,9 +11,7 @@ import orjson
 from fastapi.responses import Response
 
 
-def page_response(
-    items: Sequence[Mapping[str, Any]], following: str | None
-) -> Response:
+def page_response(items: Sequence[Any], following: str | None) -> Response:
     """Answer what `Page[T]` describes; `items` are mappings of `T`'s fields."""
     page = {"items": [dict(item) for item in items], "next_cursor": following}
     return Response(

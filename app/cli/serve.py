@@ -17,6 +17,7 @@ from types import FrameType
 
 import uvicorn
 
+from app.cli.connection import Connection
 from app.cli.terminal import fail, load_settings_or_exit, reason, say
 from app.core.config import ROOT, ConfigError, ServerSettings, Settings, is_first_start
 from app.core.env_example import fresh_keys
@@ -237,7 +238,7 @@ def _uvicorn_config(
         reload_dirs=[str(ROOT / "app")] if reload else None,
         workers=workers,
         loop="auto",  # uvloop where there is one
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -28,6 +28,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from app.core import rates
+
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout: where `docs/` and `alembic/` are."""
 
@@ -67,6 +69,11 @@ def _networks(ranges: tuple[str, ...]) -> tuple[str, ...]:
                 f"{one} is no address or CIDR range, such as 10.0.0.0/8"
             ) from None
     return ranges
+
+
+def _rate_limits(text: str) -> str:
+    rates.parse(text)
+    return text
 
 
 List = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -128,12 +135,6 @@ class ServerSettings(Group):
         None,
         alias="HTTPS_REDIRECT",
         description="Redirect http to https and send HSTS; by default in production.",
-    )
-    max_body_bytes: int = Field(
-        2 * 2**20,
-        alias="MAX_BODY_BYTES",
-        ge=1024,
-        description="Largest request body, in bytes; beyond it 413.",
     )
     shutdown_seconds: float = Field(
         20,
@@ -198,6 +199,52 @@ class RedisSettings(Group):
         description="redis://host:6379/0. Several server processes need it, to tell "
         "each other of replies and of ended sessions.",
     )
+
+
+class LimitSettings(Group):
+    rate_limits: Annotated[str, AfterValidator(_rate_limits)] = Field(
+        "",
+        alias="RATE_LIMITS",
+        description="How often one may ask, beyond it 429: for some of these names "
+        "another limit, such as 10/minute, 100/15 minutes or off. "
+        + "; ".join(
+            f"{name} ({rates.DEFAULT[name]}): {what}"
+            for name, what in rates.LIMITED.items()
+        )
+        + ".",
+    )
+    max_requests: int = Field(
+        300,
+        alias="MAX_CONCURRENT_REQUESTS",
+        ge=1,
+        description="Requests in progress at once in a process, streams not counted "
+        "once they have begun; beyond it 503.",
+    )
+    max_loop_lag: float = Field(
+        0.25,
+        alias="MAX_LOOP_LAG_SECONDS",
+        gt=0,
+        description="A process that stays later than this with its work answers new "
+        "requests with 503.",
+    )
+    max_body_bytes: int = Field(
+        2 * 2**20,
+        alias="MAX_BODY_BYTES",
+        ge=1024,
+        description="Largest request body, in bytes; beyond it 413.",
+    )
+    body_seconds: float = Field(
+        20,
+        alias="BODY_SECONDS",
+        gt=0,
+        description="How long the head of a request may take to arrive, and then its "
+        "body, which gets a second more for each 16 KiB; beyond it 408.",
+    )
+
+    @property
+    def rates(self) -> dict[str, rates.Rate | None]:
+        """The limit of every name; None is no limit."""
+        return rates.complete(self.rate_limits)
 
 
 class SecuritySettings(Group):
@@ -433,6 +480,12 @@ class TurnSettings(Group):
         ge=1,
         description="Replies running at once in a process; beyond it 503.",
     )
+    max_running_per_user: int = Field(
+        100,
+        alias="MAX_RUNNING_TURNS_PER_USER",
+        ge=1,
+        description="Of these, replies of one user; beyond it 429.",
+    )
 
 
 class JobSettings(Group):
@@ -457,6 +510,7 @@ GROUPS: dict[str, type[Group]] = {
     "server": ServerSettings,
     "database": DatabaseSettings,
     "redis": RedisSettings,
+    "limits": LimitSettings,
     "security": SecuritySettings,
     "cors": CorsSettings,
     "log": LogSettings,
@@ -473,6 +527,7 @@ class Settings:
     server: ServerSettings
     database: DatabaseSettings
     redis: RedisSettings
+    limits: LimitSettings
     security: SecuritySettings
     cors: CorsSettings
     log: LogSettings

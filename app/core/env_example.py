@@ -17,6 +17,7 @@ _TITLES = {
     "server": "The server",
     "database": "Database",
     "redis": "Redis",
+    "limits": "Limits, for everybody's sake",
     "security": "Security",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",

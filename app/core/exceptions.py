@@ -81,12 +81,29 @@ class ConflictError(AppError):
     status, code, title = 409, "conflict", "Conflict"
 
 
+class RequestTimeoutError(AppError):
+    """The rest of the request may still come, so the connection is of no more use."""
+
+    status, code, title = 408, "request_timeout", "Request too slow"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Connection": "close"})
+
+
 class PayloadTooLargeError(AppError):
     status, code, title = 413, "payload_too_large", "Request too large"
 
 
+class UnsupportedMediaTypeError(AppError):
+    status, code, title = 415, "unsupported_media_type", "Unsupported media type"
+
+
 class ValidationFailedError(AppError):
     status, code, title = 422, "validation_failed", "Some fields are wrong"
+
+
+class RateLimitedError(AppError):
+    status, code, title = 429, "rate_limited", "Too many requests"
 
 
 class UnavailableError(AppError):
@@ -96,3 +113,12 @@ class UnavailableError(AppError):
         self, detail: str, *, code: str | None = None, retry_after: int = 5
     ) -> None:
         super().__init__(detail, code=code, headers={"Retry-After": str(retry_after)})
+
+
+class OverloadedError(UnavailableError):
+    """Past capacity: refused at once, so that the rest is served as well as ever."""
+
+    code = "overloaded"
+
+    def __init__(self, reason: str = "The server is overloaded") -> None:
+        super().__init__(f"{reason}: try again shortly.", retry_after=2)

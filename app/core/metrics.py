@@ -21,6 +21,16 @@ FIRST_TOKEN = Histogram(
     ["provider"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+REQUESTS_IN_PROGRESS = Gauge(
+    "workroom_requests_in_progress",
+    "Requests whose answer has not begun",
+    multiprocess_mode="livesum",
+)
+LOOP_LAG = Gauge(
+    "workroom_event_loop_lag_seconds",
+    "How late the event loop was when last looked at",
+    multiprocess_mode="livemax",
+)
 JOBS = Counter("workroom_jobs", "Jobs that ran", ["name", "outcome"])
 
 

@@ -1,48 +1,90 @@
 """No request body beyond the limit, whether it says its length or comes in chunks.
 
+Nor one that takes for ever to arrive, nor a compressed one: a few bytes of those may
+stand for gigabytes, and nobody needs them.
+
 FastAPI's own limit stands outside of all other middleware, and answers a body that says
 its length in plain text, without a request id.
 """
+
+import asyncio
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
-from app.core.exceptions import PayloadTooLargeError
+from app.core.exceptions import (
+    AppError,
+    PayloadTooLargeError,
+    UnsupportedMediaTypeError,
+)
+
+_SLOWEST = 16 * 2**10
+"""Bytes for which a second is added to the time that a body may take."""
 
 
 class BodyLimit:
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float) -> None:
         self._app = app
         self._limit = limit
         """In bytes."""
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The server has checked that it is a number, and cuts what comes beyond it.
-        if int(Headers(scope=scope).get("content-length", 0)) > self._limit:
-            error = PayloadTooLargeError("The request is too large.")
+        error = self._refusal(Headers(scope=scope))
+        if error is not None:
             await problem(error.problem())(scope, receive, send)
             return
-        received = 0
-        started = False
-
-        async def receive_within_limit() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received <= self._limit:
-                return message
-            if started:  # too late to say so: nobody waits for this body any more
-                return {"type": "http.disconnect"}
-            raise HTTPException(413)  # FastAPI lets no other error out of its parsing
+        body = _Body(receive, limit=self._limit, seconds=self._seconds)
 
         async def send_noting_start(message: Message) -> None:
-            nonlocal started
-            started = True
+            body.answered = True
             await send(message)
 
-        await self._app(scope, receive_within_limit, send_noting_start)
+        await self._app(scope, body.receive, send_noting_start)
+
+    def _refusal(self, headers: Headers) -> AppError | None:
+        # The server has checked that it is a number, and cuts what comes beyond it.
+        if int(headers.get("content-length", 0)) > self._limit:
+            return PayloadTooLargeError("The request is too large.")
+        if headers.get("content-encoding", "identity").strip().lower() != "identity":
+            return UnsupportedMediaTypeError(
+                "Bodies are taken as they are: send this one without Content-Encoding."
+            )
+        return None
+
+
+class _Body:
+    def __init__(self, receive: Receive, *, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._clock = asyncio.get_running_loop().time
+        self._end = self._clock() + seconds
+        self._size = 0
+        self._whole = False
+        self.answered = False
+
+    async def receive(self) -> Message:
+        if self._whole:  # what comes now is the end of the connection, in its own time
+            return await self._receive()
+        try:
+            async with asyncio.timeout(
+                self._end + self._size / _SLOWEST - self._clock()
+            ):
+                message = await self._receive()
+        except TimeoutError:
+            return self._fail(408)
+        self._size += len(message.get("body", b""))
+        if self._size > self._limit:
+            return self._fail(413)
+        self._whole = not message.get("more_body")
+        return message
+
+    def _fail(self, status: int) -> Message:
+        if self.answered:  # too late to say so: nobody waits for this body any more
+            return {"type": "http.disconnect"}
+        raise HTTPException(status)  # FastAPI lets no other error out of its parsing

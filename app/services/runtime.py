@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from app.core.bus import Bus, connect
 from app.core.config import Settings
 from app.core.database import Database
+from app.core.lag import LoopLag
 from app.core.passwords import Passwords
+from app.core.ratelimit import Limiter
+from app.core.ratelimit import connect as connect_limiter
 from app.core.tokens import Tokens
 from app.integrations.llm.anthropic import AnthropicProvider
 from app.integrations.llm.bedrock import BedrockProvider
@@ -47,6 +50,8 @@ class Runtime:
     settings: Settings
     database: Database
     bus: Bus
+    limiter: Limiter
+    lag: LoopLag
     tokens: Tokens
     principals: Principals
     auth: Auth
@@ -83,6 +88,8 @@ class Runtime:
             settings=settings,
             database=database,
             bus=bus,
+            limiter=connect_limiter(settings.redis),
+            lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
             auth=Auth(
@@ -102,6 +109,7 @@ class Runtime:
         )
 
     async def open(self) -> None:
+        self.lag.open()
         await self.bus.open()
         await self.principals.open()
         await self.turns.open(alone=self.alone)
@@ -111,4 +119,6 @@ class Runtime:
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()
+        await self.limiter.close()
+        await self.lag.close()
         await self.database.close()

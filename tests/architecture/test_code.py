@@ -34,6 +34,7 @@ READS_THE_ENVIRONMENT_ELSEWHERE = {
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
+    "app/middleware/admission.py": "FastAPI's parsing lets no other through",
     "app/middleware/body_limit.py": "FastAPI's parsing lets no other through",
 }
 CATCHES_EVERYTHING = {
@@ -45,6 +46,7 @@ IMPORTS_LATE = {
     "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",
     "app/core/bus.py: RedisBus.open": "only where Redis is configured",
     "app/core/bus.py: _errors": "only where Redis is configured",
+    "app/core/ratelimit.py: connect": "0.2 s, only where Redis is configured",
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock.py: _found": _BOTO,
     "app/integrations/llm/bedrock.py: _signed": _BOTO,

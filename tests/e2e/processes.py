@@ -19,6 +19,7 @@ import aiohttp
 
 from app.core.config import ROOT
 from tests.client import Answer, Client
+from tests.conftest import UNLIMITED
 
 PATIENCE = 30
 """Seconds that anything here may take, on a slow and busy machine."""
@@ -35,6 +36,7 @@ _BRISK = {
     "TURN_CHECKPOINT_SECONDS": "0.2",
     "JOB_POLL_SECONDS": "0.2",
     "LOG_LEVEL": "INFO",
+    **UNLIMITED,
 }
 
 

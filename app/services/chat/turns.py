@@ -36,6 +36,7 @@ from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
+from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
@@ -54,7 +55,7 @@ class Turns:
         principals: Principals,
         bus: Bus,
     ) -> None:
-        self._settings = settings.turns
+        self._slots = Slots(settings.turns)
         self._max_output_tokens = settings.models.max_output_tokens
         self._retries = settings.models.retries
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
@@ -84,7 +85,8 @@ class Turns:
 
         Nothing is stored where it is refused: NotFoundError, BadRequestError for the
         model, ProviderRejectedError for what the model does not take, ConflictError
-        beside another turn, UnavailableError over capacity.
+        beside another turn, OverloadedError over capacity, RateLimitedError for a user
+        with too many turns.
         """
         self._admit()
         async with self._database.unit_of_work(read_only=True) as session:
@@ -177,11 +179,12 @@ class Turns:
             wants_title=chat.title is None and not chat.temporary,
             retries=self._retries,
         )
-        async with self._database.unit_of_work() as session:
-            await idempotency.take(session, resource_id=reply.id)
-            await move_leaf(session, chat, reply.id, anywhere=anywhere)
-            await add(session, question, reply, siblings=siblings)
-            after_commit(session, lambda: self._start(turn))
+        with self._slots.taken(chat.user_id) as slot:
+            async with self._database.unit_of_work() as session:
+                await idempotency.take(session, resource_id=reply.id)
+                await move_leaf(session, chat, reply.id, anywhere=anywhere)
+                await add(session, question, reply, siblings=siblings)
+                after_commit(session, lambda: self._start(turn, slot))
         return turn
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
@@ -218,10 +221,11 @@ class Turns:
             retries=self._retries,
             earlier=Usage(**message.usage) if message.usage else None,
         )
-        async with self._database.unit_of_work() as session:
-            await idempotency.take(session, resource_id=message.id)
-            await self._reopen(session, turn, chat)
-            after_commit(session, lambda: self._start(turn))
+        with self._slots.taken(chat.user_id) as slot:
+            async with self._database.unit_of_work() as session:
+                await idempotency.take(session, resource_id=message.id)
+                await self._reopen(session, turn, chat)
+                after_commit(session, lambda: self._start(turn, slot))
         return turn
 
     # Ending
@@ -294,12 +298,6 @@ class Turns:
     def _admit(self) -> None:
         if self._draining:
             raise UnavailableError("This server is shutting down: try again shortly.")
-        if len(self._running) >= self._settings.max_running:
-            raise UnavailableError(
-                "Too many replies are being written just now: try again shortly.",
-                code="overloaded",
-                retry_after=2,
-            )
 
     def _stop_here(self, message_id: bytes) -> None:
         turn = self._running.get(UUID(bytes=message_id))
@@ -310,9 +308,11 @@ class Turns:
         gone = UUID(bytes=chat_id)
         self._end_all("stopped", lambda turn: turn.message.chat_id == gone)
 
-    def _start(self, turn: Turn) -> None:
+    def _start(self, turn: Turn, slot: Slot) -> None:
+        slot.keep()
         self._running[turn.message.id] = turn
         task = asyncio.create_task(self._run(turn))
+        task.add_done_callback(lambda _: slot.give_back())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

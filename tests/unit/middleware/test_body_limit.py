@@ -1,10 +1,11 @@
 """F11: no more of a body is read than the limit."""
 
+import asyncio
 import json
 
 import pytest
 from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.middleware.body_limit import BodyLimit
 from tests.unit.middleware.asgi import Inner, ask, make_scope, nothing
@@ -12,11 +13,15 @@ from tests.unit.middleware.asgi import Inner, ask, make_scope, nothing
 LIMIT = 1000
 
 
+def limited(inner: ASGIApp, *, seconds: float = 60) -> BodyLimit:
+    return BodyLimit(inner, limit=LIMIT, seconds=seconds)
+
+
 async def test_a_body_of_the_limit_passes_whole() -> None:
     inner = Inner()
 
     answer = await ask(
-        BodyLimit(inner, LIMIT),
+        limited(inner),
         {"Content-Length": str(LIMIT)},
         chunks=[b"a" * (LIMIT - 1), b"b"],
     )
@@ -28,7 +33,7 @@ async def test_a_body_of_the_limit_passes_whole() -> None:
 async def test_a_body_that_says_it_is_longer_is_not_even_read() -> None:
     inner = Inner()
 
-    answer = await ask(BodyLimit(inner, LIMIT), {"Content-Length": str(LIMIT + 1)})
+    answer = await ask(limited(inner), {"Content-Length": str(LIMIT + 1)})
 
     assert answer.status == 413
     assert answer.header("content-type") == "application/problem+json"
@@ -38,7 +43,7 @@ async def test_a_body_that_says_it_is_longer_is_not_even_read() -> None:
 
 async def test_reading_on_beyond_the_limit_fails() -> None:
     with pytest.raises(HTTPException) as caught:
-        await ask(BodyLimit(Inner(), LIMIT), chunks=[b"a" * LIMIT, b"b"])
+        await ask(limited(Inner()), chunks=[b"a" * LIMIT, b"b"])
 
     assert caught.value.status_code == 413
 
@@ -51,7 +56,7 @@ async def test_a_body_that_goes_on_under_an_answer_counts_as_a_cut_connection() 
         while not seen or seen[-1] != "http.disconnect":
             seen.append((await receive())["type"])
 
-    await ask(BodyLimit(streaming, LIMIT), chunks=[b"a" * LIMIT, b"b", b"c"])
+    await ask(limited(streaming), chunks=[b"a" * LIMIT, b"b", b"c"])
 
     assert seen == ["http.request", "http.disconnect"]
 
@@ -65,6 +70,57 @@ async def test_other_scopes_pass_untouched() -> None:
 
     async def send(_message: Message) -> None: ...
 
-    await BodyLimit(inner, LIMIT)(make_scope(type="lifespan"), nothing, send)
+    await limited(inner)(make_scope(type="lifespan"), nothing, send)
 
     assert seen[0]["type"] == "lifespan"
+
+
+async def test_a_body_that_does_not_come_is_408() -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(_message: Message) -> None: ...
+
+    with pytest.raises(HTTPException) as caught:
+        await limited(Inner(), seconds=0.01)(make_scope(), receive, send)
+
+    assert caught.value.status_code == 408
+
+
+async def test_what_comes_after_the_body_has_its_time() -> None:
+    """Streams wait for the end of the connection."""
+    waited = asyncio.Event()
+
+    async def streaming(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        await receive()
+        waited.set()
+
+    async def receive() -> Message:
+        if not messages:
+            await asyncio.sleep(0.05)
+            return {"type": "http.disconnect"}
+        return messages.pop()
+
+    async def send(_message: Message) -> None: ...
+
+    messages = [{"type": "http.request", "body": b"", "more_body": False}]
+    await limited(streaming, seconds=0.01)(make_scope(), receive, send)
+
+    assert waited.is_set()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "gzip, identity", "x"])
+async def test_a_compressed_body_is_not_even_read(coding: str) -> None:
+    inner = Inner()
+
+    answer = await ask(limited(inner), {"Content-Encoding": coding})
+
+    assert answer.status == 415
+    assert json.loads(answer.body)["code"] == "unsupported_media_type"
+    assert inner.scope is None
+
+
+async def test_identity_is_no_compression() -> None:
+    assert (await ask(limited(Inner()), {"Content-Encoding": "Identity"})).status == 200

@@ -1,0 +1,128 @@
+"""Moving windows that count who has asked how often.
+
+A refused attempt does not count, so whoever waits as long as told is let in again.
+"""
+
+import time
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from app.core.config import RedisSettings
+from app.core.rates import Rate
+
+_MOST_KEYS = 50_000
+_MOST_STAMPS = 500_000
+_SWEPT_AT_ONCE = 2
+
+
+class Standing(NamedTuple):
+    """How one stands after asking."""
+
+    allowed: bool
+    remaining: int
+    reset: float
+    """Seconds until one more is allowed, or until the first one counts no more."""
+
+
+class Limiter(Protocol):
+    async def hit(self, rate: Rate, key: str) -> Standing:
+        """Count one for `key`, if the rate allows it; never fails."""
+
+    async def close(self) -> None: ...
+
+
+class _Window:
+    __slots__ = ("seconds", "stamps")
+
+    def __init__(self) -> None:
+        self.seconds = 0
+        self.stamps = array("d")  # eight bytes each, the oldest first
+
+
+class LocalLimiter:
+    """In this process.
+
+    `limits` has one too, but that keeps every key it is shown and visits each by way of
+    a thread, over and over.
+
+    The memory is bounded whoever asks: beyond so many keys or hits, the key that was
+    used least recently is forgotten. To gain by that, one has to come from more
+    addresses within a window than there are keys, each with its own right to be let in.
+    """
+
+    def __init__(
+        self,
+        *,
+        keys: int = _MOST_KEYS,
+        stamps: int = _MOST_STAMPS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._most_keys = keys
+        self._most_stamps = stamps
+        self._stamps = 0
+        self._clock = clock
+
+    @property
+    def keys(self) -> int:
+        return len(self._windows)
+
+    @property
+    def stamps(self) -> int:
+        return self._stamps
+
+    async def hit(self, rate: Rate, key: str) -> Standing:
+        now = self._clock()
+        window = self._windows.get(key)
+        if window is None:
+            self._sweep(now)
+            window = self._windows[key] = _Window()
+        else:
+            self._windows.move_to_end(key)
+        window.seconds = rate.seconds
+        stamps = window.stamps
+        if stamps and stamps[0] <= now - rate.seconds:
+            gone = bisect_right(stamps, now - rate.seconds)
+            del stamps[:gone]
+            self._stamps -= gone
+        if len(stamps) >= rate.amount:
+            # Where the limit has been lowered, more than one must go first.
+            first = stamps[len(stamps) - rate.amount]
+            return Standing(False, 0, first + rate.seconds - now)
+        stamps.append(now)
+        self._stamps += 1
+        while len(self._windows) > 1 and self._is_full():
+            self._forget_oldest()
+        reset = stamps[0] + rate.seconds - now
+        return Standing(True, rate.amount - len(stamps), reset)
+
+    async def close(self) -> None: ...
+
+    def _is_full(self) -> bool:
+        return len(self._windows) > self._most_keys or self._stamps > self._most_stamps
+
+    def _sweep(self, now: float) -> None:
+        """Forget some of those that were used least recently and count no more."""
+        for _ in range(_SWEPT_AT_ONCE):
+            oldest = next(iter(self._windows.values()), None)
+            if oldest is None or (
+                oldest.stamps and oldest.stamps[-1] > now - oldest.seconds
+            ):
+                return
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        _, window = self._windows.popitem(last=False)
+        self._stamps -= len(window.stamps)
+
+
+def connect(settings: RedisSettings) -> Limiter:
+    """The limiter of these settings; it connects when it is first asked."""
+    if settings.url is None:
+        return LocalLimiter()
+    from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - `limits` takes 0.2 s to load
+
+    return RedisLimiter(settings)

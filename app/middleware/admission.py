@@ -1,0 +1,100 @@
+"""No more requests at once than can be served well: the others are told so at once.
+
+A request counts until its answer begins: streams, which live long and cost little, are
+bounded by MAX_RUNNING_TURNS. Bodies that have not come whole with their head may take
+up half of the places, so that slow senders cannot keep everybody else out.
+"""
+
+from prometheus_client import Counter
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import problem
+from app.core.exceptions import OverloadedError
+from app.core.lag import LoopLag
+from app.core.metrics import REQUESTS_IN_PROGRESS
+
+PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+"""Those who watch the server must be answered above all when it is overloaded."""
+
+REFUSED = Counter(
+    "workroom_requests_refused", "Requests refused for overload", ["reason"]
+)
+
+
+class Admission:
+    def __init__(self, app: ASGIApp, *, most: int, lag: LoopLag) -> None:
+        self._app = app
+        self._most = most
+        self._most_arriving = max(1, most // 2)
+        self._lag = lag
+        self._here = 0
+        self._arriving = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        if self._here >= self._most or self._lag.too_long:
+            REFUSED.labels("capacity" if self._here >= self._most else "lag").inc()
+            error = OverloadedError()
+            answer = problem(error.problem(), headers=error.headers)
+            await answer(scope, receive, send)
+            return
+        place = _Place(self)
+        try:
+            await self._app(scope, place.receiving(receive), place.sending(send))
+        finally:
+            place.arrived()
+            place.leave()
+
+    # For places
+
+    def enter(self, change: int) -> None:
+        self._here += change
+        REQUESTS_IN_PROGRESS.inc(change)
+
+    def arrive(self, change: int) -> None:
+        if change > 0 and self._arriving >= self._most_arriving:
+            REFUSED.labels("bodies").inc()
+            raise HTTPException(503)  # FastAPI lets no other error out of its parsing
+        self._arriving += change
+
+
+class _Place:
+    """What one request takes up."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._taken = True
+        self._arriving = False
+        admission.enter(1)
+
+    def leave(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._admission.enter(-1)
+
+    def arrived(self) -> None:
+        if self._arriving:
+            self._arriving = False
+            self._admission.arrive(-1)
+
+    def receiving(self, receive: Receive) -> Receive:
+        async def noting_arrival() -> Message:
+            message = await receive()
+            if not message.get("more_body"):
+                self.arrived()
+            elif not self._arriving and self._taken:
+                self._admission.arrive(1)
+                self._arriving = True
+            return message
+
+        return noting_arrival
+
+    def sending(self, send: Send) -> Send:
+        async def noting_start(message: Message) -> None:
+            self.leave()
+            await send(message)
+
+        return noting_start

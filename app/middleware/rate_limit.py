@@ -1,0 +1,134 @@
+"""How often one may ask: by user where a valid token comes along, else by address.
+
+The headers are those of draft-ietf-httpapi-ratelimit-headers up to its version 7, which
+clients know: RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset (in seconds).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+
+from prometheus_client import Counter
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import problem
+from app.core.exceptions import RateLimitedError, UnauthenticatedError
+from app.core.ratelimit import Limiter, Standing
+from app.core.rates import Rate
+from app.core.tokens import Tokens
+from app.middleware.admission import PROBES
+
+HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
+REFUSED = Counter(
+    "workroom_rate_limited", "Requests refused for their rate", ["endpoint"]
+)
+
+_POSTS = {
+    "/api/v1/auth/login": "auth.login",
+    "/api/v1/auth/token": "auth.login",
+    "/api/v1/auth/register": "auth.register",
+    "/api/v1/auth/refresh": "auth.refresh",
+}
+_SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
+_BEARER = b"bearer "
+
+
+class RateLimit:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        rates: Mapping[str, Rate | None],
+        limiter: Limiter,
+        tokens: Tokens,
+    ) -> None:
+        self._app = app
+        self._rates = rates
+        self._limiter = limiter
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = endpoint(scope)
+        rate = self._rates.get(name) if name else None
+        if name is None or rate is None:
+            await self._app(scope, receive, send)
+            return
+        standing = await self._limiter.hit(rate, f"{name}:{self._who(scope, name)}")
+        if not standing.allowed:
+            REFUSED.labels(name).inc()
+            error = _error(rate, standing)
+            answer = problem(error.problem(), headers=error.headers)
+            await answer(scope, receive, send)
+            return
+        told = [
+            (b"ratelimit-limit", b"%d" % rate.amount),
+            (b"ratelimit-remaining", b"%d" % standing.remaining),
+            (b"ratelimit-reset", b"%d" % math.ceil(standing.reset)),
+        ]
+
+        async def send_with_standing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message.setdefault("headers", []).extend(told)
+            await send(message)
+
+        await self._app(scope, receive, send_with_standing)
+
+    def _who(self, scope: Scope, name: str) -> str:
+        # What gives tokens counts addresses alone: a token would be one more try.
+        if not name.startswith("auth."):
+            for header, value in scope["headers"]:
+                if header == b"authorization":
+                    if value[:7].lower() != _BEARER:
+                        break
+                    try:
+                        token = value[7:].decode("latin-1")
+                        return str(self._tokens.read_access(token).user_id)
+                    except UnauthenticatedError:
+                        break
+        client = scope.get("client")
+        return network(client[0]) if client else "unknown"
+
+
+def endpoint(scope: Scope) -> str | None:
+    """The name of the limit that a request counts for; probes have none."""
+    if scope["type"] != "http":
+        return None
+    path: str = scope["path"]
+    if path in PROBES:
+        return None
+    if scope["method"] == "POST":
+        if path in _POSTS:
+            return _POSTS[path]
+        if _SENDS.fullmatch(path):
+            return "chats.send"
+    return "default"
+
+
+@lru_cache(maxsize=4096)
+def network(host: str) -> str:
+    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:100]
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+def _error(rate: Rate, standing: Standing) -> RateLimitedError:
+    seconds = max(1, math.ceil(standing.reset))
+    return RateLimitedError(
+        f"At most {rate.amount} requests of this kind in {rate.seconds} s: try again "
+        f"in {seconds} s.",
+        headers={
+            "Retry-After": str(seconds),
+            "RateLimit-Limit": str(rate.amount),
+            "RateLimit-Remaining": "0",
+            "RateLimit-Reset": str(seconds),
+        },
+    )
