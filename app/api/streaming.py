@@ -1,11 +1,13 @@
 """Replies on the wire: as server-sent events, or whole."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
 
 from fastapi import status
 from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.api.errors import problem
 from app.models import Message
@@ -15,6 +17,8 @@ from app.services.chat import messages
 from app.services.chat.turn import Turn
 from app.services.chat.turns import Turns
 from app.services.runtime import Runtime
+
+_BODY = {"type": "http.response.body"}
 
 EVENTS: dict[str, Any] = {
     "description": "Events `message_start`, `delta`, `thinking`, `citation`, `usage`, "
@@ -62,11 +66,42 @@ def _whole(message: Message) -> Response:
     )
 
 
-def stream_response(events: AsyncIterator[bytes]) -> Response:
+def stream_response(events: AsyncGenerator[bytes]) -> Response:
     # Not FastAPI's EventSourceResponse: it builds, checks and encodes an object for
     # every event, where our frames are made once for all readers.
-    return StreamingResponse(
+    return EventStream(
         events,
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
+
+
+class EventStream(StreamingResponse):
+    """Ends with the events or with the client, whichever leaves first."""
+
+    def __init__(self, events: AsyncGenerator[bytes], **options: Any) -> None:
+        super().__init__(events, **options)
+        self._events = events
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(self.listen_for_disconnect(receive))
+        tasks = (sending, leaving)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self._events.aclose()
+        if not sending.cancelled():
+            sending.result()  # raises what went wrong
+
+    async def _send(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        async for frames in self._events:
+            await send(
+                {"type": "http.response.body", "body": frames, "more_body": True}
+            )
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

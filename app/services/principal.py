@@ -77,6 +77,7 @@ class Principals:
         try:
             yield
         finally:
+            follower.leave()
             followers.discard(follower)
             if not followers:
                 self._followers.pop(principal.session_id, None)

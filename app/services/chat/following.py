@@ -35,7 +35,7 @@ class Following:
         self._running = running
         self._reader = Reader(bus)
 
-    def new_events(self, principal: Principal, turn: Turn) -> AsyncIterator[bytes]:
+    def new_events(self, principal: Principal, turn: Turn) -> AsyncGenerator[bytes]:
         """The events of a turn that the caller has just started."""
         begin = turn.reply.resumed_from
         first = _start(turn.message, turn.reply, begin)
@@ -43,7 +43,7 @@ class Following:
 
     async def follow(
         self, principal: Principal, message_id: UUID, last_event_id: str | None
-    ) -> AsyncIterator[bytes] | None:
+    ) -> AsyncGenerator[bytes] | None:
         """The events of a reply after `last_event_id`; None where it has seen all."""
         position = Position.parse(last_event_id) if last_event_id else None
         turn = self._running.get(message_id)

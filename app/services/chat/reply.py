@@ -16,6 +16,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+import orjson
+
 from app.core import sse
 from app.core.exceptions import AppError, BadRequestError
 from app.integrations.llm.base import (
@@ -33,6 +35,7 @@ from app.integrations.llm.base import (
 
 _POSITION = re.compile(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})\.(\d{1,9})(\.end)?")
 _TEXT_KEYS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
+_DELTA = b'event: delta\nid: %d.%d.%d.%d\ndata: {"text":%b}\n\n'
 _EVENT_NAMES = {"text": "delta", "thinking": "thinking", "tool_use": "tool_use"}
 _HEAD = 1  # of a tool_use block, in characters
 
@@ -74,7 +77,7 @@ class Position(NamedTuple):
         return cls(attempt, block, offset, citations, ended=match[5] is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Event:
     """A piece of the reply from `start` to `end` (positions), and its frame.
 
@@ -102,6 +105,8 @@ class _Event:
 
 def _frame(block: Block, text: str, end: Position) -> bytes:
     kind = block["type"]
+    if kind == "text":  # nearly all of them, and each costs CPU: written out
+        return _DELTA % (*end[:4], orjson.dumps(text))
     if kind == "tool_use":
         data = {"id": block["id"], "name": block["name"], "input_delta": text}
     else:
@@ -113,27 +118,52 @@ class Follower:
     """One reader of a reply. `close` ends it from outside, with a last event."""
 
     def __init__(self) -> None:
-        self._wake = asyncio.Event()
         self.closed_by: AppError | None = None
         self.held = Position()
         """How far it has read."""
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        self._wake.set()
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def close(self, error: AppError) -> None:
         self.closed_by = error
-        self._wake.set()
+        self.wake()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait to be woken; False when `seconds` went by first."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        self._wake.clear()
-        return True
+        """Wait to be woken; False when `seconds` went by first.
+
+        A reply's pieces come every few milliseconds, so there is one timer for many
+        waits: it looks at the deadline only when it fires.
+        """
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            self._deadline = loop.time() + seconds
+            if self._timer is None:
+                self._timer = loop.call_at(self._deadline, self._tick, loop)
+            await self._waiter
+        woken, self._woken = self._woken, False
+        return woken
+
+    def leave(self) -> None:
+        """It waits no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiter is None or self._waiter.done():
+            return
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._tick, loop)
+        else:
+            self._waiter.set_result(None)
 
 
 class Reply:
@@ -263,8 +293,10 @@ class Reply:
                 if known < len(self._events):
                     fresh = self._events[known:]
                     known += len(fresh)
-                    # Not the bare frames: a client may be ahead of a copy.
-                    frames = b"".join([e.after(follower.held) for e in fresh])
+                    if follower.held == fresh[0].start:
+                        frames = b"".join([e.frame for e in fresh])
+                    else:  # a client may be ahead of a copy
+                        frames = b"".join([e.after(follower.held) for e in fresh])
                     if frames:
                         follower.held = fresh[-1].end
                         yield frames
@@ -277,6 +309,7 @@ class Reply:
                 yield error_frame(follower.closed_by, str(follower.held))
         finally:
             self._followers.discard(follower)
+            follower.leave()
 
     def _append(self, kind: str, text: str) -> None:
         if not self._blocks or self._blocks[-1][0]["type"] != kind:
@@ -305,7 +338,8 @@ class Reply:
             block, parts = self._blocks[-1]
             parts.append(text)
             start = self._position
-            end = start._replace(offset=start.offset + len(text))
+            attempt, index, offset, citations, _ = start
+            end = Position(attempt, index, offset + len(text), citations)
             self._record(_Event(block, start, end, text, _frame(block, text, end)))
 
     def _cite(self, citation: dict[str, Any]) -> None:
