@@ -298,7 +298,8 @@ def _text_fields(operation: Operation) -> list[str]:
         for path, methods in API["paths"].items()
         if nameless(path) == nameless(operation.path)
     ]
-    ref = described["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    body = described["requestBody"]["content"]["application/json"]["schema"]
+    ref = body.get("anyOf", [body])[0]["$ref"]  # a body may be optional
     schema = API["components"]["schemas"][ref.rsplit("/", 1)[1]]
     return [
         name
