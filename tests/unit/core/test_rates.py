@@ -15,16 +15,20 @@ def test_each_unit_and_many_of_it() -> None:
     }
 
 
-def test_the_defaults_limit_everything() -> None:
+def test_the_defaults_limit_what_strangers_may_try() -> None:
     rates = complete("")
 
     assert rates.keys() == LIMITED.keys() == DEFAULT.keys()
-    assert rates["auth.login"] == Rate(10, 60)
-    assert all(rates.values())
+    assert rates["auth.login"] == Rate(60, 60)
+    assert {name for name, rate in rates.items() if rate} == {
+        "auth.login",
+        "auth.register",
+        "auth.refresh",
+    }
 
 
 def test_what_is_not_named_keeps_its_default() -> None:
-    assert complete("default=off") == complete("") | {"default": None}
+    assert complete("chats.send=1/day") == complete("") | {"chats.send": Rate(1, 86400)}
 
 
 @pytest.mark.parametrize(
