@@ -1,7 +1,6 @@
 """The application: what it is made of, and what its life looks like."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -107,9 +106,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     )
     await runtime.open()
     await worker.open(alone=runtime.alone)
-    # What is loaded now stays: full collections need not walk through it again.
-    gc.collect()
-    gc.freeze()
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ Each step that can fail tells so in one line, with the mend.
 
 import asyncio
 import errno
+import gc
 import math
 import os
 import shutil
@@ -265,6 +266,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is loaded now stays: full collections need not walk through it again.
+        gc.collect()
+        gc.freeze()
         if self._speaks:
             _announce(self._settings)
 
