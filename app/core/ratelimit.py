@@ -91,12 +91,13 @@ class LocalLimiter:
         if len(stamps) >= rate.amount:
             # Where the limit has been lowered, more than one must go first.
             first = stamps[len(stamps) - rate.amount]
-            return Standing(False, 0, first + rate.seconds - now)
+            return Standing(False, 0, rate.seconds - (now - first))
         stamps.append(now)
         self._stamps += 1
         while len(self._windows) > 1 and self._is_full():
             self._forget_oldest()
-        reset = stamps[0] + rate.seconds - now
+        # In this order: added first, 60 seconds could come out as 60 and a bit.
+        reset = rate.seconds - (now - stamps[0])
         return Standing(True, rate.amount - len(stamps), reset)
 
     async def close(self) -> None: ...

@@ -70,7 +70,8 @@ async def test_one_user_leaves_room_for_the_others(
 @one_database
 async def test_logins_are_limited_and_pages_may_read_the_headers(serve: Serve) -> None:
     origin = "https://app.example.com"
-    async with serve(RATE_LIMITS="auth.login=2/hour", CORS_ORIGINS=origin) as server:
+    rates = "auth.login=2/hour, default=600/minute"
+    async with serve(RATE_LIMITS=rates, CORS_ORIGINS=origin) as server:
         client = server.anonymous()
         client.headers["Origin"] = origin
         for forged in ("1.1.1.1", "2.2.2.2", "3.3.3.3"):  # P6

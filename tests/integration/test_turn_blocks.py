@@ -81,7 +81,7 @@ async def test_a_wrong_image_is_named_by_its_field(client: Client) -> None:
 
     assert refused.status == 422
     error, *_ = refused.json["errors"]
-    assert error["path"] == "content.0.image.source.type"
+    assert error["path"] == "content.0.source.type"
     assert "base64" in error["message"]
 
 
