@@ -239,7 +239,7 @@ async def test_two_workers_never_claim_the_same_job(runtime: Runtime, log: Log) 
 async def test_a_long_job_keeps_its_claim(
     settings_with: Callable[..., Settings], database: Database, log: Log
 ) -> None:
-    runtime = Runtime.build(settings_with(JOB_LEASE_SECONDS="0.3"))
+    runtime = Runtime.build(settings_with(JOB_LEASE_SECONDS="3"))
     log.hold.clear()
     async with working(runtime):
         await ask(runtime, "long")
