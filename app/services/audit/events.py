@@ -1,7 +1,7 @@
-"""What was done by whom: written once, never changed.
+"""Events: each part of the transaction that does the thing it tells of.
 
-An event is part of the transaction that does the thing, so neither exists without the
-other. It joins the chain (`audit_chain`) in the last moment before the commit.
+So neither exists without the other. It joins the chain in the last moment before the
+commit.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import before_commit, utcnow
 from app.models import AuditEvent
-from app.services import audit_chain
+from app.services.audit import chain
 
 ActorKind = Literal["user", "staff", "admin", "service", "system"]
 _PENDING = "audit"
@@ -82,4 +82,4 @@ async def forget(session: AsyncSession, person_id: UUID) -> None:
 
 
 async def _append(session: AsyncSession) -> None:
-    await audit_chain.append(session, session.info.pop(_PENDING))
+    await chain.append(session, session.info.pop(_PENDING))
