@@ -21,6 +21,8 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.principal import Principals
@@ -59,6 +61,8 @@ class Runtime:
     auth: Auth
     providers: Providers
     turns: Turns
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -70,7 +74,9 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
         principals = Principals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
@@ -86,29 +92,39 @@ class Runtime:
             ],
             catalogue=catalogue,
         )
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+        )
+        turns = Turns(
+            settings,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
+        )
         return cls(
             settings=settings,
             database=database,
-            crypto=Crypto(settings.security),
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            auth=Auth(
-                settings.security,
-                passwords=Passwords(settings.security),
-                tokens=tokens,
-                principals=principals,
-            ),
+            auth=auth,
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
             ),
+            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
     async def open(self) -> None:
