@@ -113,7 +113,8 @@ async def _lines(
 
 
 def _line(row: RowMapping) -> bytes:
-    return orjson.dumps(dict(row), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+    return orjson.dumps(dict(row), default=str, option=options)
 
 
 async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
