@@ -24,6 +24,7 @@ from app.integrations.llm.registry import Providers
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.ip_rule import IpRules
 from app.services.principal import Principals
 
 
@@ -57,6 +58,7 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    ip_rules: IpRules
     auth: Auth
     providers: Providers
     turns: Turns
@@ -96,6 +98,7 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
             auth=Auth(
                 settings.security,
                 passwords=Passwords(settings.security),
@@ -118,10 +121,12 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.ip_rules.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

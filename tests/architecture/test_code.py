@@ -61,6 +61,7 @@ DOMAINS = {
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
+    "ip_rule": "which addresses may use what",
     "job": "background work as such",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
