@@ -5,6 +5,7 @@ from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
 from app.models.message import Message
 from app.models.user import RefreshToken, User, UserSession
@@ -25,6 +26,7 @@ __all__ = [
     "ChatShare",
     "DeletedUser",
     "IdempotencyKey",
+    "IpRule",
     "Job",
     "Message",
     "RefreshToken",

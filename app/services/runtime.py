@@ -23,8 +23,10 @@ from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.ip_rule import IpRules
 from app.services.principal import Principals
 
 
@@ -58,6 +60,7 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    ip_rules: IpRules
     auth: Auth
     providers: Providers
     turns: Turns
@@ -114,6 +117,7 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
             auth=auth,
             providers=providers,
             turns=turns,
@@ -128,13 +132,17 @@ class Runtime:
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.ip_rules.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

@@ -62,6 +62,7 @@ DOMAINS = {
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
+    "ip_rule": "which addresses may use what",
     "job": "background work as such",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
@@ -75,6 +76,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }
