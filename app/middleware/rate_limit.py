@@ -84,7 +84,7 @@ class RateLimit:
                         break
                     try:
                         token = value[7:].decode("latin-1")
-                        return str(self._tokens.read_access(token).user_id)
+                        return str(self._tokens.read_access(token).account_id)
                     except UnauthenticatedError:
                         break
         client = scope.get("client")

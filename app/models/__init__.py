@@ -2,6 +2,7 @@
 
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.desk import Admin, DeskRefreshToken, DeskSession, SupportStaff
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
@@ -16,14 +17,18 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "Admin",
     "Base",
     "Chat",
     "ChatShare",
+    "DeskRefreshToken",
+    "DeskSession",
     "IdempotencyKey",
     "Job",
     "Message",
     "RefreshToken",
     "SearchEntry",
+    "SupportStaff",
     "User",
     "UserSession",
 ]

@@ -64,7 +64,7 @@ async def expired_token(server: Server, owner: Things) -> Client:
     me = await owner.client.get("/auth/me")
     long_ago = utcnow() - timedelta(days=1)
     token = server.runtime.tokens.issue_access(
-        user_id=UUID(me.json["id"]), session_id=UUID(owner.session), now=long_ago
+        account_id=UUID(me.json["id"]), session_id=UUID(owner.session), now=long_ago
     )
     return with_token(server, token)
 
@@ -82,7 +82,7 @@ async def token_of_no_session(server: Server, owner: Things) -> Client:
     other = await make_things(server, "mallory")
     me = await other.client.get("/auth/me")
     token = server.runtime.tokens.issue_access(
-        user_id=UUID(me.json["id"]), session_id=UUID(owner.session), now=utcnow()
+        account_id=UUID(me.json["id"]), session_id=UUID(owner.session), now=utcnow()
     )
     return with_token(server, token)
 

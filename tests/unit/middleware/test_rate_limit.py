@@ -27,7 +27,7 @@ def limited(rates: str) -> ASGIApp:
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
-    token = TOKENS.issue_access(user_id=user_id, session_id=uuid4(), now=utcnow())
+    token = TOKENS.issue_access(account_id=user_id, session_id=uuid4(), now=utcnow())
     return {"Authorization": f"Bearer {token}"}
 
 
