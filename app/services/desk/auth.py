@@ -55,9 +55,12 @@ class DeskAuth:
         model = model_of(kind)
         name = form.login.strip().lower()
         column = model.email if "@" in name else model.username
-        account = await session.scalar(select(model).where(column == name))
+        found = await session.execute(
+            select(model.id, model.password_hash, model.status).where(column == name)
+        )
+        account = found.one_or_none()
         await release(session)
-        stored = account.password_hash if account else None
+        stored: str | None = account.password_hash if account else None
         right = await self._passwords.verify(form.password, stored)
         if account is None or stored is None or not right or account.status != "active":
             raise InvalidCredentialsError
