@@ -19,7 +19,9 @@ def upgrade() -> None:
     _create_accounts(
         "support_staff",
         sa.Column("level", sa.Integer(), nullable=False),
-        sa.CheckConstraint("level BETWEEN 1 AND 3", name=op.f("ck_support_staff_level")),
+        sa.CheckConstraint(
+            "level BETWEEN 1 AND 3", name=op.f("ck_support_staff_level")
+        ),
     )
     _create_sessions()
     _create_refresh_tokens()

@@ -3,15 +3,18 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import CheckConstraint, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
 from app.models.base import Base, Identified, Json, Timestamped
+from app.models.user import AnyRefreshToken
 
 
-class DeskAccount(Identified, Timestamped):
+class DeskAccount(Identified, Timestamped, Base):
     """What both kinds have; names are stored in lower case, as those of users."""
+
+    __abstract__ = True
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
     username: Mapped[str] = mapped_column(String(32), unique=True)
@@ -20,7 +23,7 @@ class DeskAccount(Identified, Timestamped):
     status: Mapped[str] = mapped_column(String(16), default="active")
 
 
-class Admin(DeskAccount, Base):
+class Admin(DeskAccount):
     __tablename__ = "admins"
     __table_args__ = (
         CheckConstraint("status IN ('active', 'suspended')", name="status"),
@@ -29,7 +32,7 @@ class Admin(DeskAccount, Base):
     permissions: Mapped[list[str]] = mapped_column(Json)
 
 
-class SupportStaff(DeskAccount, Base):
+class SupportStaff(DeskAccount):
     __tablename__ = "support_staff"
     __table_args__ = (
         CheckConstraint("status IN ('active', 'suspended')", name="status"),
@@ -61,14 +64,9 @@ class DeskSession(Identified, Base):
     user_agent: Mapped[str | None] = mapped_column(String(255))
 
 
-class DeskRefreshToken(Identified, Base):
-    """As a user's: known only by its SHA-256; used once, then replaced."""
-
+class DeskRefreshToken(AnyRefreshToken):
     __tablename__ = "desk_refresh_tokens"
 
     session_id: Mapped[UUID] = mapped_column(
         ForeignKey("desk_sessions.id", ondelete="CASCADE"), index=True
     )
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    used_at: Mapped[datetime | None]

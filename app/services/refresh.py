@@ -15,7 +15,7 @@ from app.core.config import SecuritySettings
 from app.core.database import utcnow
 from app.core.exceptions import UnauthenticatedError
 from app.core.tokens import Tokens, fingerprint, new_refresh_token
-from app.models import DeskRefreshToken, RefreshToken
+from app.models import AnyRefreshToken
 
 Revoke = Callable[[AsyncSession, UUID], Awaitable[None]]
 
@@ -41,7 +41,7 @@ class Families:
         settings: SecuritySettings,
         tokens: Tokens,
         *,
-        model: type[RefreshToken | DeskRefreshToken],
+        model: type[AnyRefreshToken],
         revoke: Revoke,
     ) -> None:
         self._grace = timedelta(seconds=settings.refresh_grace_seconds)

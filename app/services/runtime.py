@@ -23,6 +23,8 @@ from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
 from app.services.principal import Principals
 
 
@@ -56,7 +58,10 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    passwords: Passwords
     auth: Auth
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
     providers: Providers
     turns: Turns
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -72,7 +77,9 @@ class Runtime:
         database = Database(settings)
         tokens = Tokens(settings.security)
         bus = connect(settings.redis)
+        passwords = Passwords(settings.security)
         principals = Principals(database, bus)
+        desk_principals = DeskPrincipals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -95,11 +102,19 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            passwords=passwords,
             auth=Auth(
                 settings.security,
-                passwords=Passwords(settings.security),
+                passwords=passwords,
                 tokens=tokens,
                 principals=principals,
+            ),
+            desk_principals=desk_principals,
+            desk=DeskAuth(
+                settings.security,
+                passwords=passwords,
+                tokens=tokens,
+                principals=desk_principals,
             ),
             providers=providers,
             turns=Turns(
@@ -115,10 +130,12 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

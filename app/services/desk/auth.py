@@ -17,6 +17,8 @@ from app.core.tokens import ADMIN_AUDIENCE, STAFF_AUDIENCE, Tokens
 from app.models import DeskRefreshToken, DeskSession
 from app.schemas.desk import Kind
 from app.schemas.user import Login, TokenPair
+from app.services import audit
+from app.services.audit import Actor
 from app.services.auth import Client, InvalidCredentialsError, LoggedIn
 from app.services.desk.principal import (
     DeskPrincipals,
@@ -64,6 +66,7 @@ class DeskAuth:
         right = await self._passwords.verify(form.password, stored)
         if account is None or stored is None or not right or account.status != "active":
             raise InvalidCredentialsError
+        await audit.record(session, Actor(kind, account.id, client.ip), "desk.login")
         return LoggedIn(
             tokens=await self._begin_session(session, kind, account.id, client),
             outdated_hash=stored if self._passwords.outdated(stored) else None,

@@ -11,10 +11,9 @@ from app.core.cache import Cache
 from app.core.database import Database, utcnow
 from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.core.tokens import AccessClaims
-from app.models import Admin, DeskSession, SupportStaff
+from app.models import Admin, DeskAccount, DeskSession, SupportStaff
 from app.schemas.desk import Kind, Permission
-
-Account = Admin | SupportStaff
+from app.services.audit import Actor
 
 _CACHED = 1000
 _SECONDS = 60
@@ -32,7 +31,11 @@ class DeskUser:
     session_id: UUID
     level: int
     """Of staff, 1 to 3; admins have permissions in its place, and 0."""
-    permissions: frozenset[Permission]
+    permissions: frozenset[str]
+
+    def actor(self, ip: str | None) -> Actor:
+        """Who the audit says it was."""
+        return Actor(self.kind, self.id, ip)
 
     def require(self, permission: Permission) -> None:
         """Raises ForbiddenError for an admin who has not been given it."""
@@ -109,12 +112,12 @@ class DeskPrincipals:
             session_id=claims.session_id,
             level=account.level if isinstance(account, SupportStaff) else 0,
             permissions=frozenset(
-                account.permissions if isinstance(account, Admin) else ()
+                account.permissions if isinstance(account, Admin) else []
             ),
         )
 
 
-def model_of(kind: Kind) -> type[Account]:
+def model_of(kind: Kind) -> type[DeskAccount]:
     return Admin if kind == "admin" else SupportStaff
 
 
@@ -124,7 +127,7 @@ def owner_column(kind: Kind) -> ColumnElement[UUID | None]:
     return column.expression
 
 
-def alive(model: type[Account], now: datetime) -> ColumnElement[bool]:
+def alive(model: type[DeskAccount], now: datetime) -> ColumnElement[bool]:
     """What makes a session count; the statement joins `model`."""
     return and_(
         DeskSession.revoked_at.is_(None),
