@@ -45,7 +45,8 @@ class Kind:
 
 def admin(*permissions: str) -> Kind:
     async def client(server: Server, _things: Things) -> Client:
-        return await server.admin(*permissions, name="-".join(("may", *permissions))[:32])
+        name = "-".join(("may", *permissions))[:32]
+        return await server.admin(*permissions, name=name)
 
     def may(operation: Operation) -> bool:
         return operation.admin is not None and operation.admin in {*permissions, ""}
