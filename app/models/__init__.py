@@ -1,5 +1,6 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
@@ -31,6 +32,7 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "DeletedUser",
     "DeskAccount",
     "DeskRefreshToken",
     "DeskSession",

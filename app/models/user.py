@@ -11,11 +11,17 @@ from app.models.base import Base, Identified, Timestamped
 
 
 class User(Identified, Timestamped, Base):
-    """`email` and `username` are stored in lower case, so they are unique in any."""
+    """`email` and `username` are stored in lower case, so they are unique in any.
+
+    Only an `active` account can be used. An `archived` one is kept as it is, for its
+    owner is gone; of a `deleted` one this row is what is left beside `deleted_users`.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
-        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint(
+            "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
+        ),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)

@@ -196,6 +196,9 @@ class Auth:
         found = await require(session, principal, UserSession, session_id)
         await self._revoke(session, UserSession.id == found.id)
 
+    async def end_sessions_of(self, session: AsyncSession, user_id: UUID) -> None:
+        await self._revoke(session, UserSession.user_id == user_id)
+
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS

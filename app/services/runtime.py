@@ -21,6 +21,8 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
@@ -64,6 +66,8 @@ class Runtime:
     desk: DeskAuth
     providers: Providers
     turns: Turns
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -75,9 +79,10 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
-        bus = connect(settings.redis)
         passwords = Passwords(settings.security)
+        bus = connect(settings.redis)
         principals = Principals(database, bus)
         desk_principals = DeskPrincipals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
@@ -93,22 +98,30 @@ class Runtime:
             ],
             catalogue=catalogue,
         )
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+        )
+        turns = Turns(
+            settings,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
+        )
         return cls(
             settings=settings,
             database=database,
-            crypto=Crypto(settings.security),
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
             passwords=passwords,
-            auth=Auth(
-                settings.security,
-                passwords=passwords,
-                tokens=tokens,
-                principals=principals,
-            ),
+            auth=auth,
             desk_principals=desk_principals,
             desk=DeskAuth(
                 settings.security,
@@ -117,13 +130,15 @@ class Runtime:
                 principals=desk_principals,
             ),
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
             ),
+            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
     async def open(self) -> None:

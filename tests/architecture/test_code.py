@@ -55,6 +55,7 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "account": "accounts that are archived, deleted, restored, erased, exported",
     "admin": "what admins may do",
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",

@@ -132,6 +132,10 @@ def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
 
+def _own_deletion(_things: Things) -> Request:
+    return {"json": {"password": PASSWORD}}
+
+
 def _new_chat(_things: Things) -> Request:
     return {"json": {"title": "New", "system_prompt": "Be brief."}}
 
@@ -195,6 +199,8 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
+    Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
+    Operation("GET", f"{V1}/users/me/export"),
     Operation("POST", f"{V1}/chats", 201, _new_chat),
     Operation("GET", f"{V1}/chats"),
     Operation("GET", V1 + "/chats/{chat}"),
