@@ -1,7 +1,7 @@
 """Accounts that are archived, or deleted and may be restored.
 
 Revision ID: c2a84f1be6d3
-Revises: 4b7e90c2d1fa
+Revises: a3f0c61d7b58
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "c2a84f1be6d3"
-down_revision = "4b7e90c2d1fa"
+down_revision = "a3f0c61d7b58"
 branch_labels = None
 depends_on = None
 

@@ -47,14 +47,20 @@ class UserSession(Identified, Base):
     user_agent: Mapped[str | None] = mapped_column(String(255))
 
 
-class RefreshToken(Identified, Base):
+class AnyRefreshToken(Identified, Base):
     """A refresh token, known only by its SHA-256; used once, then replaced."""
 
+    __abstract__ = True
+
+    session_id: Mapped[UUID]
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    used_at: Mapped[datetime | None]
+
+
+class RefreshToken(AnyRefreshToken):
     __tablename__ = "refresh_tokens"
 
     session_id: Mapped[UUID] = mapped_column(
         ForeignKey("user_sessions.id", ondelete="CASCADE"), index=True
     )
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    used_at: Mapped[datetime | None]

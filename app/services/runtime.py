@@ -26,6 +26,8 @@ from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
 from app.services.principal import Principals
 
@@ -61,7 +63,10 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     ip_rules: IpRules
+    passwords: Passwords
     auth: Auth
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
     providers: Providers
     turns: Turns
     accounts: Accounts
@@ -82,6 +87,7 @@ class Runtime:
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
         principals = Principals(database, bus)
+        desk_principals = DeskPrincipals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -118,7 +124,15 @@ class Runtime:
             tokens=tokens,
             principals=principals,
             ip_rules=IpRules(settings.security, database=database, bus=bus),
+            passwords=passwords,
             auth=auth,
+            desk_principals=desk_principals,
+            desk=DeskAuth(
+                settings.security,
+                passwords=passwords,
+                tokens=tokens,
+                principals=desk_principals,
+            ),
             providers=providers,
             turns=turns,
             accounts=Accounts(
@@ -138,11 +152,13 @@ class Runtime:
         await self.bus.open()
         await self.principals.open()
         await self.ip_rules.open()
+        await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
         await self.ip_rules.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()
