@@ -128,14 +128,15 @@ async def test_who_deletes_their_account_can_do_nothing_with_it_any_more(
 
 
 async def test_the_password_is_needed(server: Server, ada: Account) -> None:
-    before = await stored(server.runtime.database)
+    before = lasting(await stored(server.runtime.database))
 
     wrong = await delete_own(ada.client, "not the pass phrase")
     none = await ada.client.delete("/users/me", json={})
 
     assert (wrong.status, none.status) == (422, 422)
     assert [e["path"] for e in wrong.json["errors"]] == ["password"]
-    assert await stored(server.runtime.database) == before
+    assert lasting(await stored(server.runtime.database)) == before
+    assert (await ada.client.get("/users/me")).status == 200
 
 
 async def test_what_is_left_of_a_deleted_account_names_nobody(
@@ -195,7 +196,7 @@ async def test_a_running_reply_and_its_streams_end_with_the_account(
 
 
 async def _until_no_turn_runs(server: Server) -> None:
-    while server.runtime.turns.running:
+    while server.runtime.turns.running:  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.005)
 
 
@@ -300,6 +301,24 @@ async def test_a_name_that_is_taken_again_is_replaced(
 
     await restore(server, ada.id, username="ada-l")
     await ada.client.login("ada-l", PASSWORD)
+
+
+async def test_who_has_no_name_is_restored_beside_others_without_one(
+    server: Server,
+) -> None:
+    clients = []
+    for number in range(2):
+        form = {"email": f"user{number}@example.com", "password": PASSWORD}
+        client = server.anonymous()
+        assert (await client.post("/auth/register", json=form)).status == 201
+        await client.login(form["email"], PASSWORD)
+        clients.append(client)
+    user_id = UUID((await clients[0].get("/users/me")).json["id"])
+    assert (await delete_own(clients[0])).status == 204
+
+    await restore(server, user_id)
+
+    await clients[0].login("user0@example.com", PASSWORD)
 
 
 async def test_only_what_is_deleted_can_be_restored_or_erased(
@@ -450,7 +469,7 @@ async def test_an_erasure_that_broke_off_is_ended_by_the_next_purge(
         )
     await deleted(server, ada)
     erasing = asyncio.create_task(server.runtime.erasure.erase(ADMIN, ada.id))
-    while await _chats(database) > 200:
+    while await _chats(database) > 200:  # noqa: ASYNC110 - the database tells
         await asyncio.sleep(0)
     erasing.cancel()
     with suppress(asyncio.CancelledError):
@@ -524,7 +543,7 @@ async def test_an_account_ends_on_every_server(
         await deleted(one, ada)
 
         async with asyncio.timeout(1):
-            while (await away.get("/users/me")).status != 401:
+            while (await away.get("/users/me")).status != 401:  # noqa: ASYNC110 - only asking tells
                 await asyncio.sleep(0.01)
 
 

@@ -49,7 +49,12 @@ ADDRESSING: Mapping[str, str] = {
 """No foreign key leads from them, so an erasure looks for the person's rows itself."""
 
 OTHERS: Mapping[str, str] = {
+    "admins": "people who run the installation, no users of it",
+    "support_staff": "people who help users, none of them",
+    "desk_sessions": "of these two",
+    "desk_refresh_tokens": "of these two",
     "audit_chain": "where the chain of audit events ends",
+    "ip_rules": "networks, for everybody",
 }
 """Nothing in them is of a user."""
 
