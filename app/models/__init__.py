@@ -1,13 +1,21 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.desk import (
+    Admin,
+    DeskAccount,
+    DeskRefreshToken,
+    DeskSession,
+    SupportStaff,
+)
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
 from app.models.message import Message
-from app.models.user import RefreshToken, User, UserSession
+from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
 """Beginnings of the names of what one database alone has, so no model describes it.
@@ -18,17 +26,24 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "Admin",
+    "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
     "Base",
     "Chat",
     "ChatShare",
+    "DeletedUser",
+    "DeskAccount",
+    "DeskRefreshToken",
+    "DeskSession",
     "IdempotencyKey",
     "IpRule",
     "Job",
     "Message",
     "RefreshToken",
     "SearchEntry",
+    "SupportStaff",
     "User",
     "UserSession",
 ]

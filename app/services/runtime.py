@@ -21,9 +21,13 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
 from app.services.principal import Principals
 
@@ -59,9 +63,14 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     ip_rules: IpRules
+    passwords: Passwords
     auth: Auth
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
     providers: Providers
     turns: Turns
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -73,46 +82,55 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
         principals = Principals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
+        desk_principals = DeskPrincipals(database, bus)
+        providers = _providers(settings)
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+        )
+        turns = Turns(
             settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
         )
         return cls(
             settings=settings,
             database=database,
-            crypto=Crypto(settings.security),
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
             ip_rules=IpRules(settings.security, database=database, bus=bus),
-            auth=Auth(
+            passwords=passwords,
+            auth=auth,
+            desk_principals=desk_principals,
+            desk=DeskAuth(
                 settings.security,
-                passwords=Passwords(settings.security),
+                passwords=passwords,
                 tokens=tokens,
-                principals=principals,
+                principals=desk_principals,
             ),
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
             ),
+            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
     async def open(self) -> None:
@@ -122,14 +140,32 @@ class Runtime:
         await self.bus.open()
         await self.principals.open()
         await self.ip_rules.open()
+        await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
         await self.ip_rules.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )
