@@ -88,19 +88,7 @@ class Runtime:
         bus = connect(settings.redis)
         principals = Principals(database, bus)
         desk_principals = DeskPrincipals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
-            settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
-        )
+        providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
@@ -165,3 +153,19 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )

@@ -54,7 +54,7 @@ OTHERS: Mapping[str, str] = {
     "desk_sessions": "of these two",
     "desk_refresh_tokens": "of these two",
     "audit_chain": "where the chain of audit events ends",
-    "ip_rules": "networks, for everybody",
+    "ip_rules": "which addresses may use what, as admins wrote it",
 }
 """Nothing in them is of a user."""
 
