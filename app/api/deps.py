@@ -20,6 +20,7 @@ from app.core.database import Session
 from app.core.exceptions import UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission
+from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
@@ -158,6 +159,15 @@ class PageQuery(BaseModel):
 
 
 PageDep = Annotated[PageQuery, Query()]
+
+
+class DeletedUsersQuery(PageQuery):
+    """The same, or all that had one address."""
+
+    email: Email | None = None
+
+
+DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
 
 
 class BranchQuery(BaseModel):

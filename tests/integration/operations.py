@@ -13,8 +13,9 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
-from app.models import Message
+from app.models import Message, User
 from app.schemas.desk import Permission
+from app.services.audit import SYSTEM
 from tests.client import Answer, Client
 from tests.conftest import Server
 
@@ -36,6 +37,8 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
     admin: Client
     """Has every permission."""
     staff: Client
@@ -136,6 +139,10 @@ def _own_deletion(_things: Things) -> Request:
     return {"json": {"password": PASSWORD}}
 
 
+def _reason(_things: Things) -> Request:
+    return {"json": {"reason": "They asked for it."}}
+
+
 def _new_chat(_things: Things) -> Request:
     return {"json": {"title": "New", "system_prompt": "Be brief."}}
 
@@ -225,6 +232,15 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
+    Operation(
+        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+    ),
+    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
+    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
+    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
@@ -279,6 +295,16 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
     )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id

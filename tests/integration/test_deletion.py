@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
-from app.models import Chat, DeletedUser, Message, User, UserSession
+from app.models import Chat, DeletedUser, Job, Message, User, UserSession
 from app.schemas.account import Restoration
 from app.services import job as jobs
 from app.services.account import export
@@ -89,8 +89,8 @@ async def exported(server: Server, account: Account) -> bytes:
 
 async def settled(server: Server) -> None:
     """Wait until no job is left to do now."""
-    statement = select(func.count()).where(jobs.Job.run_at <= utcnow())
-    busy = statement.where(jobs.Job.state.in_(["queued", "running"]))
+    statement = select(func.count()).where(Job.run_at <= utcnow())
+    busy = statement.where(Job.state.in_(["queued", "running"]))
     while True:
         async with server.runtime.database.unit_of_work(read_only=True) as session:
             if not await session.scalar(busy):
