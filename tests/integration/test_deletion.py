@@ -545,17 +545,3 @@ async def test_an_account_ends_on_every_server(
         async with asyncio.timeout(1):
             while (await away.get("/users/me")).status != 401:  # noqa: ASYNC110 - only asking tells
                 await asyncio.sleep(0.01)
-
-
-async def test_an_export_ends_with_its_session(server: Server, ada: Account) -> None:
-    """TRUST T4."""
-    database = server.runtime.database
-    session_id = (await ada.client.get("/auth/sessions")).json["items"][0]["id"]
-    principal = Principal(ada.id, UUID(session_id))
-    pieces = export.content(database, server.runtime.principals, principal)
-    assert await anext(pieces)
-
-    await deleted(server, ada)
-
-    with pytest.raises(Exception, match="This session has ended"):
-        await anext(pieces)

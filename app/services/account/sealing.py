@@ -15,7 +15,6 @@ from sqlalchemy.types import TypeEngine
 from app.core.crypto import Crypto
 from app.core.database import UtcDateTime
 from app.models import User
-from app.models.base import Sealed
 
 _USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
 _READ: dict[type[TypeEngine[Any]], Callable[[str], Any]] = {
@@ -38,9 +37,9 @@ async def seal(
     session: AsyncSession, crypto: Crypto, user_id: UUID, *, reason: str | None
 ) -> str:
     found = await session.execute(select(_USERS).where(_USERS.c.id == user_id))
-    row = _each_sealed(dict(found.mappings().one()), crypto.open, user_id)
-    text = orjson.dumps({"row": row, "reason": reason}, default=_text).decode()
-    return crypto.seal(text, place=_place("deleted_users.sealed", user_id))
+    content = {"row": dict(found.mappings().one()), "reason": reason}
+    text = orjson.dumps(content, default=_text).decode()
+    return crypto.seal(text, place=_place(user_id))
 
 
 def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Content:
@@ -48,14 +47,13 @@ def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Content:
 
     Columns that came since are missing in it; those that went since are left out.
     """
-    text = crypto.open(sealed, place=_place("deleted_users.sealed", user_id))
-    content = orjson.loads(text)
+    content = orjson.loads(crypto.open(sealed, place=_place(user_id)))
     row = {
         column.name: _value(column, content["row"][column.name])
         for column in _USERS.columns
         if column.name in content["row"]
     }
-    return Content(_each_sealed(row, crypto.seal, user_id), content["reason"])
+    return Content(row, content["reason"])
 
 
 def emptied(user_id: UUID) -> dict[str, Any]:
@@ -86,19 +84,5 @@ def _value(column: Column[Any], value: Any) -> Any:
     return value if value is None or read is None else read(value)
 
 
-def _each_sealed(
-    row: dict[str, Any], change: Callable[..., str], user_id: UUID
-) -> dict[str, Any]:
-    """With the row's own sealed columns opened, or sealed again.
-
-    Inside of a sealed text they would stay under a key that may be gone one day.
-    """
-    for column in _USERS.columns:
-        if isinstance(column.type, Sealed) and row.get(column.name) is not None:
-            place = _place(f"users.{column.name}", user_id)
-            row[column.name] = change(row[column.name], place=place)
-    return row
-
-
-def _place(column: str, user_id: UUID) -> str:
-    return f"{column}:{user_id}"
+def _place(user_id: UUID) -> str:
+    return f"deleted_users.sealed:{user_id}"
