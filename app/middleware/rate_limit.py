@@ -7,15 +7,13 @@ clients know: RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset (in seconds)
 import math
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
 from app.core.exceptions import RateLimitedError, UnauthenticatedError
-from app.core.ratelimit import Limiter, Standing
+from app.core.ratelimit import Limiter, Standing, network
 from app.core.rates import Rate
 from app.core.tokens import Tokens
 from app.middleware.admission import PROBES
@@ -104,20 +102,6 @@ def endpoint(scope: Scope) -> str | None:
         if _SENDS.fullmatch(path):
             return "chats.send"
     return "default"
-
-
-@lru_cache(maxsize=4096)
-def network(host: str) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host[:100]
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _error(rate: Rate, standing: Standing) -> RateLimitedError:

@@ -31,13 +31,17 @@ from app.schemas.user import (
     UserCreate,
 )
 from app.services.authorization import Principal, require, visible_to
+from app.services.lockout import Account, Lockout
 from app.services.principal import Principals, alive
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
 
 
 class InvalidCredentialsError(UnauthenticatedError):
+    """That it was tried is stored although the request fails."""
+
     code = "invalid_credentials"
+    keeps_changes = True
 
     def __init__(self) -> None:
         super().__init__("These credentials are not right.")
@@ -79,8 +83,10 @@ class Auth:
         passwords: Passwords,
         tokens: Tokens,
         principals: Principals,
+        lockout: Lockout,
     ) -> None:
         self._settings = settings
+        self._lockout = lockout
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
@@ -121,8 +127,18 @@ class Auth:
         await release(session)
         stored: str | None = user.password_hash if user else None
         right = await self._passwords.verify(form.password, stored)
-        if user is None or stored is None or not right or user.status != "active":
+        account = Account("user", name, user.id if user else None)
+        attempt = await self._lockout.begin(session, account, client.ip)
+        if (
+            user is None
+            or stored is None
+            or not right
+            or user.status != "active"
+            or attempt.locked
+        ):
+            attempt.failed()
             raise InvalidCredentialsError
+        await self._lockout.passed(session, attempt, user.id, client.ip)
         return LoggedIn(
             tokens=await self._begin_session(session, user.id, client),
             outdated_hash=stored if self._passwords.outdated(stored) else None,

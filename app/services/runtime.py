@@ -22,6 +22,7 @@ from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.lockout import Lockout
 from app.services.principal import Principals
 
 
@@ -54,6 +55,7 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    lockout: Lockout
     auth: Auth
     providers: Providers
     turns: Turns
@@ -72,6 +74,7 @@ class Runtime:
         bus = connect(settings.redis)
         principals = Principals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
+        lockout = Lockout(settings.login, settings.security)
         http = Http(settings.models)
         providers = Providers(
             settings,
@@ -92,11 +95,13 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            lockout=lockout,
             auth=Auth(
                 settings.security,
                 passwords=Passwords(settings.security),
                 tokens=tokens,
                 principals=principals,
+                lockout=lockout,
             ),
             providers=providers,
             turns=Turns(

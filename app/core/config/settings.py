@@ -7,6 +7,7 @@ from app.core.config.database import DatabaseSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -23,6 +24,7 @@ class Settings:
     redis: RedisSettings
     limits: LimitSettings
     security: SecuritySettings
+    login: LoginSettings
     cors: CorsSettings
     log: LogSettings
     models: ModelSettings
