@@ -1,7 +1,7 @@
 """Failed logins are counted.
 
 Revision ID: 3b7e5c90d1f4
-Revises: 8c1d27a4be90
+Revises: 4b7e90c2d1fa
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3b7e5c90d1f4"
-down_revision = "8c1d27a4be90"
+down_revision = "4b7e90c2d1fa"
 branch_labels = None
 depends_on = None
 
