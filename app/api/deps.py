@@ -13,7 +13,7 @@ from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 
 from app.core.database import Session
-from app.core.exceptions import UnauthenticatedError
+from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.services import idempotency
 from app.services.auth import Auth, Client
@@ -46,7 +46,7 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False)
 
 
-async def get_principal(
+async def get_any_principal(
     runtime: RuntimeDep, token: Annotated[str | None, Depends(_bearer)]
 ) -> Principal:
     if token is None:
@@ -54,9 +54,24 @@ async def get_principal(
     return await runtime.principals.of(runtime.tokens.read_access(token))
 
 
+AnyUser = Annotated[Principal, Depends(get_any_principal)]
+"""Also one who must enroll a second factor before anything else."""
+
+
+async def get_principal(principal: AnyUser) -> Principal:
+    if principal.must_enroll:
+        raise ForbiddenError(
+            "This installation asks for a second factor: enroll one first, by POST "
+            "/api/v1/auth/mfa/totp/enroll.",
+            code="mfa_enrollment_required",
+        )
+    return principal
+
+
 async def principal_of(request: Request) -> Principal:
     """The same, where no endpoint asks for it."""
-    return await get_principal(await get_runtime(request), await _bearer(request))
+    runtime, token = await get_runtime(request), await _bearer(request)
+    return await get_principal(await get_any_principal(runtime, token))
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]

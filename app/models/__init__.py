@@ -7,6 +7,7 @@ from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.lockout import LoginCounter
 from app.models.message import Message
+from app.models.mfa import Authenticator, RecoveryCode
 from app.models.user import RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -20,6 +21,7 @@ __all__ = [
     "MADE_BY_MIGRATIONS",
     "AuditChain",
     "AuditEvent",
+    "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
@@ -27,6 +29,7 @@ __all__ = [
     "Job",
     "LoginCounter",
     "Message",
+    "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "User",

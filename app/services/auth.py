@@ -6,6 +6,7 @@ The rules for refresh tokens are those of OAuth 2.0 Security Best Current Practi
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
@@ -30,8 +31,11 @@ from app.schemas.user import (
     TokenPair,
     UserCreate,
 )
+from app.services import audit
+from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
-from app.services.lockout import Account, Lockout
+from app.services.lockout import Account, Attempt, Lockout
+from app.services.mfa import Mfa, MfaRequiredError
 from app.services.principal import Principals, alive
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
@@ -68,6 +72,16 @@ class Client:
     user_agent: str | None
 
 
+class Known(Protocol):
+    """Who logs in, as far as it is known."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def email(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
     tokens: TokenPair
@@ -84,8 +98,10 @@ class Auth:
         tokens: Tokens,
         principals: Principals,
         lockout: Lockout,
+        mfa: Mfa,
     ) -> None:
         self._settings = settings
+        self._mfa = mfa
         self._lockout = lockout
         self._passwords = passwords
         self._tokens = tokens
@@ -121,7 +137,7 @@ class Auth:
         name = form.login.strip().lower()
         column = User.email if "@" in name else User.username
         found = await session.execute(
-            select(User.id, User.password_hash, User.status).where(column == name)
+            select(User.id, User.email, User.password_hash).where(column == name)
         )
         user = found.one_or_none()
         await release(session)
@@ -133,16 +149,38 @@ class Auth:
             user is None
             or stored is None
             or not right
-            or user.status != "active"
             or attempt.locked
+            or not await _hold(session, user.id, stored)
         ):
-            attempt.failed()
+            await self._failed(session, attempt, user, client)
             raise InvalidCredentialsError
+        tokens = await self.admit(session, attempt, user, client, otp=form.otp)
+        outdated = stored if self._passwords.outdated(stored) else None
+        return LoggedIn(tokens=tokens, outdated_hash=outdated)
+
+    async def admit(
+        self,
+        session: AsyncSession,
+        attempt: Attempt,
+        user: Known,
+        client: Client,
+        *,
+        otp: str | None,
+    ) -> TokenPair:
+        """Begin the session of a user who has proved who they are by one factor.
+
+        Raises MfaRequiredError where the second one is missing,
+        InvalidCredentialsError where it is wrong.
+        """
+        if await self._mfa.enabled(session, user.id):
+            if otp is None:
+                raise MfaRequiredError
+            if not await self._mfa.accepts(session, user.id, otp):
+                await self._failed(session, attempt, user, client)
+                raise InvalidCredentialsError
         await self._lockout.passed(session, attempt, user.id, client.ip)
-        return LoggedIn(
-            tokens=await self._begin_session(session, user.id, client),
-            outdated_hash=stored if self._passwords.outdated(stored) else None,
-        )
+        await audit.record(session, Actor("user", user.id, client.ip), "user.login")
+        return await self._begin_session(session, user.id, client)
 
     async def renew_hash(
         self, database: Database, *, outdated: str, password: str
@@ -256,6 +294,17 @@ class Auth:
             )
         )
 
+    async def _failed(
+        self,
+        session: AsyncSession,
+        attempt: Attempt,
+        user: Known | None,
+        client: Client,
+    ) -> None:
+        if attempt.failed() and user is not None:
+            actor = Actor("system", ip=client.ip)
+            await audit.record(session, actor, "user.lock", target=("user", user.id))
+
     async def _begin_session(
         self, session: AsyncSession, user_id: UUID, client: Client
     ) -> TokenPair:
@@ -303,6 +352,24 @@ class Auth:
             refresh_token=refresh_token,
             expires_in=int(self._tokens.access_life.total_seconds()),
         )
+
+
+async def _hold(session: AsyncSession, user_id: UUID, password_hash: str) -> bool:
+    """Keep an account as it was before its password was hashed, until the end.
+
+    False where it is suspended, or the password was changed meanwhile: that ended the
+    sessions, and one that begins now would escape.
+    """
+    held = await session.scalar(
+        select(User.id)
+        .where(
+            User.id == user_id,
+            User.password_hash == password_hash,
+            User.status == "active",
+        )
+        .with_for_update(read=True)
+    )
+    return held is not None
 
 
 async def _refuse_taken(

@@ -21,6 +21,8 @@ class Principal:
 
     user_id: UUID
     session_id: UUID
+    must_enroll: bool = False
+    """Whether a second factor is asked for that the user does not have yet."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:

@@ -34,11 +34,14 @@ _KNOWN_FOR = timedelta(days=30)  # after the last login from there
 _INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
+AccountKind = Literal["user", "staff", "admin"]
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """Whom a login is about; `id` is None where nobody has this name."""
 
-    kind: Literal["user", "staff", "admin"]
+    kind: AccountKind
     name: str
     id: UUID | None
 

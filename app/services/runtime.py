@@ -24,6 +24,7 @@ from app.integrations.llm.registry import Providers
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.lockout import Lockout
+from app.services.mfa import Mfa
 from app.services.principal import Principals
 
 
@@ -58,6 +59,7 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     lockout: Lockout
+    mfa: Mfa
     auth: Auth
     providers: Providers
     turns: Turns
@@ -74,9 +76,18 @@ class Runtime:
         database = Database(settings)
         tokens = Tokens(settings.security)
         bus = connect(settings.redis)
-        principals = Principals(database, bus)
+        principals = Principals(
+            database, bus, mfa_required=settings.login.requires_mfa("user", level=1)
+        )
         catalogue = Catalogue.load(settings.models.catalogue)
         lockout = Lockout(settings.login, settings.security)
+        crypto = Crypto(settings.security)
+        mfa = Mfa(
+            settings.login,
+            crypto=crypto,
+            lockout=lockout,
+            issuer=settings.server.app_name,
+        )
         http = Http(settings.models)
         providers = Providers(
             settings,
@@ -92,19 +103,21 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
-            crypto=Crypto(settings.security),
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
             lockout=lockout,
+            mfa=mfa,
             auth=Auth(
                 settings.security,
                 passwords=Passwords(settings.security),
                 tokens=tokens,
                 principals=principals,
                 lockout=lockout,
+                mfa=mfa,
             ),
             providers=providers,
             turns=Turns(

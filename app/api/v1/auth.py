@@ -53,7 +53,7 @@ async def token(
     form: Annotated[PasswordForm, Form()],
 ) -> TokenPair:
     """Log in by an OAuth2 password form, as Swagger's Authorize button does."""
-    as_json = Login(login=form.username, password=form.password)
+    as_json = Login(login=form.username, password=form.password, otp=form.otp)
     return await login(session, runtime, client, background, as_json)
 
 

@@ -1,6 +1,21 @@
-from pydantic import Field
+import re
+from typing import Annotated
 
-from app.core.config.base import Group
+from pydantic import AfterValidator, Field
+
+from app.core.config.base import Group, List
+
+_MFA_ENTRY = re.compile(r"user|admin|staff(?::[1-3])?")
+
+
+def _kinds(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        if _MFA_ENTRY.fullmatch(entry) is None:
+            raise ValueError(
+                f"{entry} is no kind of account: name user, staff, admin, or a level "
+                "of support from which on it is asked, such as staff:2"
+            )
+    return entries
 
 
 class LoginSettings(Group):
@@ -31,3 +46,17 @@ class LoginSettings(Group):
         description="Failed logins in an hour after which an address must wait for "
         "the hour's end.",
     )
+    mfa_required: Annotated[List, AfterValidator(_kinds)] = Field(
+        (),
+        alias="MFA_REQUIRED",
+        description="Kinds of accounts that must have a second factor, comma "
+        "separated: user, staff, admin; staff:2 is support of level 2 and above.",
+    )
+
+    def requires_mfa(self, kind: str, level: int) -> bool:
+        """Whether accounts of a kind must have a second factor; levels: support."""
+        for entry in self.mfa_required:
+            required, _, least = entry.partition(":")
+            if required == kind and level >= int(least or 1):
+                return True
+        return False
