@@ -77,6 +77,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }
