@@ -1,11 +1,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, LargeBinary, Text
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
-from app.models.base import Base, Identified
+from app.models.base import Base, Identified, Sealed
 
 
 class Authenticator(Identified, Base):
@@ -17,8 +17,7 @@ class Authenticator(Identified, Base):
     __tablename__ = "authenticators"
 
     account_id: Mapped[UUID] = mapped_column(unique=True)
-    secret: Mapped[str] = mapped_column(Text)
-    """Sealed, for `authenticators.secret:<id>`."""
+    secret: Mapped[str] = mapped_column(Sealed)
     last_step: Mapped[int] = mapped_column(BigInteger, default=0)
     """The newest time step whose code was used: none up to it counts again."""
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
