@@ -1,7 +1,7 @@
 """Counters of failed logins; second factors.
 
 Revision ID: 3b7e5c90d1f4
-Revises: 4b7e90c2d1fa
+Revises: c2a84f1be6d3
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3b7e5c90d1f4"
-down_revision = "4b7e90c2d1fa"
+down_revision = "c2a84f1be6d3"
 branch_labels = None
 depends_on = None
 

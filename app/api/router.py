@@ -2,10 +2,22 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import auth, chat, health, home, message, mfa, model, share, user
+from app.api.v1 import (
+    admin,
+    auth,
+    chat,
+    health,
+    home,
+    message,
+    mfa,
+    model,
+    share,
+    staff,
+    user,
+)
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, mfa, user, chat, message, model, share):
+for module in (auth, mfa, user, chat, message, model, share, admin, staff):
     api.include_router(module.router)
 
 root = APIRouter()

@@ -1,14 +1,22 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.desk import (
+    Admin,
+    DeskAccount,
+    DeskRefreshToken,
+    DeskSession,
+    SupportStaff,
+)
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.mfa import Authenticator, RecoveryCode
-from app.models.user import RefreshToken, User, UserSession
+from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
 """Beginnings of the names of what one database alone has, so no model describes it.
@@ -19,12 +27,18 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "Admin",
+    "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
     "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
+    "DeletedUser",
+    "DeskAccount",
+    "DeskRefreshToken",
+    "DeskSession",
     "IdempotencyKey",
     "Job",
     "LoginCounter",
@@ -32,6 +46,7 @@ __all__ = [
     "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
+    "SupportStaff",
     "User",
     "UserSession",
 ]

@@ -1,12 +1,7 @@
-"""Registering, logging in, and the life of a session.
-
-The rules for refresh tokens are those of OAuth 2.0 Security Best Current Practice (RFC
-9700, section 4.14.2): each is used once, and one that is used again ends its family.
-"""
+"""Registering, logging in, and the life of a session."""
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
@@ -18,11 +13,10 @@ from app.core.database import Database, after_commit, release, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
-    UnauthenticatedError,
     ValidationFailedError,
 )
 from app.core.passwords import Passwords, weakness
-from app.core.tokens import Tokens, expires_after, fingerprint, new_refresh_token
+from app.core.tokens import Tokens, expires_after
 from app.models import RefreshToken, User, UserSession
 from app.schemas.user import (
     Login,
@@ -34,34 +28,12 @@ from app.schemas.user import (
 from app.services import audit
 from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
-from app.services.lockout import Account, Attempt, Lockout
-from app.services.mfa import Mfa, MfaRequiredError
+from app.services.lockout import Account, Attempt
+from app.services.login import Logins
 from app.services.principal import Principals, alive
+from app.services.refresh import Families, InvalidRefreshTokenError
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
-
-
-class InvalidCredentialsError(UnauthenticatedError):
-    """That it was tried is stored although the request fails."""
-
-    code = "invalid_credentials"
-    keeps_changes = True
-
-    def __init__(self) -> None:
-        super().__init__("These credentials are not right.")
-
-
-class InvalidRefreshTokenError(UnauthenticatedError):
-    code = "invalid_refresh_token"
-
-    def __init__(self) -> None:
-        super().__init__("This refresh token is not valid: log in again.")
-
-
-class RefreshTokenReusedError(InvalidRefreshTokenError):
-    """Somebody holds a copy: the session's end is stored although the request fails."""
-
-    keeps_changes = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +42,6 @@ class Client:
 
     ip: str | None
     user_agent: str | None
-
-
-class Known(Protocol):
-    """Who logs in, as far as it is known."""
-
-    @property
-    def id(self) -> UUID: ...
-
-    @property
-    def email(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +59,16 @@ class Auth:
         passwords: Passwords,
         tokens: Tokens,
         principals: Principals,
-        lockout: Lockout,
-        mfa: Mfa,
+        logins: Logins,
     ) -> None:
         self._settings = settings
-        self._mfa = mfa
-        self._lockout = lockout
+        self._logins = logins
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
+        self._families = Families(
+            settings, tokens, model=RefreshToken, revoke=self._revoke_one
+        )
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
@@ -143,44 +106,43 @@ class Auth:
         await release(session)
         stored: str | None = user.password_hash if user else None
         right = await self._passwords.verify(form.password, stored)
-        account = Account("user", name, user.id if user else None)
-        attempt = await self._lockout.begin(session, account, client.ip)
+        account = Account(
+            "user",
+            name,
+            id=user.id if user else None,
+            email=user.email if user else None,
+        )
+        attempt = await self._logins.begin(session, account, client.ip)
         if (
             user is None
             or stored is None
             or not right
-            or attempt.locked
             or not await _hold(session, user.id, stored)
         ):
-            await self._failed(session, attempt, user, client)
-            raise InvalidCredentialsError
-        tokens = await self.admit(session, attempt, user, client, otp=form.otp)
-        outdated = stored if self._passwords.outdated(stored) else None
-        return LoggedIn(tokens=tokens, outdated_hash=outdated)
+            await self._logins.refuse(session, attempt)
+        return LoggedIn(
+            tokens=await self.admit(session, attempt, client, otp=form.otp),
+            outdated_hash=stored if self._passwords.outdated(stored) else None,
+        )
 
     async def admit(
         self,
         session: AsyncSession,
         attempt: Attempt,
-        user: Known,
         client: Client,
         *,
         otp: str | None,
     ) -> TokenPair:
-        """Begin the session of a user who has proved who they are by one factor.
+        """Begin the session of a user who has proved a first factor.
 
-        Raises MfaRequiredError where the second one is missing,
-        InvalidCredentialsError where it is wrong.
+        Raises MfaRequiredError where the second one is missing, and
+        InvalidCredentialsError where it is wrong or the account is locked.
         """
-        if await self._mfa.enabled(session, user.id):
-            if otp is None:
-                raise MfaRequiredError
-            if not await self._mfa.accepts(session, user.id, otp):
-                await self._failed(session, attempt, user, client)
-                raise InvalidCredentialsError
-        await self._lockout.passed(session, attempt, user.id, client.ip)
-        await audit.record(session, Actor("user", user.id, client.ip), "user.login")
-        return await self._begin_session(session, user.id, client)
+        user_id = attempt.account.id
+        assert user_id is not None
+        await self._logins.admit(session, attempt, otp=otp)
+        await audit.record(session, Actor("user", user_id, client.ip), "user.login")
+        return await self._begin_session(session, user_id, client)
 
     async def renew_hash(
         self, database: Database, *, outdated: str, password: str
@@ -195,22 +157,9 @@ class Auth:
             )
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
-        """Spend a refresh token for a new pair.
-
-        Inside the grace time a spent token gives the same successor again: to a client
-        that lost the answer, and to tabs that refresh at once. Later it means a copy.
-        """
+        """Spend a refresh token for a new pair."""
+        session_id, successor = await self._families.spend(session, refresh_token)
         now = utcnow()
-        used = fingerprint(refresh_token)
-        session_id = await session.scalar(
-            update(RefreshToken)
-            .where(RefreshToken.token_hash == used, RefreshToken.used_at.is_(None))
-            .values(used_at=now)
-            .returning(RefreshToken.session_id)
-        )
-        first = session_id is not None
-        if session_id is None:
-            session_id = await self._within_grace(session, used)
         family = await session.scalar(
             select(UserSession)
             .join(User, User.id == UserSession.user_id)
@@ -218,23 +167,14 @@ class Auth:
         )
         if family is None:
             raise InvalidRefreshTokenError
-        successor = self._tokens.successor(refresh_token)
-        if first:
-            family.last_used_at = now
-            session.add(
-                RefreshToken(session_id=session_id, token_hash=fingerprint(successor))
-            )
+        family.last_used_at = now
         return self._pair(family.user_id, session_id, successor)
 
     async def logout(self, session: AsyncSession, refresh_token: str) -> None:
         """End the token's session; a token of no session is as good as logged out."""
-        session_id = await session.scalar(
-            select(RefreshToken.session_id).where(
-                RefreshToken.token_hash == fingerprint(refresh_token)
-            )
-        )
+        session_id = await self._families.family_of(session, refresh_token)
         if session_id is not None:
-            await self._revoke(session, UserSession.id == session_id)
+            await self._revoke_one(session, session_id)
 
     async def change_password(
         self, session: AsyncSession, principal: Principal, form: PasswordChange
@@ -285,6 +225,9 @@ class Auth:
         found = await require(session, principal, UserSession, session_id)
         await self._revoke(session, UserSession.id == found.id)
 
+    async def end_sessions_of(self, session: AsyncSession, user_id: UUID) -> None:
+        await self._revoke(session, UserSession.user_id == user_id)
+
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS
@@ -293,17 +236,6 @@ class Auth:
                 or_(UserSession.expires_at < before, UserSession.revoked_at < before)
             )
         )
-
-    async def _failed(
-        self,
-        session: AsyncSession,
-        attempt: Attempt,
-        user: Known | None,
-        client: Client,
-    ) -> None:
-        if attempt.failed() and user is not None:
-            actor = Actor("system", ip=client.ip)
-            await audit.record(session, actor, "user.lock", target=("user", user.id))
 
     async def _begin_session(
         self, session: AsyncSession, user_id: UUID, client: Client
@@ -316,21 +248,11 @@ class Auth:
         )
         session.add(begun)
         await session.flush()
-        token = new_refresh_token()
-        session.add(RefreshToken(session_id=begun.id, token_hash=fingerprint(token)))
+        token = await self._families.begin(session, begun.id)
         return self._pair(user_id, begun.id, token)
 
-    async def _within_grace(self, session: AsyncSession, used: bytes) -> UUID:
-        token = await session.scalar(
-            select(RefreshToken).where(RefreshToken.token_hash == used)
-        )
-        if token is None or token.used_at is None:
-            raise InvalidRefreshTokenError
-        grace = timedelta(seconds=self._settings.refresh_grace_seconds)
-        if utcnow() - token.used_at > grace:
-            await self._revoke(session, UserSession.id == token.session_id)
-            raise RefreshTokenReusedError
-        return token.session_id
+    async def _revoke_one(self, session: AsyncSession, session_id: UUID) -> None:
+        await self._revoke(session, UserSession.id == session_id)
 
     async def _revoke(self, session: AsyncSession, *which: ColumnElement[bool]) -> None:
         ended = await session.scalars(
@@ -345,7 +267,7 @@ class Auth:
 
     def _pair(self, user_id: UUID, session_id: UUID, refresh_token: str) -> TokenPair:
         access = self._tokens.issue_access(
-            user_id=user_id, session_id=session_id, now=utcnow()
+            account_id=user_id, session_id=session_id, now=utcnow()
         )
         return TokenPair(
             access_token=access,

@@ -22,7 +22,7 @@ class Principal:
     user_id: UUID
     session_id: UUID
     must_enroll: bool = False
-    """Whether a second factor is asked for that the user does not have yet."""
+    """Whether a second factor is asked for that was not there when this was read."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:

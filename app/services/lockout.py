@@ -44,6 +44,7 @@ class Account:
     kind: AccountKind
     name: str
     id: UUID | None
+    email: str | None = None
 
     @property
     def key(self) -> str:
@@ -54,8 +55,16 @@ class Attempt:
     """One login, whose outcome is to be told: `failed`, or `Lockout.passed`."""
 
     def __init__(
-        self, settings: LoginSettings, counter: LoginCounter, address: LoginCounter
+        self,
+        settings: LoginSettings,
+        account: Account,
+        ip: str | None,
+        *,
+        counter: LoginCounter,
+        address: LoginCounter,
     ) -> None:
+        self.account = account
+        self.ip = ip
         self._settings = settings
         self._address = address
         self.counter = counter
@@ -121,15 +130,19 @@ class Lockout:
         if _is_locked(rows[address], now):
             raise _too_many(rows[address], now)
         known = place in rows and rows[place].expires_at > now
-        counter = rows[place if known else strangers]
-        return Attempt(self._settings, counter, rows[address])
+        return Attempt(
+            self._settings,
+            account,
+            ip,
+            counter=rows[place if known else strangers],
+            address=rows[address],
+        )
 
-    async def passed(
-        self, session: AsyncSession, attempt: Attempt, account_id: UUID, ip: str | None
-    ) -> None:
+    async def passed(self, session: AsyncSession, attempt: Attempt) -> None:
         """Clear the counter that counts here; what the address did is not forgiven."""
+        assert attempt.account.id is not None
         _reset(attempt.counter)
-        await self.welcome(session, account_id, ip)
+        await self.welcome(session, attempt.account.id, attempt.ip)
 
     async def welcome(
         self, session: AsyncSession, account_id: UUID, ip: str | None

@@ -9,6 +9,7 @@ import base64
 import secrets
 from dataclasses import dataclass
 from io import BytesIO
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -19,7 +20,7 @@ from uuid_utils.compat import uuid7
 from app.core import totp
 from app.core.config import LoginSettings
 from app.core.crypto import Crypto
-from app.core.database import changed_rows, utcnow
+from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
@@ -28,12 +29,24 @@ from app.core.exceptions import (
     ValidationFailedError,
 )
 from app.core.tokens import fingerprint
-from app.models import Authenticator, RecoveryCode
+from app.models import (
+    Admin,
+    Authenticator,
+    DeskAccount,
+    RecoveryCode,
+    SupportStaff,
+    User,
+)
 from app.services import audit
 from app.services.audit import Actor
 from app.services.lockout import Account, AccountKind, Lockout
 
 RECOVERY_CODES = 10
+_OWNERS: dict[AccountKind, type[User | DeskAccount]] = {
+    "user": User,
+    "staff": SupportStaff,
+    "admin": Admin,
+}
 _RECOVERY_BYTES = 10  # of chance in each: 16 letters and digits
 
 
@@ -87,13 +100,13 @@ class Mfa:
         return self._settings.requires_mfa(kind, level)
 
     async def standing(
-        self, session: AsyncSession, account_id: UUID, kind: AccountKind
+        self, session: AsyncSession, actor: Actor, *, level: int = 1
     ) -> Standing:
         found = await session.execute(
             select(Authenticator.id, func.count(RecoveryCode.id))
             .outerjoin(RecoveryCode)
             .where(
-                Authenticator.account_id == account_id,
+                Authenticator.account_id == _id(actor),
                 Authenticator.confirmed_at.is_not(None),
             )
             .group_by(Authenticator.id)
@@ -102,12 +115,10 @@ class Mfa:
         return Standing(
             totp=row is not None,
             recovery_codes_left=row[1] if row else 0,
-            required=self.required(kind),
+            required=self.required(_kind(actor), level),
         )
 
-    async def enroll(
-        self, session: AsyncSession, actor: Actor, *, label: str
-    ) -> Enrolment:
+    async def enroll(self, session: AsyncSession, actor: Actor) -> Enrolment:
         """Make a secret, in the place of one that was never confirmed.
 
         Raises ConflictError where there is a confirmed one.
@@ -132,7 +143,9 @@ class Mfa:
             await session.flush()
         except IntegrityError as error:  # a twin enrolled at the same moment
             raise ConflictError("Another request is enrolling: try again.") from error
-        uri = totp.uri(secret, issuer=self._issuer, label=label)
+        owner = _OWNERS[_kind(actor)]
+        label = await session.scalar(select(owner.email).where(owner.id == account_id))
+        uri = totp.uri(secret, issuer=self._issuer, label=label or "")
         return Enrolment(secret=secret, uri=uri, qr_svg=_qr(uri))
 
     async def confirm(self, session: AsyncSession, actor: Actor, otp: str) -> list[str]:
@@ -154,20 +167,22 @@ class Mfa:
         await audit.record(session, actor, "mfa.enable")
         return codes
 
-    async def disable(self, session: AsyncSession, actor: Actor, otp: str) -> None:
+    async def disable(
+        self, session: AsyncSession, actor: Actor, otp: str, *, level: int = 1
+    ) -> None:
         """Give it up; takes a code, and counts wrong ones as failed logins."""
-        assert actor.kind not in {"system", "service"}
-        if self.required(actor.kind):
+        kind = _kind(actor)
+        if self.required(kind, level):
             raise ForbiddenError(
                 "This installation asks for a second factor: it cannot be disabled.",
                 code="mfa_enforced",
             )
-        account = Account(actor.kind, "", _id(actor))
+        account = Account(kind, "", _id(actor))
         attempt = await self._lockout.begin(session, account, actor.ip)
         if attempt.locked or not await self.accepts(session, _id(actor), otp):
             attempt.failed()
             raise InvalidOtpError
-        await self._lockout.passed(session, attempt, _id(actor), actor.ip)
+        await self._lockout.passed(session, attempt)
         await self.remove(session, _id(actor))
         await audit.record(session, actor, "mfa.disable")
 
@@ -178,8 +193,32 @@ class Mfa:
         )
 
     async def enabled(self, session: AsyncSession, account_id: UUID) -> bool:
-        found = await self._find(session, account_id)
-        return found is not None and found.confirmed_at is not None
+        return bool(
+            await session.scalar(
+                select(Authenticator.id).where(
+                    Authenticator.account_id == account_id,
+                    Authenticator.confirmed_at.is_not(None),
+                )
+            )
+        )
+
+    async def owes(
+        self, session: AsyncSession, account_id: UUID, kind: AccountKind, level: int = 1
+    ) -> bool:
+        """Whether the installation asks an account for what it does not have yet."""
+        required = self.required(kind, level)
+        return required and not await self.enabled(session, account_id)
+
+    async def require(self, database: Database, account_id: UUID) -> None:
+        """Raises ForbiddenError while an account that owes it has not enrolled."""
+        async with database.unit_of_work(read_only=True) as session:
+            if await self.enabled(session, account_id):
+                return
+        raise ForbiddenError(
+            "This installation asks for a second factor: enroll one first, by "
+            "POST .../auth/mfa/totp/enroll.",
+            code="mfa_enrollment_required",
+        )
 
     async def accepts(self, session: AsyncSession, account_id: UUID, otp: str) -> bool:
         """Spend a code of the app or a recovery code: each is good once."""
@@ -225,6 +264,11 @@ async def _spend_recovery_code(
 def _id(actor: Actor) -> UUID:
     assert actor.id is not None
     return actor.id
+
+
+def _kind(actor: Actor) -> AccountKind:
+    assert actor.kind not in {"system", "service"}
+    return cast("AccountKind", actor.kind)
 
 
 def _place(row: Authenticator) -> str:

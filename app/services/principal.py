@@ -6,36 +6,31 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, and_, select
 
 from app.core.bus import Bus
 from app.core.cache import Cache
-from app.core.database import Database, after_commit, utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, UnauthenticatedError
 from app.core.tokens import AccessClaims
-from app.models import Authenticator, User, UserSession
+from app.models import User, UserSession
 from app.services.authorization import Principal
 from app.services.chat.reply import Follower
+from app.services.mfa import Mfa
 
 _CACHED = 10_000
 _SECONDS = 60
 # While others cannot be heard, their revocations are seen only by asking again.
 _SECONDS_UNHEARD = 0.5
 _FORGET = "session.forget"
-_HAS_SECOND_FACTOR = (
-    exists()
-    .where(Authenticator.account_id == User.id, Authenticator.confirmed_at.is_not(None))
-    .correlate(User)
-)
 
 
 class Principals:
     """The principals of live sessions, and the streams that hang on them."""
 
-    def __init__(self, database: Database, bus: Bus, *, mfa_required: bool) -> None:
+    def __init__(self, database: Database, bus: Bus, mfa: Mfa) -> None:
         self._database = database
-        self._mfa_required = mfa_required
+        self._mfa = mfa
         self._bus = bus
         self._cache: Cache[UUID, Principal] = Cache(size=_CACHED, ttl=self._trusted_for)
         self._followers: dict[UUID, set[Follower]] = {}
@@ -45,7 +40,7 @@ class Principals:
         """Raises UnauthenticatedError where the session or its user is no more."""
         sid = claims.session_id
         principal = await self._cache.get(sid, lambda: self._load(claims))
-        if principal.user_id != claims.user_id:  # it was loaded for another token
+        if principal.user_id != claims.account_id:  # it was loaded for another token
             raise _ended()
         return principal
 
@@ -54,11 +49,6 @@ class Principals:
         self._forget_here(frozenset(session_ids))
         for session_id in session_ids:
             self._bus.say(_FORGET, session_id.bytes)
-
-    def reload(self, session: AsyncSession, principal: Principal) -> None:
-        """Once this is stored, see anew what the principal may."""
-        if principal.must_enroll:  # no stream hangs on it, for it may read none
-            after_commit(session, lambda: self.forget(principal.session_id))
 
     async def open(self) -> None:
         await self._bus.listen(_FORGET, self._hear)
@@ -119,24 +109,23 @@ class Principals:
 
     async def _load(self, claims: AccessClaims) -> Principal:
         statement = (
-            select(UserSession.user_id, _HAS_SECOND_FACTOR)
+            select(UserSession.user_id)
             .join(User, User.id == UserSession.user_id)
             .where(
                 UserSession.id == claims.session_id,
-                UserSession.user_id == claims.user_id,
+                UserSession.user_id == claims.account_id,
                 alive(utcnow()),
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            found = (await session.execute(statement)).one_or_none()
-        if found is None:
-            raise _ended()
-        user_id, has_second_factor = found
-        return Principal(
-            user_id=user_id,
-            session_id=claims.session_id,
-            must_enroll=self._mfa_required and not has_second_factor,
-        )
+            user_id = await session.scalar(statement)
+            if user_id is None:
+                raise _ended()
+            return Principal(
+                user_id=user_id,
+                session_id=claims.session_id,
+                must_enroll=await self._mfa.owes(session, user_id, "user"),
+            )
 
 
 def alive(now: datetime) -> ColumnElement[bool]:

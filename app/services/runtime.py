@@ -21,10 +21,15 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
 from app.services.lockout import Lockout
+from app.services.login import Logins
 from app.services.mfa import Mfa
 from app.services.principal import Principals
 
@@ -59,11 +64,16 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    passwords: Passwords
     lockout: Lockout
     mfa: Mfa
     auth: Auth
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
     providers: Providers
     turns: Turns
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -75,20 +85,21 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        principals = Principals(
-            database, bus, mfa_required=settings.login.requires_mfa("user", level=1)
-        )
         catalogue = Catalogue.load(settings.models.catalogue)
         lockout = Lockout(settings.login, settings.security)
-        crypto = Crypto(settings.security)
         mfa = Mfa(
             settings.login,
             crypto=crypto,
             lockout=lockout,
             issuer=settings.server.app_name,
         )
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
         http = Http(settings.models)
         providers = Providers(
             settings,
@@ -101,6 +112,20 @@ class Runtime:
             ],
             catalogue=catalogue,
         )
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+            logins=logins,
+        )
+        turns = Turns(
+            settings,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
+        )
         return cls(
             settings=settings,
             database=database,
@@ -112,22 +137,26 @@ class Runtime:
             principals=principals,
             lockout=lockout,
             mfa=mfa,
-            auth=Auth(
+            passwords=passwords,
+            auth=auth,
+            desk_principals=desk_principals,
+            desk=DeskAuth(
                 settings.security,
-                passwords=Passwords(settings.security),
+                passwords=passwords,
                 tokens=tokens,
-                principals=principals,
-                lockout=lockout,
-                mfa=mfa,
+                principals=desk_principals,
+                logins=logins,
             ),
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
             ),
+            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
     async def open(self) -> None:
@@ -136,10 +165,12 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -11,7 +10,6 @@ from sqlalchemy import select
 from app.core import totp
 from app.core.database import Database
 from app.models import AuditEvent, Authenticator, RecoveryCode
-from app.services.audit import Actor
 from app.services.mfa import RECOVERY_CODES
 from tests.client import Answer, Client
 from tests.conftest import Server
@@ -25,12 +23,12 @@ def code_of(secret: str, steps: int = 1) -> str:
     return totp.code(secret, int(time.time()) // totp.STEP + steps)
 
 
-async def enroll(client: Client) -> tuple[str, list[str]]:
+async def enroll(client: Client, desk: str = "") -> tuple[str, list[str]]:
     """Gives the secret and the recovery codes; the code of now is spent."""
-    made = await client.post("/auth/mfa/totp/enroll")
+    made = await client.post(f"{desk}/auth/mfa/totp/enroll")
     secret = made.json["secret"]
     confirmed = await client.post(
-        "/auth/mfa/totp/confirm", json={"otp": code_of(secret, 0)}
+        f"{desk}/auth/mfa/totp/confirm", json={"otp": code_of(secret, 0)}
     )
     assert (made.status, confirmed.status) == (200, 200), confirmed.body
     return secret, confirmed.json["recovery_codes"]
@@ -297,16 +295,48 @@ async def test_it_is_asked_for_by_kind_and_level(serve: Any) -> None:
         assert (await (await server.client()).get("/users/me")).status == 200
 
 
-async def test_an_account_of_the_desk_has_one_of_its_own(
-    server: Server, database: Database
-) -> None:
-    mfa, staff = server.runtime.mfa, Actor("staff", UUID(int=7), "127.0.0.1")
-    async with database.unit_of_work() as session:
-        made = await mfa.enroll(session, staff, label="helen")
-        codes = await mfa.confirm(session, staff, code_of(made.secret))
-        assert await mfa.enabled(session, UUID(int=7))
-        assert await mfa.accepts(session, UUID(int=7), codes[0])
-        assert not await mfa.accepts(session, UUID(int=7), codes[0])
-        assert not await mfa.accepts(session, UUID(int=8), codes[1])
-        await mfa.remove(session, UUID(int=7))
-        assert not await mfa.enabled(session, UUID(int=7))
+async def test_an_admin_enrolls_and_logs_in_with_both_factors(serve: Any) -> None:
+    async with serve(MFA_REQUIRED="admin") as server:
+        client = await server.admin("users")
+        refused = await client.get("/admin/auth/me")
+        secret, codes = await enroll(client, "/admin")
+        allowed = await client.get("/admin/auth/me")
+        name = allowed.json["username"]
+        form = {"login": name, "password": PASSWORD}
+        without = await client.post("/admin/auth/login", json=form)
+        both = await client.post(
+            "/admin/auth/login", json=form | {"otp": code_of(secret)}
+        )
+        kept = await client.post("/admin/auth/mfa/totp/disable", json={"otp": codes[0]})
+
+    assert (refused.status, refused.json["code"]) == (403, "mfa_enrollment_required")
+    assert allowed.status == 200
+    assert (without.json["code"], both.status) == ("mfa_required", 200)
+    assert (kept.status, kept.json["code"]) == (403, "mfa_enforced")
+
+
+async def test_support_of_a_level_enrolls_and_may_give_it_up_below(serve: Any) -> None:
+    async with serve(MFA_REQUIRED="staff:2") as server:
+        first, second = await server.staff(1), await server.staff(2, "linus")
+        statuses = [(await c.get("/staff/auth/me")).status for c in (first, second)]
+        standings = [(await c.get("/staff/auth/mfa")).json for c in (first, second)]
+        _, codes = await enroll(first, "/staff")
+        given_up = await first.post(
+            "/staff/auth/mfa/totp/disable", json={"otp": codes[0]}
+        )
+
+    assert statuses == [200, 403]
+    assert [standing["required"] for standing in standings] == [False, True]
+    assert given_up.status == 204
+
+
+async def test_failed_logins_lock_an_account_of_the_desk(server: Server) -> None:
+    """TRUST P4."""
+    client = await server.admin("users")
+    name = (await client.get("/admin/auth/me")).json["username"]
+    form = {"login": name, "password": "wrong"}
+    for _ in range(5):
+        assert (await client.post("/admin/auth/login", json=form)).status == 401
+
+    right = form | {"password": PASSWORD}
+    assert (await client.post("/admin/auth/login", json=right)).status == 401

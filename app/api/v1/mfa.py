@@ -2,9 +2,8 @@
 
 from fastapi import APIRouter, Response, status
 
-from app.api.deps import AnyUser, ClientDep, CurrentUser, RuntimeDep, SessionDep
+from app.api.deps import ClientDep, EnrollingUser, RuntimeDep, SessionDep
 from app.schemas.mfa import EnrolmentRead, MfaRead, OtpForm, RecoveryCodesRead
-from app.services import user as users
 from app.services.audit import Actor
 
 router = APIRouter(prefix="/auth/mfa", tags=["auth"])
@@ -12,32 +11,31 @@ _ONCE = {"Cache-Control": "no-store"}
 
 
 @router.get("")
-async def read(session: SessionDep, runtime: RuntimeDep, user: AnyUser) -> MfaRead:
-    standing = await runtime.mfa.standing(session, user.user_id, "user")
-    return MfaRead.model_validate(standing)
+async def mfa(
+    session: SessionDep, runtime: RuntimeDep, user: EnrollingUser, client: ClientDep
+) -> MfaRead:
+    actor = Actor("user", user.user_id, client.ip)
+    return MfaRead.model_validate(await runtime.mfa.standing(session, actor))
 
 
 @router.post("/totp/enroll")
-async def enroll(
+async def mfa_enroll(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: AnyUser,
+    user: EnrollingUser,
     client: ClientDep,
-    *,
     response: Response,
 ) -> EnrolmentRead:
     response.headers.update(_ONCE)
-    owner = await users.get(session, user)
     actor = Actor("user", user.user_id, client.ip)
-    made = await runtime.mfa.enroll(session, actor, label=owner.email)
-    return EnrolmentRead.model_validate(made)
+    return EnrolmentRead.model_validate(await runtime.mfa.enroll(session, actor))
 
 
 @router.post("/totp/confirm")
-async def confirm(
+async def mfa_confirm(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: AnyUser,
+    user: EnrollingUser,
     client: ClientDep,
     *,
     response: Response,
@@ -46,15 +44,14 @@ async def confirm(
     response.headers.update(_ONCE)
     actor = Actor("user", user.user_id, client.ip)
     codes = await runtime.mfa.confirm(session, actor, form.otp)
-    runtime.principals.reload(session, user)
     return RecoveryCodesRead(recovery_codes=codes)
 
 
 @router.post("/totp/disable", status_code=status.HTTP_204_NO_CONTENT)
-async def disable(
+async def mfa_disable(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: CurrentUser,
+    user: EnrollingUser,
     client: ClientDep,
     form: OtpForm,
 ) -> None:

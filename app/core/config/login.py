@@ -54,9 +54,9 @@ class LoginSettings(Group):
     )
 
     def requires_mfa(self, kind: str, level: int) -> bool:
-        """Whether accounts of a kind must have a second factor; levels: support."""
+        """Whether such accounts must have a second factor; `level` is of support."""
         for entry in self.mfa_required:
             required, _, least = entry.partition(":")
-            if required == kind and level >= int(least or 1):
+            if required == kind and level >= int(least or 0):
                 return True
         return False
