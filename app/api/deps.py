@@ -5,6 +5,7 @@ thread, which costs more than the rest of a request.
 """
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -12,13 +13,14 @@ from fastapi import Depends, Query, Request
 from fastapi.security import OAuth2PasswordBearer
 from pydantic import BaseModel, Field
 
-from app.core.database import Session
-from app.core.exceptions import UnauthenticatedError
+from app.core.database import Session, utcnow
+from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
 from app.services.chat.turns import Turns
+from app.services.link.accounts import Accounts
 from app.services.runtime import Runtime
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -61,6 +63,21 @@ async def principal_of(request: Request) -> Principal:
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
 
+_FRESH = timedelta(minutes=10)
+
+
+async def get_fresh_principal(user: CurrentUser) -> Principal:
+    """Who has just logged in: what an account hangs on is for no session left open."""
+    if user.authenticated_at is None or utcnow() - user.authenticated_at > _FRESH:
+        raise ForbiddenError(
+            "Log in again for this: it needs a login of the last 10 minutes.",
+            code="fresh_login_required",
+        )
+    return user
+
+
+FreshUser = Annotated[Principal, Depends(get_fresh_principal)]
+
 
 async def get_client(request: Request) -> Client:
     return Client(
@@ -77,6 +94,13 @@ async def get_auth(runtime: RuntimeDep) -> Auth:
 
 
 AuthDep = Annotated[Auth, Depends(get_auth)]
+
+
+async def get_accounts(runtime: RuntimeDep) -> Accounts:
+    return runtime.accounts
+
+
+AccountsDep = Annotated[Accounts, Depends(get_accounts)]
 
 
 async def get_turns(runtime: RuntimeDep) -> Turns:

@@ -30,6 +30,11 @@ _POSTS = {
     "/api/v1/auth/token": "auth.login",
     "/api/v1/auth/register": "auth.register",
     "/api/v1/auth/refresh": "auth.refresh",
+    "/api/v1/auth/verify-email": "auth.link",
+    "/api/v1/auth/resend-verification": "auth.link",
+    "/api/v1/auth/forgot-password": "auth.link",
+    "/api/v1/auth/reset-password": "auth.link",
+    "/api/v1/auth/change-email": "auth.link",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 _BEARER = b"bearer "

@@ -4,6 +4,7 @@ from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
+from app.models.link import MailLink
 from app.models.message import Message
 from app.models.user import RefreshToken, User, UserSession
 
@@ -21,6 +22,7 @@ __all__ = [
     "ChatShare",
     "IdempotencyKey",
     "Job",
+    "MailLink",
     "Message",
     "RefreshToken",
     "SearchEntry",

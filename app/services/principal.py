@@ -107,7 +107,7 @@ class Principals:
 
     async def _load(self, claims: AccessClaims) -> Principal:
         statement = (
-            select(UserSession.user_id)
+            select(UserSession.authenticated_at)
             .join(User, User.id == UserSession.user_id)
             .where(
                 UserSession.id == claims.session_id,
@@ -116,10 +116,14 @@ class Principals:
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            user_id = await session.scalar(statement)
-        if user_id is None:
+            authenticated_at = await session.scalar(statement)
+        if authenticated_at is None:
             raise _ended()
-        return Principal(user_id=user_id, session_id=claims.session_id)
+        return Principal(
+            user_id=claims.user_id,
+            session_id=claims.session_id,
+            authenticated_at=authenticated_at,
+        )
 
 
 def alive(now: datetime) -> ColumnElement[bool]:

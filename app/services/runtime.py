@@ -25,6 +25,7 @@ from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.link.accounts import Accounts
 from app.services.principal import Principals
 
 
@@ -58,6 +59,7 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     auth: Auth
+    accounts: Accounts
     mailer: Mailer
     providers: Providers
     turns: Turns
@@ -75,6 +77,13 @@ class Runtime:
         tokens = Tokens(settings.security)
         bus = connect(settings.redis)
         principals = Principals(database, bus)
+        passwords = Passwords(settings.security)
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+        )
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -96,12 +105,8 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            auth=Auth(
-                settings.security,
-                passwords=Passwords(settings.security),
-                tokens=tokens,
-                principals=principals,
-            ),
+            auth=auth,
+            accounts=Accounts(settings, passwords=passwords, auth=auth),
             mailer=_mailer(settings),
             providers=providers,
             turns=Turns(

@@ -61,6 +61,7 @@ DOMAINS = {
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
     "job": "background work as such",
+    "link": "links that are mailed, and prove who has an address",
     "mail": "mail to people",
     "message": "messages, and the streams of replies",
     "model": "what models there are",

@@ -6,6 +6,7 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,9 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
-from app.models import Message
+from app.core.database import utcnow
+from app.models import MailLink, Message
+from app.services.link import links
 from tests.client import Answer, Client
 from tests.conftest import Server
 
@@ -33,6 +36,9 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
 
     @property
     def email(self) -> str:
@@ -108,6 +114,22 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _address(things: Things) -> Request:
+    return {"json": {"email": things.email}}
+
+
+def _another_address(things: Things) -> Request:
+    return {"json": {"email": f"moved-{things.name}@example.com"}}
+
+
+def _verify_link(things: Things) -> Request:
+    return {"json": {"token": things.verify_link}}
+
+
+def _reset_link(things: Things) -> Request:
+    return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
@@ -149,12 +171,20 @@ OPERATIONS = [
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
     Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", "/verify-email", public=True),
+    Operation("GET", "/reset-password", public=True),
+    Operation("GET", "/forgot-password", public=True),
     Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
     Operation("POST", f"{V1}/auth/refresh", 200, _refresh, public=True),
     Operation("POST", f"{V1}/auth/logout", 204, _refresh, public=True),
+    Operation("POST", f"{V1}/auth/verify-email", 200, _verify_link, public=True),
+    Operation("POST", f"{V1}/auth/resend-verification", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/forgot-password", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/reset-password", 204, _reset_link, public=True),
+    Operation("POST", f"{V1}/auth/change-email", 202, _another_address),
     Operation("POST", f"{V1}/auth/change-password", 204, _new_password),
     Operation("GET", f"{V1}/auth/me"),
     Operation("GET", f"{V1}/auth/sessions"),
@@ -204,6 +234,19 @@ def nameless(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -215,6 +258,7 @@ async def make_things(server: Server, name: str) -> Things:
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
     share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
     return Things(
         client=client,
@@ -224,4 +268,6 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
     )
