@@ -1,7 +1,7 @@
 """Mail links; when addresses were verified, and when sessions were authenticated.
 
 Revision ID: d81f4c3ea962
-Revises: 8c1d27a4be90
+Revises: 4b7e90c2d1fa
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "d81f4c3ea962"
-down_revision = "8c1d27a4be90"
+down_revision = "4b7e90c2d1fa"
 branch_labels = None
 depends_on = None
 

@@ -1,8 +1,10 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
 from app.models.link import MailLink
 from app.models.message import Message
@@ -17,10 +19,13 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "AuditChain",
+    "AuditEvent",
     "Base",
     "Chat",
     "ChatShare",
     "IdempotencyKey",
+    "IpRule",
     "Job",
     "MailLink",
     "Message",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
+from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lag import LoopLag
 from app.core.passwords import Passwords
@@ -23,8 +24,10 @@ from app.integrations.llm.registry import Providers
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.ip_rule import IpRules
 from app.services.link.accounts import Accounts
 from app.services.principal import Principals
 
@@ -53,11 +56,13 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    crypto: Crypto
     bus: Bus
     limiter: Limiter
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    ip_rules: IpRules
     auth: Auth
     accounts: Accounts
     mailer: Mailer
@@ -100,11 +105,13 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
+            crypto=Crypto(settings.security),
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
             auth=auth,
             accounts=Accounts(settings, passwords=passwords, auth=auth),
             mailer=_mailer(settings),
@@ -119,13 +126,17 @@ class Runtime:
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.ip_rules.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

@@ -55,11 +55,13 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
+    "ip_rule": "which addresses may use what",
     "job": "background work as such",
     "link": "links that are mailed, and prove who has an address",
     "mail": "mail to people",
@@ -75,6 +77,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }

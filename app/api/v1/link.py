@@ -18,10 +18,10 @@ pages = APIRouter(include_in_schema=False)
 
 @router.post("/verify-email")
 async def verify_email(
-    session: SessionDep, accounts: AccountsDep, form: LinkForm
+    session: SessionDep, accounts: AccountsDep, client: ClientDep, form: LinkForm
 ) -> UserRead:
     """Confirm an address: that of a new account, or the new one of an account."""
-    return UserRead.model_validate(await accounts.verify(session, form.token))
+    return UserRead.model_validate(await accounts.verify(session, form.token, client))
 
 
 @router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED)
@@ -44,10 +44,10 @@ async def forgot_password(
 
 @router.post("/reset-password", status_code=status.HTTP_204_NO_CONTENT)
 async def reset_password(
-    session: SessionDep, accounts: AccountsDep, form: PasswordReset
+    session: SessionDep, accounts: AccountsDep, client: ClientDep, form: PasswordReset
 ) -> None:
     """Choose a new password with a mailed link; every session of the account ends."""
-    await accounts.reset(session, form)
+    await accounts.reset(session, form, client)
 
 
 @router.post("/change-email", status_code=status.HTTP_202_ACCEPTED)

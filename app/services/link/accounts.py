@@ -10,11 +10,18 @@ from app.core.passwords import Passwords
 from app.models import MailLink, User
 from app.schemas.link import PasswordReset
 from app.schemas.user import UserCreate
-from app.services import mail
+from app.services import audit, mail
+from app.services.audit import Actor
 from app.services.auth import Auth, Client, refuse_taken_username, refuse_weak
 from app.services.authorization import Principal
 from app.services.link import links
 from app.services.link.links import InvalidLinkError
+
+_ACTIONS = {
+    "register": "register",
+    "verify": "verify_email",
+    "change": "change_email",
+}
 
 
 class Accounts:
@@ -33,11 +40,9 @@ class Accounts:
         if not self._required:
             user = await self._auth.register(session, form)
             links.ask(session, "verify", user.email, ip=client.ip, user_id=user.id)
+            await _record(session, user, "user.register", client)
             return user
-        refuse_weak(
-            form.password, "password", form.email, form.username, form.full_name
-        )
-        password_hash = await self._passwords.hash(form.password)
+        password_hash = await self._auth.first_hash(form)
         if form.username is not None:
             await refuse_taken_username(session, form.username)
         links.ask(
@@ -62,7 +67,7 @@ class Accounts:
     ) -> None:
         links.ask(session, "change", email, ip=client.ip, user_id=principal.user_id)
 
-    async def verify(self, session: AsyncSession, token: str) -> User:
+    async def verify(self, session: AsyncSession, token: str, client: Client) -> User:
         """Do what the mail asked to confirm; raises InvalidLinkError."""
         link = await links.take(session, token, "register", "verify", "change")
         if link.purpose == "register":
@@ -77,9 +82,12 @@ class Accounts:
         except IntegrityError as error:  # another account has the address by now
             raise InvalidLinkError from error
         await links.end(session, user)
+        await _record(session, user, f"user.{_ACTIONS[link.purpose]}", client)
         return user
 
-    async def reset(self, session: AsyncSession, form: PasswordReset) -> None:
+    async def reset(
+        self, session: AsyncSession, form: PasswordReset, client: Client
+    ) -> None:
         """Give the account of the link a new password, and end all that came before.
 
         One password hash for links that work and links that do not. Raises
@@ -100,11 +108,20 @@ class Accounts:
         await self._auth.end_sessions_of(session, user.id)
         if link.purpose == "reset":
             await mail.password_changed(session, user.id, user.email)
+        await _record(session, user, "user.reset_password", client)
 
 
 async def invite(session: AsyncSession, user: User) -> None:
     """Have the owner of an account that was made for them choose its password."""
     links.ask(session, "invite", user.email, user_id=user.id)
+
+
+async def _record(
+    session: AsyncSession, user: User, action: str, client: Client
+) -> None:
+    """Into the audit; addresses do not belong there, it outlives them."""
+    actor = Actor("user", user.id, client.ip)
+    await audit.record(session, actor, action, target=("user", user.id))
 
 
 async def _begin(session: AsyncSession, link: MailLink) -> User:
