@@ -5,6 +5,7 @@ thread, which costs more than the rest of a request.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -16,8 +17,8 @@ from fastapi.security import (
 )
 from pydantic import BaseModel, Field
 
-from app.core.database import Session
-from app.core.exceptions import UnauthenticatedError
+from app.core.database import Session, utcnow
+from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission
 from app.services import idempotency
@@ -26,6 +27,7 @@ from app.services.authorization import Principal
 from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
+from app.services.link.accounts import Accounts
 from app.services.runtime import Runtime
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -78,6 +80,30 @@ async def principal_of(request: Request) -> Principal:
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
+
+_FRESH = timedelta(minutes=10)
+
+
+async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
+    """Who has just logged in: what an account hangs on is for no session left open."""
+    if user.authenticated_at is None or utcnow() - user.authenticated_at > _FRESH:
+        raise ForbiddenError(
+            "Log in again for this: it needs a login of the last 10 minutes.",
+            code="fresh_login_required",
+        )
+    return user
+
+
+FreshEnrollingUser = Annotated[Principal, Depends(get_fresh_enrolling_principal)]
+
+
+async def get_fresh_principal(
+    runtime: RuntimeDep, user: FreshEnrollingUser
+) -> Principal:
+    return await get_principal(runtime, user)
+
+
+FreshUser = Annotated[Principal, Depends(get_fresh_principal)]
 
 
 _desk_bearer = HTTPBearer(
@@ -162,6 +188,13 @@ async def get_auth(runtime: RuntimeDep) -> Auth:
 
 
 AuthDep = Annotated[Auth, Depends(get_auth)]
+
+
+async def get_accounts(runtime: RuntimeDep) -> Accounts:
+    return runtime.linked_accounts
+
+
+AccountsDep = Annotated[Accounts, Depends(get_accounts)]
 
 
 async def get_turns(runtime: RuntimeDep) -> Turns:

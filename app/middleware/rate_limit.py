@@ -32,6 +32,11 @@ _POSTS = {
     "/api/v1/auth/refresh": "auth.refresh",
     "/api/v1/admin/auth/refresh": "auth.refresh",
     "/api/v1/staff/auth/refresh": "auth.refresh",
+    "/api/v1/auth/verify-email": "auth.link",
+    "/api/v1/auth/resend-verification": "auth.link",
+    "/api/v1/auth/forgot-password": "auth.link",
+    "/api/v1/auth/reset-password": "auth.link",
+    "/api/v1/auth/change-email": "auth.link",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 _BEARER = b"bearer "

@@ -12,7 +12,9 @@ from app.models.desk import (
     SupportStaff,
 )
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.link import MailLink
 from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.mfa import Authenticator, RecoveryCode
@@ -40,8 +42,10 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "IpRule",
     "Job",
     "LoginCounter",
+    "MailLink",
     "Message",
     "RecoveryCode",
     "RefreshToken",

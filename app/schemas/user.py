@@ -49,6 +49,7 @@ class UserUpdate(BaseModel):
 class UserRead(ReadModel):
     id: UUID
     email: str
+    email_verified_at: datetime | None
     username: str | None
     full_name: str | None
     status: str

@@ -25,7 +25,7 @@ from app.schemas.user import (
     TokenPair,
     UserCreate,
 )
-from app.services import audit
+from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
 from app.services.lockout import Account, Attempt
@@ -72,11 +72,7 @@ class Auth:
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
-        _refuse_weak(
-            form.password, "password", form.email, form.username, form.full_name
-        )
-        # Before the first statement: no connection waits while a core hashes.
-        password_hash = await self._passwords.hash(form.password)
+        password_hash = await self.first_hash(form)
         await _refuse_taken(session, email=form.email, username=form.username)
         user = User(
             email=form.email,
@@ -92,6 +88,16 @@ class Auth:
                 "email" if "email" in str(error.orig) else "username"
             ) from error
         return user
+
+    async def first_hash(self, form: UserCreate) -> str:
+        """The hash of a new account's password; raises ValidationFailedError if weak.
+
+        Before the first statement: no connection waits while a core hashes.
+        """
+        refuse_weak(
+            form.password, "password", form.email, form.username, form.full_name
+        )
+        return await self._passwords.hash(form.password)
 
     async def login(
         self, session: AsyncSession, form: Login, client: Client
@@ -186,7 +192,7 @@ class Auth:
         )
         user = found.one()
         await release(session)
-        _refuse_weak(form.new_password, "new_password", *user[:3])
+        refuse_weak(form.new_password, "new_password", *user[:3])
         if not await self._passwords.verify(form.current_password, user.password_hash):
             raise _wrong_field("current_password", "This is not your current password.")
         renewed = await self._passwords.hash(form.new_password)
@@ -195,6 +201,7 @@ class Auth:
             .where(User.id == principal.user_id)
             .values(password_hash=renewed)
         )
+        await mail.password_changed(session, principal.user_id, user.email)
         if form.end_other_sessions:
             await self._revoke(
                 session,
@@ -240,11 +247,13 @@ class Auth:
     async def _begin_session(
         self, session: AsyncSession, user_id: UUID, client: Client
     ) -> TokenPair:
+        agent = client.user_agent and client.user_agent[:255]
+        await mail.new_login(session, user_id, ip=client.ip, user_agent=agent)
         begun = UserSession(
             user_id=user_id,
             expires_at=expires_after(self._settings.refresh_token_days),
             ip=client.ip,
-            user_agent=client.user_agent and client.user_agent[:255],
+            user_agent=agent,
         )
         session.add(begun)
         await session.flush()
@@ -304,6 +313,11 @@ async def _refuse_taken(
         raise _taken("email" if other.email == email else "username")
 
 
+async def refuse_taken_username(session: AsyncSession, username: str) -> None:
+    if await session.scalar(select(User.id).where(User.username == username)):
+        raise _taken("username")
+
+
 def _taken(field: str) -> ConflictError:
     what = "address" if field == "email" else "name"
     return ConflictError(
@@ -313,7 +327,7 @@ def _taken(field: str) -> ConflictError:
     )
 
 
-def _refuse_weak(password: str, field: str, *personal: str | None) -> None:
+def refuse_weak(password: str, field: str, *personal: str | None) -> None:
     if reason := weakness(password, *personal):
         raise _wrong_field(field, reason)
 

@@ -71,10 +71,10 @@ class Attempt:
         self.locked = _is_locked(counter, utcnow())
         """Then it fails whatever was sent, and counts for nothing."""
 
-    def failed(self) -> bool:
-        """Count it; True where it is the one for which the account is locked first."""
+    def failed(self) -> timedelta | None:
+        """Count it; how long the account is locked, if this is the first lock."""
         if self.locked:
-            return False
+            return None
         settings, counter, address, now = (
             self._settings,
             self.counter,
@@ -88,11 +88,12 @@ class Attempt:
         counter.failures += 1
         counter.forget_at = now + _ACCOUNT_MEMORY
         beyond = counter.failures - settings.lockout_failures
-        if beyond >= 0:
-            seconds = settings.lockout_seconds * 2 ** min(beyond, 30)
-            wait = timedelta(seconds=min(seconds, settings.lockout_max_seconds))
-            counter.locked_until = now + wait
-        return beyond == 0
+        if beyond < 0:
+            return None
+        seconds = settings.lockout_seconds * 2 ** min(beyond, 30)
+        wait = timedelta(seconds=min(seconds, settings.lockout_max_seconds))
+        counter.locked_until = now + wait
+        return None if beyond else wait
 
 
 class Lockout:

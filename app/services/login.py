@@ -3,12 +3,16 @@
 The first factor is a password, or the word of another identity provider.
 """
 
+import math
+from datetime import timedelta
 from typing import NoReturn
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.database import utcnow
 from app.core.exceptions import UnauthenticatedError
-from app.services import audit
+from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.lockout import Account, Attempt, Lockout
 from app.services.mfa import Mfa, MfaRequiredError
@@ -37,11 +41,9 @@ class Logins:
 
     async def refuse(self, session: AsyncSession, attempt: Attempt) -> NoReturn:
         """Count the failure; whatever it was, the answer is the same."""
-        account = attempt.account
-        if attempt.failed() and account.id is not None:
-            actor = Actor("system", ip=attempt.ip)
-            target = (account.kind, account.id)
-            await audit.record(session, actor, f"{account.kind}.lock", target=target)
+        wait = attempt.failed()
+        if wait is not None and attempt.account.id is not None:
+            await _tell(session, attempt, attempt.account.id, wait)
         raise InvalidCredentialsError
 
     async def admit(
@@ -62,3 +64,28 @@ class Logins:
             if not await self._mfa.accepts(session, account_id, otp):
                 await self.refuse(session, attempt)
         await self._lockout.passed(session, attempt)
+
+    async def unlock(
+        self, session: AsyncSession, account_id: UUID, ip: str | None
+    ) -> None:
+        """Let in an owner who has proved by a mailed link that they are at `ip`."""
+        await self._lockout.clear(session, account_id)
+        await self._lockout.welcome(session, account_id, ip)
+
+
+async def _tell(
+    session: AsyncSession, attempt: Attempt, account_id: UUID, wait: timedelta
+) -> None:
+    """Once for a row of failures: who wants to annoy the owner gets no more mails."""
+    account = attempt.account
+    actor, target = Actor("system", ip=attempt.ip), (account.kind, account_id)
+    await audit.record(session, actor, f"{account.kind}.lock", target=target)
+    if account.email is not None:
+        await mail.send(
+            session,
+            "locked_out",
+            to=account.email,
+            user_id=account_id if account.kind == "user" else None,
+            minutes=math.ceil(wait.total_seconds() / 60),
+            **mail.circumstances(utcnow(), attempt.ip),
+        )

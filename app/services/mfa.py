@@ -37,7 +37,7 @@ from app.models import (
     SupportStaff,
     User,
 )
-from app.services import audit
+from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.lockout import Account, AccountKind, Lockout
 
@@ -143,9 +143,8 @@ class Mfa:
             await session.flush()
         except IntegrityError as error:  # a twin enrolled at the same moment
             raise ConflictError("Another request is enrolling: try again.") from error
-        owner = _OWNERS[_kind(actor)]
-        label = await session.scalar(select(owner.email).where(owner.id == account_id))
-        uri = totp.uri(secret, issuer=self._issuer, label=label or "")
+        label = await _address(session, actor)
+        uri = totp.uri(secret, issuer=self._issuer, label=label)
         return Enrolment(secret=secret, uri=uri, qr_svg=_qr(uri))
 
     async def confirm(self, session: AsyncSession, actor: Actor, otp: str) -> list[str]:
@@ -164,7 +163,7 @@ class Mfa:
             RecoveryCode(authenticator_id=found.id, code_hash=fingerprint(_plain(code)))
             for code in codes
         )
-        await audit.record(session, actor, "mfa.enable")
+        await _tell(session, actor, "enable")
         return codes
 
     async def disable(
@@ -184,7 +183,7 @@ class Mfa:
             raise InvalidOtpError
         await self._lockout.passed(session, attempt)
         await self.remove(session, _id(actor))
-        await audit.record(session, actor, "mfa.disable")
+        await _tell(session, actor, "disable")
 
     async def remove(self, session: AsyncSession, account_id: UUID) -> None:
         """Delete all that is kept of it, where a device is lost or the account ends."""
@@ -259,6 +258,24 @@ async def _spend_recovery_code(
         )
     )
     return changed_rows(spent) > 0
+
+
+async def _tell(session: AsyncSession, actor: Actor, what: str) -> None:
+    await audit.record(session, actor, f"mfa.{what}")
+    await mail.send(
+        session,
+        "mfa_changed",
+        to=await _address(session, actor),
+        user_id=actor.id if actor.kind == "user" else None,
+        change=f"{what}d",
+        **mail.circumstances(utcnow(), actor.ip),
+    )
+
+
+async def _address(session: AsyncSession, actor: Actor) -> str:
+    owner = _OWNERS[_kind(actor)]
+    found = await session.execute(select(owner.email).where(owner.id == _id(actor)))
+    return found.scalar_one()
 
 
 def _id(actor: Actor) -> UUID:

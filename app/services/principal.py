@@ -109,7 +109,7 @@ class Principals:
 
     async def _load(self, claims: AccessClaims) -> Principal:
         statement = (
-            select(UserSession.user_id)
+            select(UserSession.authenticated_at)
             .join(User, User.id == UserSession.user_id)
             .where(
                 UserSession.id == claims.session_id,
@@ -118,13 +118,14 @@ class Principals:
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            user_id = await session.scalar(statement)
-            if user_id is None:
+            authenticated_at = await session.scalar(statement)
+            if authenticated_at is None:
                 raise _ended()
             return Principal(
-                user_id=user_id,
+                user_id=claims.account_id,
                 session_id=claims.session_id,
-                must_enroll=await self._mfa.owes(session, user_id, "user"),
+                authenticated_at=authenticated_at,
+                must_enroll=await self._mfa.owes(session, claims.account_id, "user"),
             )
 
 

@@ -21,6 +21,9 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.mail.base import Mailer
+from app.integrations.mail.file import FileMailer
+from app.integrations.mail.smtp import SmtpMailer
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -28,6 +31,8 @@ from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.ip_rule import IpRules
+from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
 from app.services.mfa import Mfa
@@ -70,6 +75,9 @@ class Runtime:
     auth: Auth
     desk_principals: DeskPrincipals
     desk: DeskAuth
+    ip_rules: IpRules
+    linked_accounts: LinkedAccounts
+    mailer: Mailer
     providers: Providers
     turns: Turns
     accounts: Accounts
@@ -147,6 +155,11 @@ class Runtime:
                 principals=desk_principals,
                 logins=logins,
             ),
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            linked_accounts=LinkedAccounts(
+                settings, passwords=passwords, auth=auth, logins=logins
+            ),
+            mailer=_mailer(settings),
             providers=providers,
             turns=turns,
             accounts=Accounts(
@@ -166,14 +179,22 @@ class Runtime:
         await self.bus.open()
         await self.principals.open()
         await self.desk_principals.open()
+        await self.ip_rules.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
         await self.desk_principals.close()
+        await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")

@@ -11,9 +11,10 @@ from sqlalchemy import select, update
 
 from app.core.database import Database, utcnow
 from app.core.passwords import Passwords
-from app.models import LoginCounter, User
+from app.models import AuditEvent, Job, LoginCounter, User
 from tests.client import Answer, Client
 from tests.conftest import Server
+from tests.integration.operations import mailed_link
 
 PASSWORD = "a long pass phrase"
 HOME, OFFICE, AFAR = "198.51.100.1", "198.51.100.2", "203.0.113.9"
@@ -352,3 +353,79 @@ async def test_the_table_tells_neither_names_nor_addresses(
     stored = "".join(map(str, rows))
     assert len(rows) == 4
     assert not [text for text in ("ada", HOME, "typed") if text in stored]
+
+
+async def mails(database: Database, template: str) -> list[dict[str, Any]]:
+    """What was asked to be mailed, in the order of asking."""
+    async with database.unit_of_work(read_only=True) as session:
+        jobs = await session.scalars(
+            select(Job).where(Job.name == "mail.send").order_by(Job.id)
+        )
+        return [job.args for job in jobs if job.args["template"] == template]
+
+
+async def test_the_owner_hears_of_a_lock_once(serve: Any, database: Database) -> None:
+    """TRUST P4: and the audit tells of it."""
+    async with serve(**PROXIED) as server:
+        client = server.anonymous()
+        user_id = await register(client)
+        await fail(client, 4, ip=AFAR)
+        assert await mails(database, "locked_out") == []
+        await fail(client, 3, ip=AFAR)
+        await pass_time(database, 301)
+        await fail(client, 1, ip=AFAR)
+        await fail(client, 10, name="nobody", ip=AFAR)
+
+    (told,) = await mails(database, "locked_out")
+    assert (told["to"], told["user_id"]) == ("ada@example.com", str(user_id))
+    assert told["values"]["minutes"] == 5
+    assert AFAR in told["values"]["whence"]
+    async with database.unit_of_work(read_only=True) as session:
+        events = await session.scalars(
+            select(AuditEvent).where(AuditEvent.action == "user.lock")
+        )
+        assert [event.target_id for event in events] == [user_id]
+
+
+async def test_a_password_reset_lets_the_owner_in_at_a_new_place(
+    serve: Any, database: Database
+) -> None:
+    """TRUST P4: with a stranger who never stops."""
+    async with serve(**PROXIED) as server:
+        client = server.anonymous()
+        await register(client)
+        await fail(client, 10, ip=AFAR)
+        token = await mailed_link(server, "reset", "ada@example.com")
+        renewed = "another pass phrase"
+
+        reset = await client.post(
+            "/auth/reset-password",
+            json={"token": token, "password": renewed},
+            headers={"X-Forwarded-For": OFFICE},
+        )
+        await fail(client, 10, ip=AFAR)
+
+        assert reset.status == 204
+        assert (await log_in(client, renewed, ip=AFAR)).status == 401
+        assert (await log_in(client, renewed, ip=OFFICE)).status == 200
+
+
+async def test_a_login_under_way_does_not_outlive_the_password_it_proved(
+    serve: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRUST T4: the password changes while it is being hashed."""
+    async with serve(**PROXIED) as server:
+        client = server.anonymous()
+        await register(client)
+        verify = Passwords.verify
+
+        async def change_meanwhile(
+            self: Passwords, password: str, stored: str | None
+        ) -> bool:
+            right = await verify(self, password, stored)
+            async with database.unit_of_work() as session:
+                await session.execute(update(User).values(password_hash="changed"))
+            return right
+
+        monkeypatch.setattr(Passwords, "verify", change_meanwhile)
+        assert (await log_in(client)).status == 401

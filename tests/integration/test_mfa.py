@@ -2,18 +2,19 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from app.core import totp
-from app.core.database import Database
-from app.models import AuditEvent, Authenticator, RecoveryCode
+from app.core.database import Database, utcnow
+from app.models import AuditEvent, Authenticator, RecoveryCode, UserSession
 from app.services.mfa import RECOVERY_CODES
 from tests.client import Answer, Client
 from tests.conftest import Server
-from tests.integration.test_lockout import PASSWORD, hashes, pass_time
+from tests.integration.test_lockout import PASSWORD, hashes, mails, pass_time
 
 _ = hashes  # a fixture
 
@@ -248,6 +249,33 @@ async def test_disabling_takes_a_code(server: Server, database: Database) -> Non
     assert (await log_in(client)).status == 200
     async with database.unit_of_work(read_only=True) as session:
         assert (await session.scalars(select(RecoveryCode))).all() == []
+
+
+@pytest.mark.parametrize("what", ["enroll", "confirm", "disable"])
+async def test_it_is_changed_by_a_fresh_login_alone(
+    server: Server, database: Database, what: str
+) -> None:
+    """TRUST T5."""
+    client = await server.client()
+    async with database.unit_of_work() as session:
+        theirs = (await session.scalars(select(UserSession))).one()
+        theirs.authenticated_at = utcnow() - timedelta(minutes=11)
+
+    refused = await client.post(f"/auth/mfa/totp/{what}", json={"otp": "000000"})
+
+    assert (refused.status, refused.json["code"]) == (403, "fresh_login_required")
+
+
+async def test_the_owner_is_told_of_each_change(
+    server: Server, database: Database
+) -> None:
+    client = await server.client()
+    _, codes = await enroll(client)
+    await client.post("/auth/mfa/totp/disable", json={"otp": codes[0]})
+
+    told = await mails(database, "mfa_changed")
+    assert [mail["values"]["change"] for mail in told] == ["enabled", "disabled"]
+    assert {mail["to"] for mail in told} == {"ada@example.com"}
 
 
 async def test_guessing_the_code_to_disable_is_limited_too(

@@ -2,7 +2,13 @@
 
 from fastapi import APIRouter, Response, status
 
-from app.api.deps import ClientDep, EnrollingUser, RuntimeDep, SessionDep
+from app.api.deps import (
+    ClientDep,
+    EnrollingUser,
+    FreshEnrollingUser,
+    RuntimeDep,
+    SessionDep,
+)
 from app.schemas.mfa import EnrolmentRead, MfaRead, OtpForm, RecoveryCodesRead
 from app.services.audit import Actor
 
@@ -22,7 +28,7 @@ async def mfa(
 async def mfa_enroll(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: EnrollingUser,
+    user: FreshEnrollingUser,
     client: ClientDep,
     response: Response,
 ) -> EnrolmentRead:
@@ -35,7 +41,7 @@ async def mfa_enroll(
 async def mfa_confirm(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: EnrollingUser,
+    user: FreshEnrollingUser,
     client: ClientDep,
     *,
     response: Response,
@@ -51,7 +57,7 @@ async def mfa_confirm(
 async def mfa_disable(
     session: SessionDep,
     runtime: RuntimeDep,
-    user: EnrollingUser,
+    user: FreshEnrollingUser,
     client: ClientDep,
     form: OtpForm,
 ) -> None:

@@ -23,6 +23,7 @@ from app.core.config.loading import (
 )
 from app.core.config.log import LogSettings
 from app.core.config.login import LoginSettings
+from app.core.config.mail import MailSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -41,6 +42,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "LoginSettings",
+    "MailSettings",
     "ModelSettings",
     "RedisSettings",
     "SecuritySettings",
