@@ -8,7 +8,9 @@ from app.api.v1 import (
     chat,
     health,
     home,
+    link,
     message,
+    mfa,
     model,
     share,
     staff,
@@ -16,11 +18,12 @@ from app.api.v1 import (
 )
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, chat, message, model, share, admin, staff):
+for module in (auth, link, mfa, user, chat, message, model, share, admin, staff):
     api.include_router(module.router)
 
 root = APIRouter()
 for module in (home, health):
     root.include_router(module.router)
 root.include_router(share.page)
+root.include_router(link.pages)
 root.include_router(api)

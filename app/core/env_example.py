@@ -19,12 +19,14 @@ _TITLES = {
     "redis": "Redis",
     "limits": "Limits, for everybody's sake",
     "security": "Security",
+    "login": "Logins",
     "accounts": "Accounts that are deleted",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",
     "models": "Models",
     "turns": "Replies in progress",
     "jobs": "Background jobs",
+    "mail": "Mail",
 }
 
 _SET: dict[Occasion | None, dict[str, str]] = {

@@ -14,7 +14,10 @@ from app.models.desk import (
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.link import MailLink
+from app.models.lockout import LoginCounter
 from app.models.message import Message
+from app.models.mfa import Authenticator, RecoveryCode
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -30,6 +33,7 @@ __all__ = [
     "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
+    "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
@@ -40,7 +44,10 @@ __all__ = [
     "IdempotencyKey",
     "IpRule",
     "Job",
+    "LoginCounter",
+    "MailLink",
     "Message",
+    "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",

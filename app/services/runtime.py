@@ -21,6 +21,9 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.mail.base import Mailer
+from app.integrations.mail.file import FileMailer
+from app.integrations.mail.smtp import SmtpMailer
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -29,6 +32,10 @@ from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
+from app.services.link.accounts import Accounts as LinkedAccounts
+from app.services.lockout import Lockout
+from app.services.login import Logins
+from app.services.mfa import Mfa
 from app.services.principal import Principals
 
 
@@ -62,11 +69,15 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
-    ip_rules: IpRules
     passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
     auth: Auth
     desk_principals: DeskPrincipals
     desk: DeskAuth
+    ip_rules: IpRules
+    linked_accounts: LinkedAccounts
+    mailer: Mailer
     providers: Providers
     turns: Turns
     accounts: Accounts
@@ -86,14 +97,24 @@ class Runtime:
         tokens = Tokens(settings.security)
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        principals = Principals(database, bus)
-        desk_principals = DeskPrincipals(database, bus)
+        lockout = Lockout(settings.login, settings.security)
+        mfa = Mfa(
+            settings.login,
+            crypto=crypto,
+            lockout=lockout,
+            issuer=settings.server.app_name,
+        )
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
         providers = _providers(settings)
+        mailer = _mailer(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
             tokens=tokens,
             principals=principals,
+            logins=logins,
         )
         turns = Turns(
             settings,
@@ -111,7 +132,8 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            lockout=lockout,
+            mfa=mfa,
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
@@ -120,7 +142,13 @@ class Runtime:
                 passwords=passwords,
                 tokens=tokens,
                 principals=desk_principals,
+                logins=logins,
             ),
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            linked_accounts=LinkedAccounts(
+                settings, passwords=passwords, auth=auth, logins=logins
+            ),
+            mailer=mailer,
             providers=providers,
             turns=turns,
             accounts=Accounts(
@@ -130,7 +158,9 @@ class Runtime:
                 auth=auth,
                 turns=turns,
             ),
-            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
+            erasure=Erasure(
+                settings.accounts, database=database, crypto=crypto, mailer=mailer
+            ),
         )
 
     async def open(self) -> None:
@@ -139,14 +169,14 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
-        await self.ip_rules.open()
         await self.desk_principals.open()
+        await self.ip_rules.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
-        await self.ip_rules.close()
         await self.desk_principals.close()
+        await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()
@@ -169,3 +199,9 @@ def _providers(settings: Settings) -> Providers:
         ],
         catalogue=catalogue,
     )
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")

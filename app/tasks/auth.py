@@ -8,3 +8,4 @@ from app.services.runtime import Runtime
 async def purge(runtime: Runtime) -> None:
     async with runtime.database.unit_of_work() as session:
         await runtime.auth.purge(session)
+        await runtime.lockout.purge(session)

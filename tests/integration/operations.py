@@ -6,6 +6,7 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, get_args
 from uuid import UUID
 
@@ -13,9 +14,11 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
-from app.models import Message, User
+from app.core.database import utcnow
+from app.models import MailLink, Message, User
 from app.schemas.desk import Permission
 from app.services.audit import SYSTEM
+from app.services.link import links
 from tests.client import Answer, Client
 from tests.conftest import Server
 
@@ -43,6 +46,9 @@ class Things:
     """Has every permission."""
     staff: Client
     """Of level 3."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
 
     @property
     def email(self) -> str:
@@ -131,6 +137,22 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _address(things: Things) -> Request:
+    return {"json": {"email": things.email}}
+
+
+def _another_address(things: Things) -> Request:
+    return {"json": {"email": f"moved-{things.name}@example.com"}}
+
+
+def _verify_link(things: Things) -> Request:
+    return {"json": {"token": things.verify_link}}
+
+
+def _reset_link(things: Things) -> Request:
+    return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
@@ -182,6 +204,23 @@ def _desk_login(_things: Things) -> Request:
 V1 = "/api/v1"
 DESK_LOGIN = "doorkeeper"
 """The username of an admin, and of a member of the staff, in every test."""
+
+
+def _otp(_things: Things) -> Request:
+    return {"json": {"otp": "000000"}}
+
+
+def _second_factor(desk: str, **who: Any) -> list[Operation]:
+    """Right in form: what a right code does is told in test_mfa.py."""
+    mfa = f"{V1}{desk}/auth/mfa"
+    return [
+        Operation("GET", mfa, **who),
+        Operation("POST", f"{mfa}/totp/enroll", **who),
+        Operation("POST", f"{mfa}/totp/confirm", 409, _otp, **who),
+        Operation("POST", f"{mfa}/totp/disable", 422, _otp, **who),
+    ]
+
+
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -194,16 +233,25 @@ OPERATIONS = [
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
     Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", "/verify-email", public=True),
+    Operation("GET", "/reset-password", public=True),
+    Operation("GET", "/forgot-password", public=True),
     Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
     Operation("POST", f"{V1}/auth/refresh", 200, _refresh, public=True),
     Operation("POST", f"{V1}/auth/logout", 204, _refresh, public=True),
+    Operation("POST", f"{V1}/auth/verify-email", 200, _verify_link, public=True),
+    Operation("POST", f"{V1}/auth/resend-verification", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/forgot-password", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/reset-password", 204, _reset_link, public=True),
+    Operation("POST", f"{V1}/auth/change-email", 202, _another_address),
     Operation("POST", f"{V1}/auth/change-password", 204, _new_password),
     Operation("GET", f"{V1}/auth/me"),
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
+    *_second_factor(""),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
@@ -245,6 +293,8 @@ OPERATIONS = [
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    *_second_factor("/admin", admin=""),
+    *_second_factor("/staff", staff=1),
 ]
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
@@ -273,6 +323,19 @@ def nameless(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -284,6 +347,7 @@ async def make_things(server: Server, name: str) -> Things:
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
     share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
     me = await client.get("/auth/me")
     return Things(
@@ -298,6 +362,8 @@ async def make_things(server: Server, name: str) -> Things:
         deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
     )
 
 

@@ -22,6 +22,8 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings
+from app.core.config.mail import MailSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -39,6 +41,8 @@ __all__ = [
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "LoginSettings",
+    "MailSettings",
     "ModelSettings",
     "RedisSettings",
     "SecuritySettings",

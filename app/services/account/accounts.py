@@ -18,9 +18,9 @@ from app.core.exceptions import (
     ValidationFailedError,
 )
 from app.core.passwords import Passwords
-from app.models import Chat, DeletedUser, Message, User
+from app.models import Chat, DeletedUser, MailLink, Message, User
 from app.schemas.account import OwnDeletion, Restoration
-from app.services import audit
+from app.services import audit, mail
 from app.services import job as jobs
 from app.services.account import sealing
 from app.services.audit import Actor
@@ -79,7 +79,8 @@ class Accounts:
         reason: str | None = None,
     ) -> DeletedUser:
         """Hide the account and all it owns, until it is restored or erased."""
-        await _lock(session, user_id)
+        user = await _lock(session, user_id)
+        email = user.email
         sealed = await sealing.seal(session, self._crypto, user_id, reason=reason)
         now = utcnow()
         deleted = DeletedUser(
@@ -93,6 +94,7 @@ class Accounts:
         session.add(deleted)
         await session.flush()
         await _change(session, user_id, sealing.emptied(user_id))
+        await session.execute(delete(MailLink).where(MailLink.user_id == user_id))
         await self.end_all(session, user_id)
         await audit.record(
             session,
@@ -100,6 +102,14 @@ class Accounts:
             "user.delete",
             target=("user", user_id),
             after={"purge_at": deleted.purge_at},
+        )
+        await mail.send(
+            session,
+            "account_deleted",
+            to=email,
+            user_id=user_id,
+            until=f"{deleted.purge_at:%d %B %Y}",
+            **mail.circumstances(now, actor.ip if actor.kind == "user" else None),
         )
         return deleted
 

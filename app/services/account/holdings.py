@@ -37,6 +37,12 @@ OWNED: Mapping[str, Owned] = {
     "deleted_users": Owned(not_exported="only of accounts that nobody can log in to"),
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
+    "mail_links": Owned(not_exported="secrets for an hour or some days, as hashes"),
+    "authenticators": Owned(by="account_id", hidden=frozenset({"secret"})),
+    "recovery_codes": Owned(not_exported="hashes of secrets, and nothing else"),
+    "login_counters": Owned(
+        by="account_id", not_exported="keyed hashes, gone after some days"
+    ),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import account, auth
+from app.api.v1.admin import account, auth, mfa
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (account, auth):
+for module in (account, auth, mfa):
     router.include_router(module.router)

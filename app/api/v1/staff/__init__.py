@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.staff import account, auth
+from app.api.v1.staff import account, auth, mfa
 
 router = APIRouter(prefix="/staff", tags=["staff"])
-for module in (account, auth):
+for module in (account, auth, mfa):
     router.include_router(module.router)
