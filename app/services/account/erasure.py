@@ -26,7 +26,7 @@ from app.services.account import holdings, sealing
 from app.services.account.accounts import not_deleted
 from app.services.audit import SYSTEM, Actor
 
-_BATCH = 100  # rows, and all that hangs on them
+_BATCH = 20  # rows, with all that hangs on them: a chat may have many messages
 _log = structlog.get_logger()
 
 
