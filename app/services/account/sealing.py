@@ -60,9 +60,14 @@ def emptied(user_id: UUID) -> dict[str, Any]:
     """What stays in `users`: the id, and nothing of the person.
 
     The address is none: nobody can register it, and no look-up of addresses finds it.
+    Foreign keys stay, so that what they lead to is still there for a restoration.
     """
     needed = {"email": f"deleted:{user_id}", "password_hash": "", "status": "deleted"}
-    rest = (column for column in _USERS.columns if column.name not in {"id", *needed})
+    rest = (
+        column
+        for column in _USERS.columns
+        if column.name not in {"id", *needed} and not column.foreign_keys
+    )
     return needed | {column.name: _nothing(column) for column in rest}
 
 
