@@ -19,6 +19,9 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from app.core.config import SecuritySettings
 
+UNUSABLE = "!"
+"""In the place of a hash: no password is right, and checking one costs the same."""
+
 _BCRYPT_LIMIT = 72  # bytes; what plain bcrypt hashes of other systems were cut at
 
 

@@ -18,6 +18,7 @@ from app.models.link import MailLink
 from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.mfa import Authenticator, RecoveryCode
+from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -42,11 +43,14 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "Identity",
     "IpRule",
     "Job",
     "LoginCounter",
     "MailLink",
     "Message",
+    "OidcCode",
+    "OidcLogin",
     "RecoveryCode",
     "RefreshToken",
     "SearchEntry",

@@ -45,10 +45,14 @@ class Account:
     name: str
     id: UUID | None
     email: str | None = None
+    by: Literal["password", "provider"] = "password"
+    """The first factor. Each is counted for itself: who has not even that of a
+    provider cannot lock its user out there."""
 
     @property
     def key(self) -> str:
-        return str(self.id or f"{self.kind} {self.name}")
+        who = str(self.id or f"{self.kind} {self.name}")
+        return who if self.by == "password" else f"{who} by provider"
 
 
 class Attempt:

@@ -36,6 +36,7 @@ from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
 from app.services.mfa import Mfa
+from app.services.oidc import Oidc
 from app.services.principal import Principals
 
 
@@ -72,6 +73,7 @@ class Runtime:
     passwords: Passwords
     lockout: Lockout
     mfa: Mfa
+    oidc: Oidc
     auth: Auth
     desk_principals: DeskPrincipals
     desk: DeskAuth
@@ -145,6 +147,7 @@ class Runtime:
             principals=principals,
             lockout=lockout,
             mfa=mfa,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
@@ -188,6 +191,7 @@ class Runtime:
         await self.ip_rules.close()
         await self.principals.close()
         await self.providers.close()
+        await self.oidc.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()

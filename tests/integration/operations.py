@@ -214,6 +214,23 @@ def _second_factor(desk: str, **who: Any) -> list[Operation]:
     ]
 
 
+def _code(_things: Things) -> Request:
+    return {"json": {"code": "code"}}
+
+
+def _state(_things: Things) -> Request:
+    return {"params": {"state": "state", "code": "code"}}
+
+
+def _provider(path: str) -> list[Operation]:
+    path = f"{V1}/auth/{path}"
+    return [
+        Operation("GET", f"{path}/login", 404, public=True),
+        Operation("GET", f"{path}/callback", 404, _state, public=True),
+        Operation("POST", f"{path}/exchange", 404, _code, public=True),
+    ]
+
+
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -245,6 +262,10 @@ OPERATIONS = [
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
     *_second_factor(""),
+    # None is configured here: see test_oidc.py.
+    Operation("GET", f"{V1}/auth/oidc", public=True),
+    *_provider("google"),
+    *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),

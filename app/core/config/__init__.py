@@ -22,7 +22,7 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
-from app.core.config.login import LoginSettings
+from app.core.config.login import LoginSettings, OidcSettings
 from app.core.config.mail import MailSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
@@ -44,6 +44,7 @@ __all__ = [
     "LoginSettings",
     "MailSettings",
     "ModelSettings",
+    "OidcSettings",
     "RedisSettings",
     "SecuritySettings",
     "ServerSettings",

@@ -30,6 +30,8 @@ OWNED: Mapping[str, Owned] = {
     "deleted_users": Owned(not_exported="only of accounts that nobody can log in to"),
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
+    "identities": Owned(),
+    "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
@@ -52,6 +54,7 @@ ADDRESSING: Mapping[str, str] = {
 """No foreign key leads from them, so an erasure looks for the person's rows itself."""
 
 OTHERS: Mapping[str, str] = {
+    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
 }
 """Nothing in them is of a user."""
