@@ -11,9 +11,10 @@ however many are made at once, no more than the limit are judged by their passwo
 
 import hmac
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -31,7 +32,10 @@ from app.models import LoginCounter
 _ACCOUNT_MEMORY = timedelta(days=1)  # after the last failure
 _ADDRESS_MEMORY = timedelta(hours=1)  # after the first
 _KNOWN_FOR = timedelta(days=30)  # after the last login from there
-_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 
 AccountKind = Literal["user", "staff", "admin"]

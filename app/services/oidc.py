@@ -241,7 +241,8 @@ class Oidc:
         )
         known = result.one_or_none()
         if known is not None and known.status == "active":
-            return known.Identity.user_id
+            user_id: UUID = known.Identity.user_id
+            return user_id
         if known is not None:
             if known.status != "deleted":
                 raise AccountUnavailableError

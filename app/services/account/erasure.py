@@ -55,8 +55,8 @@ class Erasure:
         )
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
-            for table in (Authenticator, LoginCounter):
-                await session.execute(delete(table).where(table.account_id == user_id))
+            for model in (Authenticator, LoginCounter):
+                await session.execute(delete(model).where(model.account_id == user_id))
             await audit.forget(session, user_id)
             await session.execute(delete(User).where(User.id == user_id))
             await audit.record(
