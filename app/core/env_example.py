@@ -25,6 +25,7 @@ _TITLES = {
     "models": "Models",
     "turns": "Replies in progress",
     "jobs": "Background jobs",
+    "message_logs": "What models were asked and said, for admins",
 }
 
 _SET: dict[Occasion | None, dict[str, str]] = {

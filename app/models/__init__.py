@@ -15,6 +15,7 @@ from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
 from app.models.message import Message
+from app.models.message_log import MessageLog
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -41,6 +42,7 @@ __all__ = [
     "IpRule",
     "Job",
     "Message",
+    "MessageLog",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",

@@ -29,6 +29,8 @@ class User(Identified, Timestamped, Base):
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    log_messages: Mapped[bool] = mapped_column(default=True)
+    """Whether the message logs keep the text of this user's calls."""
 
 
 class UserSession(Identified, Base):

@@ -29,6 +29,7 @@ from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
+from app.services.message_log.writer import MessageLogs
 from app.services.principal import Principals
 
 
@@ -69,6 +70,7 @@ class Runtime:
     desk: DeskAuth
     providers: Providers
     turns: Turns
+    message_logs: MessageLogs
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -123,6 +125,9 @@ class Runtime:
             ),
             providers=providers,
             turns=turns,
+            message_logs=MessageLogs(
+                settings.message_logs, database=database, crypto=crypto
+            ),
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,
@@ -141,10 +146,12 @@ class Runtime:
         await self.principals.open()
         await self.ip_rules.open()
         await self.desk_principals.open()
+        await self.message_logs.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.message_logs.close()
         await self.ip_rules.close()
         await self.desk_principals.close()
         await self.principals.close()

@@ -67,6 +67,7 @@ DOMAINS = {
     "ip_rule": "which addresses may use what",
     "job": "background work as such",
     "message": "messages, and the streams of replies",
+    "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",

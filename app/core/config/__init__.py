@@ -22,6 +22,7 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
+from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -39,6 +40,7 @@ __all__ = [
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "MessageLogSettings",
     "ModelSettings",
     "RedisSettings",
     "SecuritySettings",

@@ -8,6 +8,7 @@ from app.core.config.database import DatabaseSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
+from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -30,6 +31,7 @@ class Settings:
     models: ModelSettings
     turns: TurnSettings
     jobs: JobSettings
+    message_logs: MessageLogSettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property

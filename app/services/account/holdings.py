@@ -32,6 +32,7 @@ OWNED: Mapping[str, Owned] = {
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
+    "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
