@@ -18,7 +18,6 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import StatementError
 
 from app.core.config import MessageLogSettings
 from app.core.crypto import Crypto
@@ -51,7 +50,7 @@ class MessageLogs:
         self._database = database
         self._crypto = crypto
         insert = _INSERTS[database.engine.dialect.name]
-        self._insert = insert(MessageLog).on_conflict_do_nothing()
+        self._statement = insert(MessageLog).on_conflict_do_nothing()
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
         self._some, self._enough = asyncio.Event(), asyncio.Event()
@@ -131,11 +130,36 @@ class MessageLogs:
         return batch
 
     async def _store(self, batch: Sequence[Waiting]) -> None:
-        """Raises UnavailableError where the database is away."""
+        """One that the database refuses, a NUL in a name say, costs no other.
+
+        Raises UnavailableError where the database is away.
+        """
+        try:
+            await self._insert(batch)
+        except AppError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the top of a worker loop: it must go on
+            if len(batch) == 1:
+                LOST.inc()
+                # Its kind alone: what the database says may hold what was written.
+                _log.error("message log refused", error=type(error).__name__)
+                return
+            half = len(batch) // 2
+            await self._store(batch[:half])
+            await self._store(batch[half:])
+        else:
+            STORED.inc(len(batch))
+
+    async def _insert(self, batch: Sequence[Waiting]) -> None:
         people = await self._people({w.entry.user_id for w in batch})
         known = [w for w in batch if w.entry.user_id in people]
+        if not known:
+            return
         # Sealing takes its time: meanwhile the loop goes on with others' work.
-        await self._insert_rows(await asyncio.to_thread(self._rows, known, people))
+        rows = await asyncio.to_thread(self._rows, known, people)
+        async with self._database.unit_of_work() as session:
+            connection = await session.connection()
+            await connection.execute(self._statement, rows)
 
     async def _people(self, user_ids: set[UUID]) -> dict[UUID, tuple[str, bool]]:
         """Their names, and whether text of theirs is kept; none of who was erased."""
@@ -170,23 +194,3 @@ class MessageLogs:
             "latency_ms": entry.latency_ms,
             "status": entry.status[:16],
         }
-
-    async def _insert_rows(self, rows: list[Row]) -> None:
-        """One that the database refuses, a NUL in a name say, costs no other."""
-        if not rows:
-            return
-        try:
-            async with self._database.unit_of_work() as session:
-                connection = await session.connection()
-                await connection.execute(self._insert, rows)
-        except StatementError as error:
-            if len(rows) == 1:
-                LOST.inc()
-                # Its kind alone: what the database says may hold what was written.
-                _log.error("message log refused", error=type(error.orig).__name__)
-                return
-            half = len(rows) // 2
-            await self._insert_rows(rows[:half])
-            await self._insert_rows(rows[half:])
-        else:
-            STORED.inc(len(rows))
