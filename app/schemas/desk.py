@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -30,6 +30,8 @@ Level = Annotated[
     ),
 ]
 Status = Literal["active", "suspended"]
+JobState = Literal["queued", "running", "succeeded", "dead"]
+UserStatus = Literal["active", "suspended", "archived", "deleted"]
 
 
 class DeskAccountCreate(BaseModel):
@@ -47,6 +49,24 @@ class StaffCreate(DeskAccountCreate):
     level: Level
 
 
+class AdminUpdate(BaseModel):
+    """Fields that are left out stay as they are; a new password ends all sessions."""
+
+    full_name: FullName | None = None
+    password: NewPassword | None = None
+    status: Status | None = None
+    permissions: frozenset[Permission] | None = None
+
+
+class StaffUpdate(BaseModel):
+    """Fields that are left out stay as they are; a new password ends all sessions."""
+
+    full_name: FullName | None = None
+    password: NewPassword | None = None
+    status: Status | None = None
+    level: Level | None = None
+
+
 class DeskAccountRead(ReadModel):
     id: UUID
     email: str
@@ -54,6 +74,44 @@ class DeskAccountRead(ReadModel):
     full_name: str | None
     status: Status
     created_at: datetime
+
+
+class UserImport(BaseModel):
+    """An account that is made for somebody, who chooses its password by mail."""
+
+    email: Email
+    username: Username | None = None
+    full_name: FullName | None = None
+
+
+class ImportReport(BaseModel):
+    created: int
+
+
+class JobRead(ReadModel):
+    """A background job; `dead` is one that has failed for good."""
+
+    id: UUID
+    name: str
+    args: dict[str, Any]
+    state: JobState
+    attempts: int
+    max_attempts: int
+    error: str | None
+    run_at: datetime
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Stats(BaseModel):
+    """What an installation has, counted now."""
+
+    users: dict[str, int] = Field(description="By status.")
+    new_users: dict[str, int] = Field(description="Of the last day, week and month.")
+    active_sessions: int
+    chats: int
+    messages_today: int = Field(description="Since midnight UTC.")
+    jobs: dict[str, int] = Field(description="By state.")
 
 
 class AdminRead(DeskAccountRead):
