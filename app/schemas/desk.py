@@ -49,39 +49,34 @@ class StaffCreate(DeskAccountCreate):
     level: Level
 
 
-class AdminUpdate(BaseModel):
+class DeskAccountUpdate(BaseModel):
     """Fields that are left out stay as they are; a new password ends all sessions."""
 
     full_name: FullName | None = None
     password: NewPassword | None = None
     status: Status | None = None
+
+
+class AdminUpdate(DeskAccountUpdate):
     permissions: frozenset[Permission] | None = None
 
 
-class StaffUpdate(BaseModel):
-    """Fields that are left out stay as they are; a new password ends all sessions."""
-
-    full_name: FullName | None = None
-    password: NewPassword | None = None
-    status: Status | None = None
+class StaffUpdate(DeskAccountUpdate):
     level: Level | None = None
 
 
-class DeskAccountRead(ReadModel):
-    id: UUID
-    email: str
-    username: str
-    full_name: str | None
-    status: Status
-    created_at: datetime
-
-
 class UserImport(BaseModel):
-    """An account that is made for somebody, who chooses its password by mail."""
+    """An account that is made for somebody."""
 
     email: Email
     username: Username | None = None
     full_name: FullName | None = None
+
+
+class UserCreateByAdmin(UserImport):
+    password: NewPassword | None = Field(
+        None, description="Left out, the owner chooses one by a link that is mailed."
+    )
 
 
 class ImportReport(BaseModel):
@@ -112,6 +107,15 @@ class Stats(BaseModel):
     chats: int
     messages_today: int = Field(description="Since midnight UTC.")
     jobs: dict[str, int] = Field(description="By state.")
+
+
+class DeskAccountRead(ReadModel):
+    id: UUID
+    email: str
+    username: str
+    full_name: str | None
+    status: Status
+    created_at: datetime
 
 
 class AdminRead(DeskAccountRead):

@@ -19,9 +19,14 @@ from app.models import Base
 class Paging(Protocol):
     """Where a page is: after `cursor`, or after `offset` rows."""
 
-    limit: int
-    cursor: str | None
-    offset: int
+    @property
+    def limit(self) -> int: ...
+
+    @property
+    def cursor(self) -> str | None: ...
+
+    @property
+    def offset(self) -> int: ...
 
 
 M = TypeVar("M", bound=Base)

@@ -17,7 +17,6 @@ from app.core.passwords import NO_PASSWORD
 from app.models import User
 from app.schemas.desk import ImportReport, UserImport, UserStatus
 from app.schemas.user import UserRead
-from app.services import audit
 from app.services.audit import Actor
 from app.services.desk import users
 from app.utils.csv import line, unquoted
@@ -91,15 +90,16 @@ def _read(file: bytes) -> tuple[dict[int, UserImport], list[FieldError]]:
             return {}, wrong
         for record in reader:
             if None in record:
-                errors.append(_error(reader, "row", "has more cells than columns"))
+                message = "has more cells than columns"
+                errors.append(_error(reader.line_num, "row", message))
                 continue
             cells = {n: unquoted(c) for n, c in record.items() if c and c.strip()}
             try:
                 rows[reader.line_num] = UserImport.model_validate(cells)
             except ValidationError as error:
-                errors += map(partial(_field_error, reader), error.errors())
+                errors += map(partial(_field_error, reader.line_num), error.errors())
     except csv.Error as error:
-        errors.append(_error(reader, "row", f"is no CSV: {error}"))
+        errors.append(_error(reader.line_num, "row", f"is no CSV: {error}"))
     return rows, errors
 
 
@@ -117,7 +117,7 @@ async def _taken(
     session: AsyncSession, rows: dict[int, UserImport]
 ) -> AsyncIterator[FieldError]:
     """A row whose address or name an account has already, or a row above it."""
-    known = {"email": set[str](), "username": set[str]()}
+    known: dict[str, set[str | None]] = {"email": set(), "username": set()}
     forms = list(rows.values())
     for start in range(0, len(forms), _CHUNK):
         chunk = forms[start : start + _CHUNK]
@@ -134,15 +134,16 @@ async def _taken(
     for number, form in rows.items():
         for name, seen in known.items():
             value = getattr(form, name)
-            if value is not None and value in seen:
+            if value in seen:
                 yield FieldError(path=f"rows.{number}.{name}", message="is taken")
-            seen.add(value)
+            elif value is not None:
+                seen.add(value)
 
 
-def _field_error(reader: csv.DictReader[str], error: ErrorDetails) -> FieldError:
+def _field_error(line_number: int, error: ErrorDetails) -> FieldError:
     message = error["msg"].removeprefix("Value error, ")
-    return _error(reader, str(error["loc"][0]), message)
+    return _error(line_number, str(error["loc"][0]), message)
 
 
-def _error(reader: csv.DictReader[str], name: str, message: str) -> FieldError:
-    return FieldError(path=f"rows.{reader.line_num}.{name}", message=message)
+def _error(line_number: int, name: str, message: str) -> FieldError:
+    return FieldError(path=f"rows.{line_number}.{name}", message=message)

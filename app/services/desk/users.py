@@ -5,17 +5,18 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, collate, select, union_all
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import User
-from app.schemas.desk import UserImport, UserStatus
-from app.schemas.user import UserCreate
+from app.schemas.desk import UserCreateByAdmin, UserStatus
 from app.services import audit
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
-from app.services.auth import Auth
+from app.services.auth import refuse_taken, refuse_weak, taken
 from app.services.paging import Paging, page
 
 _CANDIDATES = 1000
@@ -53,13 +54,28 @@ async def get(session: AsyncSession, user_id: UUID, *, lock: bool = False) -> Us
 
 
 async def create(
-    session: AsyncSession, auth: Auth, actor: Actor, form: UserCreate | UserImport
+    session: AsyncSession,
+    passwords: Passwords,
+    actor: Actor,
+    form: UserCreateByAdmin,
 ) -> User:
     """Make an account for somebody; without a password they choose one by mail.
 
     Raises ValidationFailedError for a weak password, ConflictError if taken.
     """
-    user = await auth.register(session, form)
+    password_hash = NO_PASSWORD
+    if form.password is not None:
+        names = (form.email, form.username, form.full_name)
+        refuse_weak(form.password, "password", *names)
+        password_hash = await passwords.hash(form.password)
+    await refuse_taken(session, email=form.email, username=form.username)
+    fields = form.model_dump(exclude={"password"})
+    user = User(**fields, password_hash=password_hash)
+    session.add(user)
+    try:
+        await session.flush()
+    except IntegrityError as error:  # a twin was made at the same moment
+        raise taken("email" if "email" in str(error.orig) else "username") from error
     await welcome(session, actor, user)
     return user
 

@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -6,12 +7,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import utcnow
 from app.models import Chat, Job, Message, User, UserSession, first_id
 from app.schemas.desk import Stats
+from app.services import audit
+from app.services import job as jobs
+from app.services.audit import Actor
 
 _PERIODS = {
     "day": timedelta(days=1),
     "week": timedelta(days=7),
     "month": timedelta(days=30),
 }
+
+
+async def rerun(session: AsyncSession, actor: Actor, job_id: UUID) -> Job:
+    """Give a dead job all its tries again; ConflictError for one that is not dead."""
+    job = await jobs.rerun(session, job_id)
+    await audit.record(
+        session, actor, "job.rerun", target=("job", job.id), after={"name": job.name}
+    )
+    return job
 
 
 async def count(session: AsyncSession) -> Stats:
@@ -26,12 +39,12 @@ async def count(session: AsyncSession) -> Stats:
     )
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     return Stats(
-        users=dict((await session.execute(by_status)).tuples().all()),
+        users=dict((await session.execute(by_status)).all()),
         new_users=new_users,
         active_sessions=await session.scalar(sessions) or 0,
         chats=await session.scalar(select(func.count(Chat.id))) or 0,
         messages_today=await _since(session, Message, midnight),
-        jobs=dict((await session.execute(by_state)).tuples().all()),
+        jobs=dict((await session.execute(by_state)).all()),
     )
 
 
