@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
@@ -22,6 +22,7 @@ class User(Identified, Timestamped, Base):
         CheckConstraint(
             "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
         ),
+        Index("ix_users_status", "status", "id"),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)

@@ -74,12 +74,12 @@ class Auth:
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
-        _refuse_weak(
+        refuse_weak(
             form.password, "password", form.email, form.username, form.full_name
         )
         # Before the first statement: no connection waits while a core hashes.
         password_hash = await self._passwords.hash(form.password)
-        await _refuse_taken(session, email=form.email, username=form.username)
+        await refuse_taken(session, email=form.email, username=form.username)
         user = User(
             email=form.email,
             username=form.username,
@@ -90,7 +90,7 @@ class Auth:
         try:
             await session.flush()
         except IntegrityError as error:  # a twin registered at the same moment
-            raise _taken(
+            raise taken(
                 "email" if "email" in str(error.orig) else "username"
             ) from error
         return user
@@ -157,7 +157,7 @@ class Auth:
         )
         user = found.one()
         await release(session)
-        _refuse_weak(form.new_password, "new_password", *user[:3])
+        refuse_weak(form.new_password, "new_password", *user[:3])
         if not await self._passwords.verify(form.current_password, user.password_hash):
             raise _wrong_field("current_password", "This is not your current password.")
         renewed = await self._passwords.hash(form.new_password)
@@ -247,17 +247,17 @@ class Auth:
         )
 
 
-async def _refuse_taken(
+async def refuse_taken(
     session: AsyncSession, *, email: str, username: str | None
 ) -> None:
     same = [User.email == email]
     if username is not None:  # compared with None, it would meet all without a name
         same.append(User.username == username)
     for other in await session.scalars(select(User).where(or_(*same))):
-        raise _taken("email" if other.email == email else "username")
+        raise taken("email" if other.email == email else "username")
 
 
-def _taken(field: str) -> ConflictError:
+def taken(field: str) -> ConflictError:
     what = "address" if field == "email" else "name"
     return ConflictError(
         f"There is already an account with this {what}.",
@@ -266,7 +266,7 @@ def _taken(field: str) -> ConflictError:
     )
 
 
-def _refuse_weak(password: str, field: str, *personal: str | None) -> None:
+def refuse_weak(password: str, field: str, *personal: str | None) -> None:
     if reason := weakness(password, *personal):
         raise _wrong_field(field, reason)
 

@@ -6,6 +6,7 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, get_args
 from uuid import UUID
 
@@ -13,10 +14,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
-from app.models import Message
-from app.schemas.desk import Permission
+from app.models import Job, Message, User
+from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from tests.client import Answer, Client
-from tests.conftest import Server
+from tests.conftest import Server, desk_form
 
 PASSWORD = "a long pass phrase"
 PERMISSIONS = get_args(Permission)
@@ -40,6 +41,14 @@ class Things:
     """Has every permission."""
     staff: Client
     """Of level 3."""
+    admin_account: str
+    """The id of an admin who may do nothing."""
+    staff_account: str
+    """The id of a member of the staff, of level 1."""
+    suspended: str
+    """The id of a user who is."""
+    job: str
+    """It is dead."""
 
     @property
     def email(self) -> str:
@@ -172,6 +181,29 @@ def _desk_login(_things: Things) -> Request:
     return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
 
 
+def _new_user(things: Things) -> Request:
+    return {"json": {"email": f"made-{things.name}@example.com"}}
+
+
+def _new_users(things: Things) -> Request:
+    return {
+        "data": f"email,full_name\nmade-{things.name}@example.com,Somebody\n",
+        "headers": {"Content-Type": "text/csv"},
+    }
+
+
+def _new_staff(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"level": 1}}
+
+
+def _level(_things: Things) -> Request:
+    return {"json": {"level": 2}}
+
+
+def _new_admin(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"permissions": []}}
+
+
 V1 = "/api/v1"
 DESK_LOGIN = "doorkeeper"
 """The username of an admin, and of a member of the staff, in every test."""
@@ -225,10 +257,37 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
+    Operation("GET", f"{V1}/admin/users", admin="users"),
+    Operation("GET", f"{V1}/admin/users/export", admin="users"),
+    Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
+    Operation("GET", V1 + "/admin/users/{user}", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
+    Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
+    Operation("GET", f"{V1}/admin/staff", admin="staff"),
+    Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
+    Operation("PATCH", V1 + "/admin/staff/{staff_account}", 200, _level, admin="staff"),
+    Operation("DELETE", V1 + "/admin/staff/{staff_account}", 204, admin="staff"),
+    Operation("POST", f"{V1}/admin/admins", 201, _new_admin, admin="staff"),
+    Operation("GET", f"{V1}/admin/admins", admin="staff"),
+    Operation("GET", V1 + "/admin/admins/{admin_account}", admin="staff"),
+    Operation(
+        "PATCH", V1 + "/admin/admins/{admin_account}", 200, _profile, admin="staff"
+    ),
+    Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
+    Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
+    Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
+    Operation("GET", f"{V1}/admin/stats", admin=""),
+    Operation("GET", f"{V1}/admin/system-health", admin=""),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    Operation("GET", f"{V1}/staff/users", staff=1),
+    Operation("GET", V1 + "/staff/users/{user}", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
+    Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
 ]
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
@@ -257,6 +316,22 @@ def nameless(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
+async def _dead_job(server: Server) -> str:
+    job = Job(name="chat.purge", args={}, state="dead")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(job)
+    return str(job.id)
+
+
+async def _suspended(server: Server) -> str:
+    user = User(
+        email=f"{token_hex(8)}@example.com", password_hash="!", status="suspended"
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return str(user.id)
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -281,4 +356,12 @@ async def make_things(server: Server, name: str) -> Things:
         link=share.json["token"],
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
+        admin_account=await server.desk_account(
+            AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
+        ),
+        staff_account=await server.desk_account(
+            StaffCreate(**desk_form(f"clerk-{name}"), level=1)
+        ),
+        suspended=await _suspended(server),
+        job=await _dead_job(server),
     )

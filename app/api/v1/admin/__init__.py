@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import auth
+from app.api.v1.admin import admins, auth, operations, staff, users
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth,):
+for module in (auth, users, staff, admins, operations):
     router.include_router(module.router)
