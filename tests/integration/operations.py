@@ -6,15 +6,16 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from secrets import token_hex
+from secrets import randbelow, token_hex
 from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
+from uuid_utils.compat import uuid7
 
-from app.models import Job, Message, User
+from app.models import IpRule, Job, Message, MessageLog, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from tests.client import Answer, Client
 from tests.conftest import Server, desk_form
@@ -49,6 +50,9 @@ class Things:
     """The id of a user who is."""
     job: str
     """It is dead."""
+    message_log: str
+    ip_rule: str
+    """It denies addresses that nobody has."""
 
     @property
     def email(self) -> str:
@@ -200,6 +204,14 @@ def _level(_things: Things) -> Request:
     return {"json": {"level": 2}}
 
 
+def _new_ip_rule(_things: Things) -> Request:
+    return {"json": {"network": _nobodys(), "action": "deny"}}
+
+
+def _keeping(_things: Things) -> Request:
+    return {"json": {"keep_text": False}}
+
+
 def _new_admin(things: Things) -> Request:
     return {"json": desk_form(f"new-{things.name}") | {"permissions": []}}
 
@@ -278,6 +290,16 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
     Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
     Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
+    Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
+    Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
+    Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),
+    Operation("GET", f"{V1}/admin/message-logs", admin="logs"),
+    Operation("GET", f"{V1}/admin/message-logs/export", admin="logs"),
+    Operation("GET", V1 + "/admin/message-logs/{message_log}", admin="logs"),
+    Operation(
+        "PUT", V1 + "/admin/users/{user}/message-logs", 200, _keeping, admin="logs"
+    ),
     Operation("GET", f"{V1}/admin/stats", admin=""),
     Operation("GET", f"{V1}/admin/system-health", admin=""),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
@@ -288,6 +310,8 @@ OPERATIONS = [
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
     Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("GET", f"{V1}/staff/message-logs", staff=3),
+    Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
@@ -332,6 +356,37 @@ async def _suspended(server: Server) -> str:
     return str(user.id)
 
 
+async def _message_log(server: Server, user_id: str) -> str:
+    log = MessageLog(
+        id=uuid7(),
+        user_id=UUID(user_id),
+        username="-",
+        kind="chat",
+        model="guide/manual",
+        messages=None,
+        input_tokens=1,
+        output_tokens=1,
+        credits=0,
+        latency_ms=1,
+        status="complete",
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(log)
+    return str(log.id)
+
+
+async def _ip_rule(server: Server) -> str:
+    rule = IpRule(scope="service", action="deny", network=_nobodys())
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(rule)
+    return str(rule.id)
+
+
+def _nobodys() -> str:
+    """An address for benchmarks (RFC 2544), another one each time."""
+    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -364,4 +419,6 @@ async def make_things(server: Server, name: str) -> Things:
         ),
         suspended=await _suspended(server),
         job=await _dead_job(server),
+        message_log=await _message_log(server, me.json["id"]),
+        ip_rule=await _ip_rule(server),
     )

@@ -10,12 +10,11 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event, func, insert, select, update
-from uuid_utils.compat import uuid7
 
 from app.core.crypto import Crypto
 from app.core.database import Database, utcnow
 from app.core.exceptions import UnavailableError
-from app.models import MessageLog, User
+from app.models import MessageLog, User, first_id
 from app.services.message_log import retention, writer
 from app.services.message_log.entry import Entry
 from app.services.message_log.writer import MessageLogs
@@ -321,17 +320,10 @@ class TestRetention:
 
         assert (deleted, len(commits), await workshop.count()) == (25, 3, 5)
 
-    def test_knows_the_first_id_of_a_moment(self) -> None:
-        before = utcnow() - timedelta(milliseconds=2)
-        made = uuid7()
-        after = utcnow() + timedelta(milliseconds=2)
-
-        assert retention.first_id(before) < made < retention.first_id(after)
-
     async def fill(
         self, database: Database, user: UUID, count: int, moment: Any
     ) -> None:
-        first = retention.first_id(moment).int
+        first = first_id(moment).int
         rows = [
             {
                 "id": UUID(int=first + number),

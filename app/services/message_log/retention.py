@@ -1,13 +1,18 @@
-"""Lets message logs go when their time is up."""
+"""What is kept of whom, and for how long."""
 
 import asyncio
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Database, changed_rows
-from app.models import MessageLog
+from app.models import MessageLog, first_id
+from app.schemas.message_log import TextKeeping
+from app.services import audit
+from app.services.audit import Actor
+from app.services.desk import users
 
 _CHUNK = 1000
 _PAUSE = 0.05  # seconds in which others may write
@@ -34,6 +39,18 @@ async def purge(database: Database, before: datetime) -> int:
         await asyncio.sleep(_PAUSE)
 
 
-def first_id(moment: datetime) -> UUID:
-    """The lowest UUIDv7 of this millisecond (RFC 9562, section 5.7)."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
+async def set_text_keeping(
+    session: AsyncSession, actor: Actor, user_id: UUID, form: TextKeeping
+) -> TextKeeping:
+    """From now on; what is stored stays until its time is up."""
+    user = await users.get(session, user_id, lock=True)
+    before, user.log_messages = user.log_messages, form.keep_text
+    await audit.record(
+        session,
+        actor,
+        "message_log.set_text_keeping",
+        target=("user", user_id),
+        before={"keep_text": before},
+        after={"keep_text": form.keep_text},
+    )
+    return form

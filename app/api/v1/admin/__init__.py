@@ -2,8 +2,26 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import admins, auth, operations, staff, users
+from app.api.v1.admin import (
+    admins,
+    audit,
+    auth,
+    ip_rules,
+    message_logs,
+    operations,
+    staff,
+    users,
+)
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth, users, staff, admins, operations):
+for module in (
+    auth,
+    users,
+    staff,
+    admins,
+    operations,
+    audit,
+    ip_rules,
+    message_logs,
+):
     router.include_router(module.router)
