@@ -163,4 +163,6 @@ def _as_csv(row: dict[str, Any]) -> bytes:
 
 
 def _as_json(row: dict[str, Any]) -> bytes:
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+    # str: PostgreSQL's driver has a UUID of its own.
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+    return orjson.dumps(row, default=str, option=options)
