@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.config import LoginSettings, SecuritySettings
+from app.core.config import LoginSettings, Settings
 from app.core.database import utcnow
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import network
@@ -105,9 +105,9 @@ class Attempt:
 
 
 class Lockout:
-    def __init__(self, settings: LoginSettings, security: SecuritySettings) -> None:
-        self._settings = settings
-        secret = security.secret_key.get_secret_value().encode()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.login
+        secret = settings.security.secret_key.get_secret_value().encode()
         self._secret = derive(secret, b"login counters")
 
     async def begin(

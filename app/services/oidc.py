@@ -29,7 +29,7 @@ from app.core.exceptions import (
     ForbiddenError,
     NotFoundError,
 )
-from app.core.passwords import UNUSABLE
+from app.core.passwords import NO_PASSWORD
 from app.core.tokens import derive, fingerprint
 from app.integrations.oauth import oidc
 from app.integrations.oauth.oidc import OidcProvider, Request
@@ -279,7 +279,7 @@ class Oidc:
         Anybody can sign up with somebody else's address: its owner, who comes now, must
         not share the account with them.
         """
-        user.password_hash = UNUSABLE
+        user.password_hash = NO_PASSWORD
         user.email_verified_at = utcnow()
         await session.execute(delete(Identity).where(Identity.user_id == user.id))
         await session.execute(delete(OidcCode).where(OidcCode.user_id == user.id))
@@ -297,7 +297,7 @@ async def _make(session: AsyncSession, email: str, found: oidc.Identity) -> User
     user = User(
         email=email,
         full_name=name or None,
-        password_hash=UNUSABLE,
+        password_hash=NO_PASSWORD,
         email_verified_at=utcnow(),
     )
     session.add(user)

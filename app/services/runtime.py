@@ -35,6 +35,7 @@ from app.services.ip_rule import IpRules
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
+from app.services.message_log.writer import MessageLogs
 from app.services.mfa import Mfa
 from app.services.oidc import Oidc
 from app.services.principal import Principals
@@ -82,6 +83,7 @@ class Runtime:
     mailer: Mailer
     providers: Providers
     turns: Turns
+    message_logs: MessageLogs
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -99,29 +101,12 @@ class Runtime:
         tokens = Tokens(settings.security)
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        lockout = Lockout(settings.login, settings.security)
-        mfa = Mfa(
-            settings.login,
-            crypto=crypto,
-            lockout=lockout,
-            issuer=settings.server.app_name,
-        )
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
         logins = Logins(lockout, mfa)
         principals = Principals(database, bus, mfa)
         desk_principals = DeskPrincipals(database, bus, mfa)
-        http = Http(settings.models)
-        providers = Providers(
-            settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
-        )
+        providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
@@ -165,6 +150,9 @@ class Runtime:
             mailer=_mailer(settings),
             providers=providers,
             turns=turns,
+            message_logs=MessageLogs(
+                settings.message_logs, database=database, crypto=crypto
+            ),
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,
@@ -181,14 +169,16 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
-        await self.desk_principals.open()
         await self.ip_rules.open()
+        await self.desk_principals.open()
+        await self.message_logs.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
-        await self.desk_principals.close()
+        await self.message_logs.close()
         await self.ip_rules.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.oidc.close()
@@ -202,3 +192,19 @@ def _mailer(settings: Settings) -> Mailer:
     if settings.mail.smtp_host:
         return SmtpMailer(settings.mail)
     return FileMailer(settings.server.data_dir / "mail")
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )

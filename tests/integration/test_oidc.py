@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
-from app.core.passwords import UNUSABLE
+from app.core.passwords import NO_PASSWORD
 from app.models import AuditEvent, Identity, OidcCode, OidcLogin, User, UserSession
 from tests.client import Answer
 from tests.conftest import Server
@@ -111,7 +111,7 @@ async def test_a_first_login_makes_an_account_and_the_second_finds_it(
     assert (first.status, second.status) == (200, 200)
     assert me.json["id"] == str(user.id)
     assert (me.json["email"], me.json["full_name"]) == ("ada@example.com", "Ada L.")
-    assert user.password_hash == UNUSABLE
+    assert user.password_hash == NO_PASSWORD
     assert user.email_verified_at is not None
 
 
@@ -119,7 +119,7 @@ async def test_an_account_without_a_password_takes_none(browser: Browser) -> Non
     await browser.log_in()
     client = browser.server.anonymous()
 
-    for password in (UNUSABLE, "", "wrong"):
+    for password in (NO_PASSWORD, "", "wrong"):
         form = {"login": "ada@example.com", "password": password}
         assert (await client.post("/auth/login", json=form)).status == 401
 

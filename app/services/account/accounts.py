@@ -94,7 +94,7 @@ class Accounts:
         session.add(deleted)
         await session.flush()
         await _change(session, user_id, sealing.emptied(user_id))
-        await self._end_all(session, user_id)
+        await self.end_all(session, user_id)
         await audit.record(
             session,
             actor,
@@ -137,7 +137,7 @@ class Accounts:
         user = await _lock(session, user_id)
         before = user.status
         await _change(session, user_id, {"status": "archived"})
-        await self._end_all(session, user_id)
+        await self.end_all(session, user_id)
         await audit.record(
             session,
             actor,
@@ -147,7 +147,8 @@ class Accounts:
             after={"status": "archived"},
         )
 
-    async def _end_all(self, session: AsyncSession, user_id: UUID) -> None:
+    async def end_all(self, session: AsyncSession, user_id: UUID) -> None:
+        """End what a user who was just locked out still has: sessions and replies."""
         await self._auth.end_sessions_of(session, user_id)
         await self.end_turns(session, user_id)
         jobs.enqueue(

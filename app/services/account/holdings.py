@@ -34,6 +34,7 @@ OWNED: Mapping[str, Owned] = {
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
+    "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
@@ -56,6 +57,7 @@ ADDRESSING: Mapping[str, str] = {
 OTHERS: Mapping[str, str] = {
     "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
+    "ip_rules": "which addresses may use what, as admins wrote it",
 }
 """Nothing in them is of a user."""
 
