@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtplib import SMTPAuthenticationError
 from sqlalchemy import select
 
 from app.core.config import ConfigError
+from app.integrations.mail.smtp import SmtpMailer
 from app.models import Job
 from app.services import job as jobs
 from app.services import mail
@@ -158,6 +160,21 @@ async def test_a_wrong_smtp_password_is_told_and_not_shown(
 
     assert "SMTPAuthenticationError" in error
     assert "quite wrong" not in error
+
+
+@one_database
+async def test_a_server_can_be_tried_without_a_mail(
+    settings_with: SettingsFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeSmtp(tmp_path) as smtp:
+        monkeypatch.setenv("SSL_CERT_FILE", str(smtp.certificate))
+        right, wrong = smtp.variables, smtp.variables | {"SMTP_PASSWORD": "wrong"}
+
+        await SmtpMailer(settings_with(**right).mail).check()
+        with pytest.raises(SMTPAuthenticationError):
+            await SmtpMailer(settings_with(**wrong).mail).check()
+
+    assert smtp.tries == 0
 
 
 @one_database
