@@ -1,4 +1,4 @@
-"""Counters of failed logins; second factors.
+"""Counters of failed logins; second factors; identities at other providers.
 
 Revision ID: 3b7e5c90d1f4
 Revises: c2a84f1be6d3
@@ -57,9 +57,64 @@ def upgrade() -> None:
     op.create_index(
         "ix_recovery_codes_authenticator_id", "recovery_codes", ["authenticator_id"]
     )
+    op.create_table(
+        "identities",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("issuer", sa.String(length=255), nullable=False),
+        sa.Column("subject", sa.String(length=255), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["users.id"],
+            name=op.f("fk_identities_user_id_users"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identities")),
+        sa.UniqueConstraint(
+            "issuer", "subject", name=op.f("uq_identities_issuer_subject")
+        ),
+    )
+    op.create_index("ix_identities_user_id", "identities", ["user_id"])
+    _create_pending_logins()
+
+
+def _create_pending_logins() -> None:
+    op.create_table(
+        "oidc_logins",
+        sa.Column("state_hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("browser_hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("provider", sa.String(length=32), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_oidc_logins")),
+        sa.UniqueConstraint("state_hash", name=op.f("uq_oidc_logins_state_hash")),
+    )
+    op.create_index("ix_oidc_logins_expires_at", "oidc_logins", ["expires_at"])
+    op.create_table(
+        "oidc_codes",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("provider", sa.String(length=32), nullable=False),
+        sa.Column("code_hash", sa.LargeBinary(length=32), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["users.id"],
+            name=op.f("fk_oidc_codes_user_id_users"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_oidc_codes")),
+        sa.UniqueConstraint("code_hash", name=op.f("uq_oidc_codes_code_hash")),
+    )
+    op.create_index("ix_oidc_codes_expires_at", "oidc_codes", ["expires_at"])
+    op.create_index("ix_oidc_codes_user_id", "oidc_codes", ["user_id"])
 
 
 def downgrade() -> None:
+    op.drop_table("oidc_codes")
+    op.drop_table("oidc_logins")
+    op.drop_table("identities")
     op.drop_table("recovery_codes")
     op.drop_table("authenticators")
     op.drop_table("login_counters")

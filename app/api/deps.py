@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from app.core.database import Session, utcnow
 from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
-from app.schemas.desk import Kind, Permission
+from app.schemas.desk import Kind, Permission, UserStatus
 from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
@@ -230,6 +230,22 @@ class DeletedUsersQuery(PageQuery):
 
 
 DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
+
+
+class UserFilter(BaseModel):
+    """Which users a list shows."""
+
+    q: str | None = Field(
+        None,
+        min_length=1,
+        max_length=254,
+        description="The beginning of an e-mail address or a username. The first 1000 "
+        "that begin so, by the alphabet, are looked at.",
+    )
+    status: UserStatus | None = None
+
+
+UserFilterDep = Annotated[UserFilter, Query()]
 
 
 class BranchQuery(BaseModel):

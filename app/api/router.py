@@ -12,13 +12,14 @@ from app.api.v1 import (
     message,
     mfa,
     model,
+    oidc,
     share,
     staff,
     user,
 )
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, link, mfa, user, chat, message, model, share, admin, staff):
+for module in (auth, link, mfa, oidc, user, chat, message, model, share, admin, staff):
     api.include_router(module.router)
 
 root = APIRouter()

@@ -27,6 +27,7 @@ _TITLES = {
     "turns": "Replies in progress",
     "jobs": "Background jobs",
     "mail": "Mail",
+    "message_logs": "What models were asked and said, for admins",
 }
 
 _SET: dict[Occasion | None, dict[str, str]] = {

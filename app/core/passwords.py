@@ -19,6 +19,9 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from app.core.config import SecuritySettings
 
+NO_PASSWORD = "!"  # noqa: S105 - a hash that no scheme reads, so no password opens it
+"""Of an account whose owner has not chosen a password."""
+
 _BCRYPT_LIMIT = 72  # bytes; what plain bcrypt hashes of other systems were cut at
 
 

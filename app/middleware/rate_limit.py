@@ -39,6 +39,7 @@ _POSTS = {
     "/api/v1/auth/change-email": "auth.link",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
+_PROVIDERS = ("/api/v1/auth/google/", "/api/v1/auth/oidc/")
 _BEARER = b"bearer "
 
 
@@ -105,6 +106,8 @@ def endpoint(scope: Scope) -> str | None:
     path: str = scope["path"]
     if path in PROBES:
         return None
+    if path.startswith(_PROVIDERS):
+        return "auth.provider"
     if scope["method"] == "POST":
         if path in _POSTS:
             return _POSTS[path]

@@ -2,7 +2,7 @@
 
 from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
-from app.models.base import Base
+from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.desk import (
     Admin,
@@ -17,14 +17,16 @@ from app.models.job import Job
 from app.models.link import MailLink
 from app.models.lockout import LoginCounter
 from app.models.message import Message
+from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
+from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
-MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
+MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms", "ix_users_beginning")
 """Beginnings of the names of what one database alone has, so no model describes it.
 
 SQLite's full-text index is a table with tables of its own; PostgreSQL's is an index on
-an expression.
+an expression, and so are those by which users are found.
 """
 
 __all__ = [
@@ -42,15 +44,20 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "Identity",
     "IpRule",
     "Job",
     "LoginCounter",
     "MailLink",
     "Message",
+    "MessageLog",
+    "OidcCode",
+    "OidcLogin",
     "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",
     "User",
     "UserSession",
+    "first_id",
 ]

@@ -45,6 +45,11 @@ class Identified:
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
 
 
+def first_id(moment: datetime) -> UUID:
+    """Less than every key that is made from this moment on (RFC 9562, section 5.7)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
 class Timestamped:
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     updated_at: Mapped[datetime] = mapped_column(default=utcnow, onupdate=utcnow)

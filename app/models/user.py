@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
@@ -22,6 +22,7 @@ class User(Identified, Timestamped, Base):
         CheckConstraint(
             "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
         ),
+        Index("ix_users_status", "status", "id"),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
@@ -30,6 +31,8 @@ class User(Identified, Timestamped, Base):
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    log_messages: Mapped[bool] = mapped_column(default=True)
+    """Whether the message logs keep the text of this user's calls."""
 
 
 class UserSession(Identified, Base):

@@ -73,7 +73,7 @@ class Auth:
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
         password_hash = await self.first_hash(form)
-        await _refuse_taken(session, email=form.email, username=form.username)
+        await refuse_taken(session, email=form.email, username=form.username)
         user = User(
             email=form.email,
             username=form.username,
@@ -84,7 +84,7 @@ class Auth:
         try:
             await session.flush()
         except IntegrityError as error:  # a twin registered at the same moment
-            raise _taken(
+            raise taken(
                 "email" if "email" in str(error.orig) else "username"
             ) from error
         return user
@@ -303,22 +303,22 @@ async def _hold(session: AsyncSession, user_id: UUID, password_hash: str) -> boo
     return held is not None
 
 
-async def _refuse_taken(
+async def refuse_taken(
     session: AsyncSession, *, email: str, username: str | None
 ) -> None:
     same = [User.email == email]
     if username is not None:  # compared with None, it would meet all without a name
         same.append(User.username == username)
     for other in await session.scalars(select(User).where(or_(*same))):
-        raise _taken("email" if other.email == email else "username")
+        raise taken("email" if other.email == email else "username")
 
 
 async def refuse_taken_username(session: AsyncSession, username: str) -> None:
     if await session.scalar(select(User.id).where(User.username == username)):
-        raise _taken("username")
+        raise taken("username")
 
 
-def _taken(field: str) -> ConflictError:
+def taken(field: str) -> ConflictError:
     what = "address" if field == "email" else "name"
     return ConflictError(
         f"There is already an account with this {what}.",

@@ -11,9 +11,10 @@ however many are made at once, no more than the limit are judged by their passwo
 
 import hmac
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -21,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.config import LoginSettings, SecuritySettings
+from app.core.config import LoginSettings, Settings
 from app.core.database import utcnow
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import network
@@ -31,7 +32,10 @@ from app.models import LoginCounter
 _ACCOUNT_MEMORY = timedelta(days=1)  # after the last failure
 _ADDRESS_MEMORY = timedelta(hours=1)  # after the first
 _KNOWN_FOR = timedelta(days=30)  # after the last login from there
-_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 
 
 AccountKind = Literal["user", "staff", "admin"]
@@ -45,10 +49,14 @@ class Account:
     name: str
     id: UUID | None
     email: str | None = None
+    by: Literal["password", "provider"] = "password"
+    """The first factor. Each is counted for itself: who has not even that of a
+    provider cannot lock its user out there."""
 
     @property
     def key(self) -> str:
-        return str(self.id or f"{self.kind} {self.name}")
+        who = str(self.id or f"{self.kind} {self.name}")
+        return who if self.by == "password" else f"{who} by provider"
 
 
 class Attempt:
@@ -97,9 +105,9 @@ class Attempt:
 
 
 class Lockout:
-    def __init__(self, settings: LoginSettings, security: SecuritySettings) -> None:
-        self._settings = settings
-        secret = security.secret_key.get_secret_value().encode()
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings.login
+        secret = settings.security.secret_key.get_secret_value().encode()
         self._secret = derive(secret, b"login counters")
 
     async def begin(

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core import totp
-from app.core.config import LoginSettings
+from app.core.config import Settings
 from app.core.crypto import Crypto
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import (
@@ -87,13 +87,11 @@ class Standing:
 
 
 class Mfa:
-    def __init__(
-        self, settings: LoginSettings, *, crypto: Crypto, lockout: Lockout, issuer: str
-    ) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, crypto: Crypto, lockout: Lockout) -> None:
+        self._settings = settings.login
+        self._issuer = settings.server.app_name
         self._crypto = crypto
         self._lockout = lockout
-        self._issuer = issuer
 
     def required(self, kind: AccountKind, level: int = 1) -> bool:
         """Whether accounts of a kind, and a support level, must have it."""

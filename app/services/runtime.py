@@ -35,7 +35,9 @@ from app.services.ip_rule import IpRules
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
+from app.services.message_log.writer import MessageLogs
 from app.services.mfa import Mfa
+from app.services.oidc import Oidc
 from app.services.principal import Principals
 
 
@@ -72,6 +74,7 @@ class Runtime:
     passwords: Passwords
     lockout: Lockout
     mfa: Mfa
+    oidc: Oidc
     auth: Auth
     desk_principals: DeskPrincipals
     desk: DeskAuth
@@ -80,6 +83,7 @@ class Runtime:
     mailer: Mailer
     providers: Providers
     turns: Turns
+    message_logs: MessageLogs
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -97,13 +101,8 @@ class Runtime:
         tokens = Tokens(settings.security)
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        lockout = Lockout(settings.login, settings.security)
-        mfa = Mfa(
-            settings.login,
-            crypto=crypto,
-            lockout=lockout,
-            issuer=settings.server.app_name,
-        )
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
         logins = Logins(lockout, mfa)
         principals = Principals(database, bus, mfa)
         desk_principals = DeskPrincipals(database, bus, mfa)
@@ -134,6 +133,7 @@ class Runtime:
             principals=principals,
             lockout=lockout,
             mfa=mfa,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
@@ -151,6 +151,9 @@ class Runtime:
             mailer=mailer,
             providers=providers,
             turns=turns,
+            message_logs=MessageLogs(
+                settings.message_logs, database=database, crypto=crypto
+            ),
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,
@@ -169,20 +172,29 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
-        await self.desk_principals.open()
         await self.ip_rules.open()
+        await self.desk_principals.open()
+        await self.message_logs.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
-        await self.desk_principals.close()
+        await self.message_logs.close()
         await self.ip_rules.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
+        await self.oidc.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")
 
 
 def _providers(settings: Settings) -> Providers:
@@ -199,9 +211,3 @@ def _providers(settings: Settings) -> Providers:
         ],
         catalogue=catalogue,
     )
-
-
-def _mailer(settings: Settings) -> Mailer:
-    if settings.mail.smtp_host:
-        return SmtpMailer(settings.mail)
-    return FileMailer(settings.server.data_dir / "mail")

@@ -39,6 +39,8 @@ IMPORTS_HTTP_EXCEPTION = {
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
+    "app/services/message_log/writer.py: MessageLogs._store": "the top of a worker "
+    "loop: what one entry holds must not stop the others",
     "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
@@ -68,11 +70,14 @@ DOMAINS = {
     "ip_rule": "which addresses may use what",
     "job": "background work as such",
     "lockout": "failed logins",
+    "login": "what every login comes to",
     "link": "links that are mailed, and prove who has an address",
     "mail": "mail to people",
     "message": "messages, and the streams of replies",
     "mfa": "second factors",
+    "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
+    "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",
     "user": "accounts and profiles",

@@ -7,20 +7,22 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from secrets import randbelow, token_hex
 from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
+from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
-from app.models import MailLink, Message, User
-from app.schemas.desk import Permission
+from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from app.services.audit import SYSTEM
 from app.services.link import links
 from tests.client import Answer, Client
-from tests.conftest import Server
+from tests.conftest import Server, desk_form
 
 PASSWORD = "a long pass phrase"
 PERMISSIONS = get_args(Permission)
@@ -46,6 +48,17 @@ class Things:
     """Has every permission."""
     staff: Client
     """Of level 3."""
+    admin_account: str
+    """The id of an admin who may do nothing."""
+    staff_account: str
+    """The id of a member of the staff, of level 1."""
+    suspended: str
+    """The id of a user who is."""
+    job: str
+    """It is dead."""
+    message_log: str
+    ip_rule: str
+    """It denies addresses that nobody has."""
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
@@ -201,6 +214,37 @@ def _desk_login(_things: Things) -> Request:
     return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
 
 
+def _new_user(things: Things) -> Request:
+    return {"json": {"email": f"made-{things.name}@example.com"}}
+
+
+def _new_users(things: Things) -> Request:
+    return {
+        "data": f"email,full_name\nmade-{things.name}@example.com,Somebody\n",
+        "headers": {"Content-Type": "text/csv"},
+    }
+
+
+def _new_staff(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"level": 1}}
+
+
+def _level(_things: Things) -> Request:
+    return {"json": {"level": 2}}
+
+
+def _new_ip_rule(_things: Things) -> Request:
+    return {"json": {"network": _nobodys(), "action": "deny"}}
+
+
+def _keeping(_things: Things) -> Request:
+    return {"json": {"keep_text": False}}
+
+
+def _new_admin(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"permissions": []}}
+
+
 V1 = "/api/v1"
 DESK_LOGIN = "doorkeeper"
 """The username of an admin, and of a member of the staff, in every test."""
@@ -218,6 +262,23 @@ def _second_factor(desk: str, **who: Any) -> list[Operation]:
         Operation("POST", f"{mfa}/totp/enroll", **who),
         Operation("POST", f"{mfa}/totp/confirm", 409, _otp, **who),
         Operation("POST", f"{mfa}/totp/disable", 422, _otp, **who),
+    ]
+
+
+def _code(_things: Things) -> Request:
+    return {"json": {"code": "code"}}
+
+
+def _state(_things: Things) -> Request:
+    return {"params": {"state": "state", "code": "code"}}
+
+
+def _provider(path: str) -> list[Operation]:
+    path = f"{V1}/auth/{path}"
+    return [
+        Operation("GET", f"{path}/login", 404, public=True),
+        Operation("GET", f"{path}/callback", 404, _state, public=True),
+        Operation("POST", f"{path}/exchange", 404, _code, public=True),
     ]
 
 
@@ -252,6 +313,10 @@ OPERATIONS = [
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
     *_second_factor(""),
+    # None is configured here: see test_oidc.py.
+    Operation("GET", f"{V1}/auth/oidc", public=True),
+    *_provider("google"),
+    *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
@@ -289,12 +354,51 @@ OPERATIONS = [
     Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
     Operation("GET", f"{V1}/staff/deleted-users", staff=3),
     Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
+    Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
+    Operation("GET", f"{V1}/admin/users", admin="users"),
+    Operation("GET", f"{V1}/admin/users/export", admin="users"),
+    Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
+    Operation("GET", V1 + "/admin/users/{user}", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
+    Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
+    Operation("GET", f"{V1}/admin/staff", admin="staff"),
+    Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
+    Operation("PATCH", V1 + "/admin/staff/{staff_account}", 200, _level, admin="staff"),
+    Operation("DELETE", V1 + "/admin/staff/{staff_account}", 204, admin="staff"),
+    Operation("POST", f"{V1}/admin/admins", 201, _new_admin, admin="staff"),
+    Operation("GET", f"{V1}/admin/admins", admin="staff"),
+    Operation("GET", V1 + "/admin/admins/{admin_account}", admin="staff"),
+    Operation(
+        "PATCH", V1 + "/admin/admins/{admin_account}", 200, _profile, admin="staff"
+    ),
+    Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
+    Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
+    Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
+    Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
+    Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
+    Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),
+    Operation("GET", f"{V1}/admin/message-logs", admin="logs"),
+    Operation("GET", f"{V1}/admin/message-logs/export", admin="logs"),
+    Operation("GET", V1 + "/admin/message-logs/{message_log}", admin="logs"),
+    Operation(
+        "PUT", V1 + "/admin/users/{user}/message-logs", 200, _keeping, admin="logs"
+    ),
+    Operation("GET", f"{V1}/admin/stats", admin=""),
+    Operation("GET", f"{V1}/admin/system-health", admin=""),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
     *_second_factor("/admin", admin=""),
     *_second_factor("/staff", staff=1),
+    Operation("GET", f"{V1}/staff/users", staff=1),
+    Operation("GET", V1 + "/staff/users/{user}", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
+    Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("GET", f"{V1}/staff/message-logs", staff=3),
+    Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
@@ -336,6 +440,53 @@ async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str
     return written.link.partition("#token=")[2]
 
 
+async def _dead_job(server: Server) -> str:
+    job = Job(name="chat.purge", args={}, state="dead")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(job)
+    return str(job.id)
+
+
+async def _suspended(server: Server) -> str:
+    user = User(
+        email=f"{token_hex(8)}@example.com", password_hash="!", status="suspended"
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return str(user.id)
+
+
+async def _message_log(server: Server, user_id: str) -> str:
+    log = MessageLog(
+        id=uuid7(),
+        user_id=UUID(user_id),
+        username="-",
+        kind="chat",
+        model="guide/manual",
+        messages=None,
+        input_tokens=1,
+        output_tokens=1,
+        credits=0,
+        latency_ms=1,
+        status="complete",
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(log)
+    return str(log.id)
+
+
+async def _ip_rule(server: Server) -> str:
+    rule = IpRule(scope="service", action="deny", network=_nobodys())
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(rule)
+    return str(rule.id)
+
+
+def _nobodys() -> str:
+    """An address for benchmarks (RFC 2544), another one each time."""
+    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -364,6 +515,16 @@ async def make_things(server: Server, name: str) -> Things:
         staff=await server.staff(3, name=DESK_LOGIN),
         verify_link=await mailed_link(server, "verify", email),
         reset_link=await mailed_link(server, "reset", email),
+        admin_account=await server.desk_account(
+            AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
+        ),
+        staff_account=await server.desk_account(
+            StaffCreate(**desk_form(f"clerk-{name}"), level=1)
+        ),
+        suspended=await _suspended(server),
+        job=await _dead_job(server),
+        message_log=await _message_log(server, me.json["id"]),
+        ip_rule=await _ip_rule(server),
     )
 
 

@@ -1,7 +1,16 @@
+import json
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 from app.core.config.base import Group, List
 
@@ -16,6 +25,44 @@ def _kinds(entries: tuple[str, ...]) -> tuple[str, ...]:
                 "of support from which on it is asked, such as staff:2"
             )
     return entries
+
+
+class OidcSettings(BaseModel):
+    """One identity provider."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    issuer: str = Field(max_length=255)
+    client_id: str = Field(min_length=1)
+    client_secret: SecretStr = SecretStr("")
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether nobody on the way can speak for the issuer."""
+        parts = urlsplit(self.issuer)
+        local = parts.hostname in {"localhost", "127.0.0.1", "::1"}
+        return parts.scheme == "https" or (parts.scheme == "http" and local)
+
+
+def _providers(text: SecretStr) -> SecretStr:
+    _parse_providers(text)
+    return text
+
+
+def _parse_providers(text: SecretStr) -> tuple[OidcSettings, ...]:
+    """Raises ValueError, which repeats nothing of what may be a secret."""
+    try:
+        given = json.loads(text.get_secret_value() or "{}")
+        return tuple(
+            OidcSettings.model_validate({**fields, "name": name})
+            for name, fields in given.items()
+        )
+    except (ValidationError, ValueError, TypeError, AttributeError):
+        raise ValueError(
+            'write it as {"name": {"issuer": "https://...", "client_id": "...", '
+            '"client_secret": "..."}}; a name has lower case letters, digits, dashes'
+        ) from None
 
 
 class LoginSettings(Group):
@@ -52,6 +99,46 @@ class LoginSettings(Group):
         description="Kinds of accounts that must have a second factor, comma "
         "separated: user, staff, admin; staff:2 is support of level 2 and above.",
     )
+
+    google_client_id: str = Field(
+        "",
+        alias="GOOGLE_CLIENT_ID",
+        description="Client id at Google; turns on logging in with Google.",
+    )
+    google_client_secret: SecretStr = Field(
+        SecretStr(""), alias="GOOGLE_CLIENT_SECRET", description="Its secret."
+    )
+    google_issuer: str = Field(
+        "https://accounts.google.com",
+        alias="GOOGLE_ISSUER",
+        description="Another OpenID Connect provider in Google's place.",
+    )
+    oidc_providers: Annotated[SecretStr, AfterValidator(_providers)] = Field(
+        SecretStr(""),
+        alias="OIDC_PROVIDERS",
+        description="Further OpenID Connect providers, as JSON: "
+        '{"name": {"issuer": "https://...", "client_id": "...", "client_secret": '
+        '"..."}}.',
+    )
+    oidc_return_url: str = Field(
+        "",
+        alias="OIDC_RETURN_URL",
+        description="The page that a login by a provider comes back to, with `code` or "
+        "`error`; by default PUBLIC_URL/login.",
+    )
+
+    @property
+    def identity_providers(self) -> tuple[OidcSettings, ...]:
+        others = _parse_providers(self.oidc_providers)
+        if not self.google_client_id:
+            return others
+        google = OidcSettings(
+            name="google",
+            issuer=self.google_issuer,
+            client_id=self.google_client_id,
+            client_secret=self.google_client_secret,
+        )
+        return (google, *others)
 
     def requires_mfa(self, kind: str, level: int) -> bool:
         """Whether such accounts must have a second factor; `level` is of support."""

@@ -43,8 +43,11 @@ OWNED: Mapping[str, Owned] = {
     "login_counters": Owned(
         by="account_id", not_exported="keyed hashes, gone after some days"
     ),
+    "identities": Owned(),
+    "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
+    "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
@@ -62,6 +65,7 @@ OTHERS: Mapping[str, str] = {
     "support_staff": "people who help users, none of them",
     "desk_sessions": "of these two",
     "desk_refresh_tokens": "of these two",
+    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
     "ip_rules": "which addresses may use what, as admins wrote it",
 }

@@ -127,6 +127,10 @@ def model_of(kind: Kind) -> type[DeskAccount]:
     return Admin if kind == "admin" else SupportStaff
 
 
+def kind_of(model: type[DeskAccount]) -> Kind:
+    return "admin" if model is Admin else "staff"
+
+
 def owner_column(kind: Kind) -> ColumnElement[UUID | None]:
     """The column of `DeskSession` that tells whose it is."""
     column = DeskSession.admin_id if kind == "admin" else DeskSession.staff_id
