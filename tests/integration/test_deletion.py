@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.passwords import NO_PASSWORD
 from app.models import Chat, DeletedUser, Job, Message, User, UserSession
 from app.schemas.account import Restoration
 from app.services import job as jobs
@@ -142,6 +143,30 @@ async def test_the_password_is_needed(server: Server, ada: Account) -> None:
     assert (await ada.client.get("/users/me")).status == 200
 
 
+async def test_who_has_no_password_needs_a_fresh_login(
+    server: Server, ada: Account
+) -> None:
+    """TRUST T5. As those whom another identity provider lets in."""
+    async with server.runtime.database.unit_of_work() as session:
+        await session.execute(update(User).values(password_hash=NO_PASSWORD))
+    await _logged_in(server, ago=timedelta(hours=1))
+    stale = await ada.client.delete("/users/me", json={})
+    assert (stale.status, stale.json["code"]) == (403, "fresh_login_required")
+
+    await _logged_in(server, ago=timedelta(minutes=1))
+    assert (await ada.client.delete("/users/me", json={})).status == 204
+
+
+async def _logged_in(server: Server, *, ago: timedelta) -> None:
+    async with server.runtime.database.unit_of_work() as session:
+        found = await session.scalars(
+            update(UserSession)
+            .values(authenticated_at=utcnow() - ago)
+            .returning(UserSession.id)
+        )
+        server.runtime.principals.forget(*found)
+
+
 async def test_what_is_left_of_a_deleted_account_names_nobody(
     server: Server, ada: Account
 ) -> None:
@@ -156,7 +181,8 @@ async def test_what_is_left_of_a_deleted_account_names_nobody(
         user = await session.get_one(User, ada.id)
         kept = await session.get_one(DeletedUser, ada.id)
     assert user.status == "deleted"
-    assert (user.username, user.full_name, user.password_hash) == (None, None, "")
+    assert (user.username, user.full_name) == (None, None)
+    assert user.password_hash == NO_PASSWORD
     assert (kept.deleted_by, kept.deleted_by_id) == ("user", ada.id)
     assert kept.purge_at - kept.deleted_at == timedelta(days=30)
 

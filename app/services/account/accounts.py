@@ -17,7 +17,7 @@ from app.core.exceptions import (
     NotFoundError,
     ValidationFailedError,
 )
-from app.core.passwords import Passwords
+from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import Chat, DeletedUser, MailLink, Message, User
 from app.schemas.account import OwnDeletion, Restoration
 from app.services import audit, mail
@@ -25,7 +25,7 @@ from app.services import job as jobs
 from app.services.account import sealing
 from app.services.audit import Actor
 from app.services.auth import Auth
-from app.services.authorization import Principal
+from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 
 _STRAGGLERS = timedelta(seconds=10)
@@ -56,13 +56,19 @@ class Accounts:
         *,
         ip: str | None,
     ) -> None:
-        """Raises ValidationFailedError where the password is not theirs."""
+        """Raises ValidationFailedError where the password is not theirs.
+
+        Who has none, for another identity provider lets them in, needs a fresh login.
+        """
         user_id = principal.user_id
         stored = await session.scalar(
             select(User.password_hash).where(User.id == user_id)
         )
         await release(session)
-        if not await self._passwords.verify(form.password, stored):
+        right = await self._passwords.verify(form.password or "", stored)
+        if stored == NO_PASSWORD:
+            require_fresh(principal)
+        elif not right:
             message = "This is not your password."
             raise ValidationFailedError(
                 message, errors=[FieldError(path="password", message=message)]

@@ -14,6 +14,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.crypto import Crypto
 from app.core.database import UtcDateTime
+from app.core.passwords import NO_PASSWORD
 from app.models import User
 
 _USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
@@ -62,7 +63,11 @@ def emptied(user_id: UUID) -> dict[str, Any]:
     The address is none: nobody can register it, and no look-up of addresses finds it.
     Foreign keys stay, so that what they lead to is still there for a restoration.
     """
-    needed = {"email": f"deleted:{user_id}", "password_hash": "", "status": "deleted"}
+    needed = {
+        "email": f"deleted:{user_id}",
+        "password_hash": NO_PASSWORD,
+        "status": "deleted",
+    }
     rest = (
         column
         for column in _USERS.columns
