@@ -137,7 +137,7 @@ class OpenAIProvider:
                 body = await body_of(response)
                 raise _refused(self._who, response.status, body, wait)
             yield reply.usage_so_far()
-            async for chunk in response.content.iter_any():
+            async for chunk in response.parts():
                 for data in events.feed(chunk):
                     for event in reply.read(data):
                         yield event

@@ -10,7 +10,6 @@ that came (`input_json`): parsed and written again, it might have another length
 block of redacted thinking has no characters and no events.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ import orjson
 
 from app.core import sse
 from app.core.exceptions import AppError, BadRequestError
+from app.core.wakeup import Wakeup
 from app.integrations.llm.base import (
     Block,
     Citation,
@@ -114,56 +114,18 @@ def _frame(block: Block, text: str, end: Position) -> bytes:
     return sse.frame(_EVENT_NAMES[kind], data, str(end))
 
 
-class Follower:
+class Follower(Wakeup):
     """One reader of a reply. `close` ends it from outside, with a last event."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.closed_by: AppError | None = None
         self.held = Position()
         """How far it has read."""
-        self._woken = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def wake(self) -> None:
-        self._woken = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def close(self, error: AppError) -> None:
         self.closed_by = error
         self.wake()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait to be woken; False when `seconds` went by first.
-
-        A reply's pieces come every few milliseconds, so there is one timer for many
-        waits: it looks at the deadline only when it fires.
-        """
-        if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            self._deadline = loop.time() + seconds
-            if self._timer is None:
-                self._timer = loop.call_at(self._deadline, self._tick, loop)
-            await self._waiter
-        woken, self._woken = self._woken, False
-        return woken
-
-    def leave(self) -> None:
-        """It waits no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done():
-            return
-        if loop.time() < self._deadline:
-            self._timer = loop.call_at(self._deadline, self._tick, loop)
-        else:
-            self._waiter.set_result(None)
 
 
 class Reply:
