@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.integrations.llm.base import Block, ChatMessage, ModelInfo
 from app.integrations.llm.tokens import estimate_blocks, estimate_tokens
-from app.models import Message
+from app.services.chat.history import Said
 
 _MESSAGE_OVERHEAD = 8  # tokens a message costs besides its text, on the safe side
 
 
 def assemble(
-    newest_first: Sequence[Message],
+    newest_first: Sequence[Said],
     *,
     system: str,
     model: ModelInfo,
@@ -25,7 +25,7 @@ def assemble(
     """
     budget = model.context_window - max_output_tokens
     used = estimate_tokens(system)
-    chosen: list[Message] = []
+    chosen: list[Said] = []
     for message in newest_first:
         blocks = _seen(message)
         if not blocks:
@@ -42,7 +42,7 @@ def assemble(
     return _alternating(chosen[::-1]), used
 
 
-def _seen(message: Message) -> list[Block]:
+def _seen(message: Said) -> list[Block]:
     """What a model gets of it.
 
     Its own reasoning is not sent back to it, nor the calls of tools: no turn of ours
@@ -56,7 +56,7 @@ def _seen(message: Message) -> list[Block]:
     ]
 
 
-def _alternating(messages: Sequence[Message]) -> list[ChatMessage]:
+def _alternating(messages: Sequence[Said]) -> list[ChatMessage]:
     merged: list[tuple[str, list[Block]]] = []
     for message in messages:
         blocks = _seen(message)
