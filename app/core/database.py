@@ -17,7 +17,6 @@ from sqlalchemy import (
     CursorResult,
     DateTime,
     Dialect,
-    Select,
     TypeDecorator,
     event,
     make_url,
@@ -148,8 +147,7 @@ class Database:
                 watch(compiled.sql)
             return await connection.run(compiled, values)
 
-        reads = isinstance(statement.construct, Select)
-        connections = self._connections if reads else self._writers
+        connections = self._connections if statement.reads else self._writers
         try:
             return await connections.use(work)
         except _UNREACHABLE as error:
@@ -185,7 +183,8 @@ class Database:
     def _compile(self, statement: Statement) -> Compiled:
         compiled = self._compiled.get(statement)
         if compiled is None:
-            compiled = Compiled(statement.construct, self.engine.dialect)
+            dialect = self.engine.dialect
+            compiled = Compiled(statement.construct_for(dialect.name), dialect)
             self._compiled[statement] = compiled
         return compiled
 

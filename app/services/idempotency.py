@@ -117,9 +117,9 @@ async def take(session: AsyncSession) -> None:
     if claim is None:
         return
     # Waits here for a twin whose transaction is open.
-    written = await session.execute(
-        _TAKE.construct_for(session.get_bind().dialect.name), _values(claim, None)
-    )
+    connection = await session.connection()
+    take = _TAKE.construct_for(connection.dialect.name)
+    written = await connection.execute(take, _values(claim, None))
     if changed_rows(written) == 0:
         raise InProgressError
     claim.taken = True
