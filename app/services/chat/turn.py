@@ -191,12 +191,13 @@ class Turn:
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
-        stored = await database.transact(self._storing(values))
-        if stored:
+        wants_title = self.wants_title and bool(self.reply.text)
+        stored = await database.transact(self._storing(values, wants_title=wants_title))
+        if stored and wants_title:
             jobs.wake_workers()
         return stored
 
-    def _storing(self, values: dict[str, Any]) -> Script[bool]:
+    def _storing(self, values: dict[str, Any], *, wants_title: bool) -> Script[bool]:
         message = self.message
         # By attempt, not by status: where the lease ran out while we still wrote, the
         # reply was called interrupted, and the truth may replace that.
@@ -204,7 +205,7 @@ class Turn:
         if stored.rowcount == 0:
             return False
         yield search.entry(message.chat_id, message.id, self.reply.text)
-        if self.wants_title and self.reply.text:
+        if wants_title:
             yield jobs.adding("chat.title", chat_id=str(message.chat_id))
         return True
 
