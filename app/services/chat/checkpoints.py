@@ -72,7 +72,7 @@ class Checkpoints:
                 _log.error("replies not saved", exc_info=error)
 
     async def _save(self) -> None:
-        """Store what grew since the last time, and renew the leases: one transaction."""
+        """Store what grew since the last time, and renew the leases: in one go."""
         now = utcnow()
         due = [t for t in self._running.values() if self._wants_saving(t, now)]
         if not due:

@@ -189,8 +189,8 @@ class Reply:
 
     def apply(self, event: ProviderEvent) -> None:
         match event:
-            case TextDelta(text=text):
-                self._append("text", text)
+            case TextDelta():
+                self._append("text", event.text)
             case ThinkingDelta(text=text, signature=signature):
                 self._think(text, signature)
             case ToolUseStart():
