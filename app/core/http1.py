@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
@@ -57,6 +57,7 @@ class Address(NamedTuple):
     authorization: str = ""
 
     @classmethod
+    @lru_cache
     def of(cls, url: str) -> "Address":
         """Raises ValueError for what is no address of a web server."""
         parts = urlsplit(url)

@@ -25,7 +25,7 @@ def assemble(
     """
     budget = model.context_window - max_output_tokens
     used = estimate_tokens(system)
-    chosen: list[Said] = []
+    chosen: list[tuple[str, list[Block]]] = []
     for message in newest_first:
         blocks = _seen(message)
         if not blocks:
@@ -34,8 +34,8 @@ def assemble(
         if used + cost > budget:
             break
         used += cost
-        chosen.append(message)
-    while chosen and chosen[-1].role == "assistant":
+        chosen.append((message.role, blocks))
+    while chosen and chosen[-1][0] == "assistant":
         chosen.pop()
     if not chosen:
         raise _too_long(model, budget)
@@ -56,14 +56,13 @@ def _seen(message: Said) -> list[Block]:
     ]
 
 
-def _alternating(messages: Sequence[Said]) -> list[ChatMessage]:
+def _alternating(messages: Sequence[tuple[str, list[Block]]]) -> list[ChatMessage]:
     merged: list[tuple[str, list[Block]]] = []
-    for message in messages:
-        blocks = _seen(message)
-        if merged and merged[-1][0] == message.role:
+    for role, blocks in messages:
+        if merged and merged[-1][0] == role:
             merged[-1][1].extend(blocks)
         else:
-            merged.append((message.role, blocks))
+            merged.append((role, blocks))
     return [
         ChatMessage("user" if role == "user" else "assistant", blocks)
         for role, blocks in merged
