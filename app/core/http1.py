@@ -231,8 +231,10 @@ class Response:
                 yield self.take()
             elif self._complete:
                 return
-            else:
-                await self._more()
+            elif self._error is not None:
+                raise self._error
+            elif not await self._wakeup.wait(self._stall):
+                raise StalledError
 
     def take(self) -> bytes:
         """What of the body waits to be read."""
