@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from app.core import http1
 from app.core.http1 import Address, BrokenError, Client, ConnectError, StalledError
+from app.core.http1 import client as http1
 
 
 class Server:

@@ -1,34 +1,17 @@
-"""An HTTP/1.1 client for long answers in many small pieces (RFC 9112).
-
-A model's answer is hundreds of pieces, and what a client does for each is most of what
-a turn costs. This one hands over the bytes of a body as they come off the socket; it
-has keep-alive, TLS and time limits, and nothing else: no redirects, cookies, proxies or
-compression.
-"""
+"""One socket, and the answer that comes from it."""
 
 import asyncio
-import base64
-import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from functools import cache, lru_cache
-from typing import NamedTuple, cast
-from urllib.parse import unquote, urlsplit
+from collections.abc import AsyncGenerator
+from typing import cast
 
 import httptools
 
 from app.core.wakeup import Wakeup
 
-_KEEP_SECONDS = 15.0
-"""How long an idle connection is used again; servers close them after a while, too."""
-
 _MAX_HEAD = 64 * 2**10
 _MAX_HELD = 2**20
 """Bytes of a body that wait to be read; beyond it the server has to wait."""
-
-_PORTS = {"http": 80, "https": 443}
-_BODILESS = "GET", "HEAD"
 
 
 class HttpError(Exception):
@@ -47,145 +30,6 @@ class StalledError(HttpError):
     """Nothing came for too long."""
 
 
-class Address(NamedTuple):
-    """Where a URL leads; `target` is its path and query as they are written."""
-
-    scheme: str
-    host: str
-    port: int
-    target: str
-    authorization: str = ""
-
-    @classmethod
-    @lru_cache
-    def of(cls, url: str) -> "Address":
-        """Raises ValueError for what is no address of a web server."""
-        parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError(f"{parts.scheme or 'nothing'} is no web server's scheme")
-        host = parts.hostname.encode("ascii" if parts.hostname.isascii() else "idna")
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not target.isascii() or not target.isprintable() or " " in target:
-            raise ValueError("its path has characters that must be quoted")
-        basic = ""
-        if parts.username is not None:
-            name, password = unquote(parts.username), unquote(parts.password or "")
-            basic = base64.b64encode(f"{name}:{password}".encode()).decode()
-        port = _PORTS[parts.scheme] if parts.port is None else parts.port
-        return cls(
-            parts.scheme, host.decode(), port, target, f"Basic {basic}" if basic else ""
-        )
-
-    @property
-    def authority(self) -> str:
-        """As the Host header names it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
-
-
-_Origin = tuple[str, str, int]
-
-
-class Client:
-    """A pool of connections; each serves one request at a time."""
-
-    def __init__(self, *, connect_seconds: float, stall_seconds: float) -> None:
-        """`stall_seconds`: how long a server may send nothing, at any point."""
-        self._connect_seconds = connect_seconds
-        self._stall_seconds = stall_seconds
-        self._idle: dict[_Origin, list[_Connection]] = {}
-        self._all: set[_Connection] = set()
-
-    @asynccontextmanager
-    async def request(
-        self,
-        method: str,
-        address: Address,
-        *,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-    ) -> "AsyncIterator[Response]":
-        """Send a request and give the answer, once its head is there.
-
-        Leaving the block before the body's end closes the connection. Raises
-        ConnectError, BrokenError and StalledError.
-        """
-        wire = _request(method, address, headers, body)
-        connection = await self._connection(address)
-        response = connection.send(wire, self._stall_seconds)
-        try:
-            await response.head()
-            yield response
-        finally:
-            if connection.finish():
-                origin = address[:3]
-                self._idle.setdefault(origin, []).append(connection)
-
-    @property
-    def connections(self) -> int:
-        """How many are open, at work or idle."""
-        return sum(connection.alive for connection in self._all)
-
-    async def close(self) -> None:
-        """Close every connection; a request opens a new one."""
-        self._idle.clear()
-        for connection in self._all:
-            connection.abort()
-
-    async def _connection(self, address: Address) -> "_Connection":
-        oldest = time.monotonic() - _KEEP_SECONDS
-        idle = self._idle.get(address[:3], [])
-        while idle:
-            connection = idle.pop()
-            if connection.alive and connection.idle_since > oldest:
-                return connection
-            connection.abort()
-        return await self._connect(address)
-
-    async def _connect(self, address: Address) -> "_Connection":
-        secure = address.scheme == "https"
-        try:
-            async with asyncio.timeout(self._connect_seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._all),
-                    address.host,
-                    address.port,
-                    ssl=_tls() if secure else None,
-                )
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ConnectError(str(error) or type(error).__name__) from error
-        return connection
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _request(
-    method: str, address: Address, headers: Mapping[str, str], body: bytes | None
-) -> bytes:
-    sent = {
-        "Host": address.authority,
-        "Accept": "*/*",
-        "Accept-Encoding": "identity",  # a compressed stream would come in lumps
-        "User-Agent": "workroom",
-    }
-    if address.authorization:
-        sent["Authorization"] = address.authorization
-    sent |= headers
-    if body is not None or method not in _BODILESS:
-        sent["Content-Length"] = str(len(body or b""))
-    lines = [f"{method} {address.target} HTTP/1.1"]
-    for name, value in sent.items():
-        if "\n" in value or "\r" in value or "\0" in value:
-            raise ValueError(f"the header {name} would be more than one line")
-        lines.append(f"{name}: {value}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (body or b"")
-
-
 class Response:
     """An answer as it comes; `headers` has lower-case names."""
 
@@ -194,7 +38,7 @@ class Response:
         "headers", "status",
     )  # fmt: skip
 
-    def __init__(self, connection: "_Connection", stall_seconds: float) -> None:
+    def __init__(self, connection: "Connection", stall_seconds: float) -> None:
         self.status = 0
         """0 until the head is there."""
         self.headers: dict[str, str] = {}
@@ -279,10 +123,10 @@ class Response:
         self._wakeup.leave()
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One socket, and the parser of what comes from it."""
 
-    def __init__(self, open_ones: "set[_Connection]") -> None:
+    def __init__(self, open_ones: "set[Connection]") -> None:
         self._open_ones = open_ones
         self._response: Response | None = None
         self._answering: Response | None = None
