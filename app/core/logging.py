@@ -8,6 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -91,8 +92,10 @@ class _Lines:
             assert isinstance(handler, logging.StreamHandler)
             handler.acquire()
             try:
-                handler.stream.write(line + "\n")
-                handler.flush()
+                # A full disk, or a terminal that is gone, ends no request.
+                with suppress(OSError, ValueError):
+                    handler.stream.write(line + "\n")
+                    handler.flush()
             finally:
                 handler.release()
 
