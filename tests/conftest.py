@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,13 @@ from app.cli.connection import Connection
 from app.core import migrations
 from app.core.config import Settings, load_settings
 from app.core.database import Database
+from app.core.exceptions import ConflictError
 from app.core.rates import LIMITED
 from app.main import create_app
 from app.models import Base
+from app.schemas.desk import AdminCreate, StaffCreate
+from app.services.audit import SYSTEM
+from app.services.desk import accounts
 from tests.client import Client
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
@@ -107,6 +111,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "BCRYPT_ROUNDS": "4",
             "TURN_CHECKPOINT_SECONDS": "0.05",
             "JOB_POLL_SECONDS": "0.2",
+            "MESSAGE_LOG_FLUSH_SECONDS": "0.01",
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
             "OLLAMA_BASE_URL": "off",
@@ -233,6 +238,37 @@ class Server:
         )
         await client.login(email, password)
         return client
+
+    async def admin(self, *permissions: str, name: str = "root") -> Client:
+        """A client that is logged in as this admin, who is made if need be."""
+        form = AdminCreate.model_validate(
+            desk_form(name) | {"permissions": permissions}
+        )
+        return await self._at_the_desk("/admin", form)
+
+    async def staff(self, level: int, name: str = "grace") -> Client:
+        """The same for a member of the support staff."""
+        form = StaffCreate.model_validate(desk_form(name) | {"level": level})
+        return await self._at_the_desk("/staff", form)
+
+    async def _at_the_desk(self, desk: str, form: AdminCreate | StaffCreate) -> Client:
+        with suppress(ConflictError):
+            await self.desk_account(form)
+        client = self.anonymous()
+        await client.login(form.email, form.password, desk=desk)
+        return client
+
+    async def desk_account(self, form: AdminCreate | StaffCreate) -> str:
+        """Make an account of the desk; gives its id."""
+        async with self.runtime.database.unit_of_work() as session:
+            made = await accounts.create(session, self.runtime.passwords, SYSTEM, form)
+        return str(made.id)
+
+
+def desk_form(name: str) -> dict[str, Any]:
+    """What both kinds of accounts of the desk are made with."""
+    email = f"{name}@desk.example.com"
+    return {"email": email, "username": name, "password": "a long pass phrase"}
 
 
 @pytest.fixture

@@ -1,29 +1,63 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
-from app.models.base import Base
+from app.models.account import DeletedUser
+from app.models.audit import AuditChain, AuditEvent
+from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.desk import (
+    Admin,
+    DeskAccount,
+    DeskRefreshToken,
+    DeskSession,
+    SupportStaff,
+)
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.link import MailLink
+from app.models.lockout import LoginCounter
 from app.models.message import Message
-from app.models.user import RefreshToken, User, UserSession
+from app.models.message_log import MessageLog
+from app.models.mfa import Authenticator, RecoveryCode
+from app.models.oidc import Identity, OidcCode, OidcLogin
+from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
-MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
+MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms", "ix_users_beginning")
 """Beginnings of the names of what one database alone has, so no model describes it.
 
 SQLite's full-text index is a table with tables of its own; PostgreSQL's is an index on
-an expression.
+an expression, and so are those by which users are found.
 """
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "Admin",
+    "AnyRefreshToken",
+    "AuditChain",
+    "AuditEvent",
+    "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
+    "DeletedUser",
+    "DeskAccount",
+    "DeskRefreshToken",
+    "DeskSession",
     "IdempotencyKey",
+    "Identity",
+    "IpRule",
     "Job",
+    "LoginCounter",
+    "MailLink",
     "Message",
+    "MessageLog",
+    "OidcCode",
+    "OidcLogin",
+    "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
+    "SupportStaff",
     "User",
     "UserSession",
+    "first_id",
 ]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
@@ -11,18 +11,28 @@ from app.models.base import Base, Identified, Timestamped
 
 
 class User(Identified, Timestamped, Base):
-    """`email` and `username` are stored in lower case, so they are unique in any."""
+    """`email` and `username` are stored in lower case, so they are unique in any.
+
+    Only an `active` account can be used. An `archived` one is kept as it is, for its
+    owner is gone; of a `deleted` one this row is what is left beside `deleted_users`.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
-        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint(
+            "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
+        ),
+        Index("ix_users_status", "status", "id"),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
+    email_verified_at: Mapped[datetime | None]
     username: Mapped[str | None] = mapped_column(String(32), unique=True)
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    log_messages: Mapped[bool] = mapped_column(default=True)
+    """Whether the message logs keep the text of this user's calls."""
 
 
 class UserSession(Identified, Base):
@@ -34,6 +44,8 @@ class UserSession(Identified, Base):
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    authenticated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    """When its user last proved who they are, not merely had a token refreshed."""
     last_used_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
@@ -41,14 +53,20 @@ class UserSession(Identified, Base):
     user_agent: Mapped[str | None] = mapped_column(String(255))
 
 
-class RefreshToken(Identified, Base):
+class AnyRefreshToken(Identified, Base):
     """A refresh token, known only by its SHA-256; used once, then replaced."""
 
+    __abstract__ = True
+
+    session_id: Mapped[UUID]
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    used_at: Mapped[datetime | None]
+
+
+class RefreshToken(AnyRefreshToken):
     __tablename__ = "refresh_tokens"
 
     session_id: Mapped[UUID] = mapped_column(
         ForeignKey("user_sessions.id", ondelete="CASCADE"), index=True
     )
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    used_at: Mapped[datetime | None]

@@ -1,8 +1,4 @@
-"""Registering, logging in, and the life of a session.
-
-The rules for refresh tokens are those of OAuth 2.0 Security Best Current Practice (RFC
-9700, section 4.14.2): each is used once, and one that is used again ends its family.
-"""
+"""Registering, logging in, and the life of a session."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,11 +13,10 @@ from app.core.database import Database, after_commit, release, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
-    UnauthenticatedError,
     ValidationFailedError,
 )
 from app.core.passwords import Passwords, weakness
-from app.core.tokens import Tokens, expires_after, fingerprint, new_refresh_token
+from app.core.tokens import Tokens, expires_after
 from app.models import RefreshToken, User, UserSession
 from app.schemas.user import (
     Login,
@@ -30,30 +25,15 @@ from app.schemas.user import (
     TokenPair,
     UserCreate,
 )
+from app.services import audit, mail
+from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
+from app.services.lockout import Account, Attempt
+from app.services.login import Logins
 from app.services.principal import Principals, alive
+from app.services.refresh import Families, InvalidRefreshTokenError
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
-
-
-class InvalidCredentialsError(UnauthenticatedError):
-    code = "invalid_credentials"
-
-    def __init__(self) -> None:
-        super().__init__("These credentials are not right.")
-
-
-class InvalidRefreshTokenError(UnauthenticatedError):
-    code = "invalid_refresh_token"
-
-    def __init__(self) -> None:
-        super().__init__("This refresh token is not valid: log in again.")
-
-
-class RefreshTokenReusedError(InvalidRefreshTokenError):
-    """Somebody holds a copy: the session's end is stored although the request fails."""
-
-    keeps_changes = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +59,21 @@ class Auth:
         passwords: Passwords,
         tokens: Tokens,
         principals: Principals,
+        logins: Logins,
     ) -> None:
         self._settings = settings
+        self._logins = logins
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
+        self._families = Families(
+            settings, tokens, model=RefreshToken, revoke=self._revoke_one
+        )
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
-        _refuse_weak(
-            form.password, "password", form.email, form.username, form.full_name
-        )
-        # Before the first statement: no connection waits while a core hashes.
-        password_hash = await self._passwords.hash(form.password)
-        await _refuse_taken(session, email=form.email, username=form.username)
+        password_hash = await self.first_hash(form)
+        await refuse_taken(session, email=form.email, username=form.username)
         user = User(
             email=form.email,
             username=form.username,
@@ -103,10 +84,20 @@ class Auth:
         try:
             await session.flush()
         except IntegrityError as error:  # a twin registered at the same moment
-            raise _taken(
+            raise taken(
                 "email" if "email" in str(error.orig) else "username"
             ) from error
         return user
+
+    async def first_hash(self, form: UserCreate) -> str:
+        """The hash of a new account's password; raises ValidationFailedError if weak.
+
+        Before the first statement: no connection waits while a core hashes.
+        """
+        refuse_weak(
+            form.password, "password", form.email, form.username, form.full_name
+        )
+        return await self._passwords.hash(form.password)
 
     async def login(
         self, session: AsyncSession, form: Login, client: Client
@@ -115,18 +106,49 @@ class Auth:
         name = form.login.strip().lower()
         column = User.email if "@" in name else User.username
         found = await session.execute(
-            select(User.id, User.password_hash, User.status).where(column == name)
+            select(User.id, User.email, User.password_hash).where(column == name)
         )
         user = found.one_or_none()
         await release(session)
         stored: str | None = user.password_hash if user else None
         right = await self._passwords.verify(form.password, stored)
-        if user is None or stored is None or not right or user.status != "active":
-            raise InvalidCredentialsError
+        account = Account(
+            "user",
+            name,
+            id=user.id if user else None,
+            email=user.email if user else None,
+        )
+        attempt = await self._logins.begin(session, account, client.ip)
+        if (
+            user is None
+            or stored is None
+            or not right
+            or not await _hold(session, user.id, stored)
+        ):
+            await self._logins.refuse(session, attempt)
         return LoggedIn(
-            tokens=await self._begin_session(session, user.id, client),
+            tokens=await self.admit(session, attempt, client, otp=form.otp),
             outdated_hash=stored if self._passwords.outdated(stored) else None,
         )
+
+    async def admit(
+        self,
+        session: AsyncSession,
+        attempt: Attempt,
+        client: Client,
+        *,
+        otp: str | None,
+    ) -> TokenPair:
+        """Begin the session of a user who has proved a first factor.
+
+        Raises MfaRequiredError where the second one is missing, and
+        InvalidCredentialsError where it is wrong or the account is locked.
+        """
+        user_id = attempt.account.id
+        assert user_id is not None
+        await self._logins.admit(session, attempt, otp=otp)
+        await audit.record(session, Actor("user", user_id, client.ip), "user.login")
+        return await self._begin_session(session, user_id, client)
 
     async def renew_hash(
         self, database: Database, *, outdated: str, password: str
@@ -141,22 +163,9 @@ class Auth:
             )
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
-        """Spend a refresh token for a new pair.
-
-        Inside the grace time a spent token gives the same successor again: to a client
-        that lost the answer, and to tabs that refresh at once. Later it means a copy.
-        """
+        """Spend a refresh token for a new pair."""
+        session_id, successor = await self._families.spend(session, refresh_token)
         now = utcnow()
-        used = fingerprint(refresh_token)
-        session_id = await session.scalar(
-            update(RefreshToken)
-            .where(RefreshToken.token_hash == used, RefreshToken.used_at.is_(None))
-            .values(used_at=now)
-            .returning(RefreshToken.session_id)
-        )
-        first = session_id is not None
-        if session_id is None:
-            session_id = await self._within_grace(session, used)
         family = await session.scalar(
             select(UserSession)
             .join(User, User.id == UserSession.user_id)
@@ -164,23 +173,14 @@ class Auth:
         )
         if family is None:
             raise InvalidRefreshTokenError
-        successor = self._tokens.successor(refresh_token)
-        if first:
-            family.last_used_at = now
-            session.add(
-                RefreshToken(session_id=session_id, token_hash=fingerprint(successor))
-            )
+        family.last_used_at = now
         return self._pair(family.user_id, session_id, successor)
 
     async def logout(self, session: AsyncSession, refresh_token: str) -> None:
         """End the token's session; a token of no session is as good as logged out."""
-        session_id = await session.scalar(
-            select(RefreshToken.session_id).where(
-                RefreshToken.token_hash == fingerprint(refresh_token)
-            )
-        )
+        session_id = await self._families.family_of(session, refresh_token)
         if session_id is not None:
-            await self._revoke(session, UserSession.id == session_id)
+            await self._revoke_one(session, session_id)
 
     async def change_password(
         self, session: AsyncSession, principal: Principal, form: PasswordChange
@@ -192,7 +192,7 @@ class Auth:
         )
         user = found.one()
         await release(session)
-        _refuse_weak(form.new_password, "new_password", *user[:3])
+        refuse_weak(form.new_password, "new_password", *user[:3])
         if not await self._passwords.verify(form.current_password, user.password_hash):
             raise _wrong_field("current_password", "This is not your current password.")
         renewed = await self._passwords.hash(form.new_password)
@@ -201,6 +201,7 @@ class Auth:
             .where(User.id == principal.user_id)
             .values(password_hash=renewed)
         )
+        await mail.password_changed(session, principal.user_id, user.email)
         if form.end_other_sessions:
             await self._revoke(
                 session,
@@ -231,6 +232,9 @@ class Auth:
         found = await require(session, principal, UserSession, session_id)
         await self._revoke(session, UserSession.id == found.id)
 
+    async def end_sessions_of(self, session: AsyncSession, user_id: UUID) -> None:
+        await self._revoke(session, UserSession.user_id == user_id)
+
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS
@@ -243,29 +247,21 @@ class Auth:
     async def _begin_session(
         self, session: AsyncSession, user_id: UUID, client: Client
     ) -> TokenPair:
+        agent = client.user_agent and client.user_agent[:255]
+        await mail.new_login(session, user_id, ip=client.ip, user_agent=agent)
         begun = UserSession(
             user_id=user_id,
             expires_at=expires_after(self._settings.refresh_token_days),
             ip=client.ip,
-            user_agent=client.user_agent and client.user_agent[:255],
+            user_agent=agent,
         )
         session.add(begun)
         await session.flush()
-        token = new_refresh_token()
-        session.add(RefreshToken(session_id=begun.id, token_hash=fingerprint(token)))
+        token = await self._families.begin(session, begun.id)
         return self._pair(user_id, begun.id, token)
 
-    async def _within_grace(self, session: AsyncSession, used: bytes) -> UUID:
-        token = await session.scalar(
-            select(RefreshToken).where(RefreshToken.token_hash == used)
-        )
-        if token is None or token.used_at is None:
-            raise InvalidRefreshTokenError
-        grace = timedelta(seconds=self._settings.refresh_grace_seconds)
-        if utcnow() - token.used_at > grace:
-            await self._revoke(session, UserSession.id == token.session_id)
-            raise RefreshTokenReusedError
-        return token.session_id
+    async def _revoke_one(self, session: AsyncSession, session_id: UUID) -> None:
+        await self._revoke(session, UserSession.id == session_id)
 
     async def _revoke(self, session: AsyncSession, *which: ColumnElement[bool]) -> None:
         ended = await session.scalars(
@@ -280,7 +276,7 @@ class Auth:
 
     def _pair(self, user_id: UUID, session_id: UUID, refresh_token: str) -> TokenPair:
         access = self._tokens.issue_access(
-            user_id=user_id, session_id=session_id, now=utcnow()
+            account_id=user_id, session_id=session_id, now=utcnow()
         )
         return TokenPair(
             access_token=access,
@@ -289,17 +285,40 @@ class Auth:
         )
 
 
-async def _refuse_taken(
+async def _hold(session: AsyncSession, user_id: UUID, password_hash: str) -> bool:
+    """Keep an account as it was before its password was hashed, until the end.
+
+    False where it is suspended, or the password was changed meanwhile: that ended the
+    sessions, and one that begins now would escape.
+    """
+    held = await session.scalar(
+        select(User.id)
+        .where(
+            User.id == user_id,
+            User.password_hash == password_hash,
+            User.status == "active",
+        )
+        .with_for_update(read=True)
+    )
+    return held is not None
+
+
+async def refuse_taken(
     session: AsyncSession, *, email: str, username: str | None
 ) -> None:
     same = [User.email == email]
     if username is not None:  # compared with None, it would meet all without a name
         same.append(User.username == username)
     for other in await session.scalars(select(User).where(or_(*same))):
-        raise _taken("email" if other.email == email else "username")
+        raise taken("email" if other.email == email else "username")
 
 
-def _taken(field: str) -> ConflictError:
+async def refuse_taken_username(session: AsyncSession, username: str) -> None:
+    if await session.scalar(select(User.id).where(User.username == username)):
+        raise taken("username")
+
+
+def taken(field: str) -> ConflictError:
     what = "address" if field == "email" else "name"
     return ConflictError(
         f"There is already an account with this {what}.",
@@ -308,7 +327,7 @@ def _taken(field: str) -> ConflictError:
     )
 
 
-def _refuse_weak(password: str, field: str, *personal: str | None) -> None:
+def refuse_weak(password: str, field: str, *personal: str | None) -> None:
     if reason := weakness(password, *personal):
         raise _wrong_field(field, reason)
 

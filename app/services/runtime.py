@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
+from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lag import LoopLag
 from app.core.passwords import Passwords
@@ -20,8 +21,23 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.mail.base import Mailer
+from app.integrations.mail.file import FileMailer
+from app.integrations.mail.smtp import SmtpMailer
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
+from app.services.ip_rule import IpRules
+from app.services.link.accounts import Accounts as LinkedAccounts
+from app.services.lockout import Lockout
+from app.services.login import Logins
+from app.services.message_log.writer import MessageLogs
+from app.services.mfa import Mfa
+from app.services.oidc import Oidc
 from app.services.principal import Principals
 
 
@@ -49,14 +65,27 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    crypto: Crypto
     bus: Bus
     limiter: Limiter
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
+    oidc: Oidc
     auth: Auth
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
+    ip_rules: IpRules
+    linked_accounts: LinkedAccounts
+    mailer: Mailer
     providers: Providers
     turns: Turns
+    message_logs: MessageLogs
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -68,57 +97,117 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        principals = Principals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
+        providers = _providers(settings)
+        mailer = _mailer(settings)
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+            logins=logins,
+        )
+        turns = Turns(
             settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
         )
         return cls(
             settings=settings,
             database=database,
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            auth=Auth(
+            lockout=lockout,
+            mfa=mfa,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
+            passwords=passwords,
+            auth=auth,
+            desk_principals=desk_principals,
+            desk=DeskAuth(
                 settings.security,
-                passwords=Passwords(settings.security),
+                passwords=passwords,
                 tokens=tokens,
-                principals=principals,
+                principals=desk_principals,
+                logins=logins,
             ),
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            linked_accounts=LinkedAccounts(
+                settings, passwords=passwords, auth=auth, logins=logins
+            ),
+            mailer=mailer,
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            message_logs=MessageLogs(
+                settings.message_logs, database=database, crypto=crypto
+            ),
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
+            ),
+            erasure=Erasure(
+                settings.accounts, database=database, crypto=crypto, mailer=mailer
             ),
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.ip_rules.open()
+        await self.desk_principals.open()
+        await self.message_logs.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.message_logs.close()
+        await self.ip_rules.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
+        await self.oidc.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )

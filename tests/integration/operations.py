@@ -6,18 +6,26 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import timedelta
+from secrets import randbelow, token_hex
+from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
+from uuid_utils.compat import uuid7
 
-from app.models import Message
+from app.core.database import utcnow
+from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.services.audit import SYSTEM
+from app.services.link import links
 from tests.client import Answer, Client
-from tests.conftest import Server
+from tests.conftest import Server, desk_form
 
 PASSWORD = "a long pass phrase"
+PERMISSIONS = get_args(Permission)
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Things:
 
     client: Client
     name: str
+    user: str
     session: str
     chat: str
     question: str
@@ -33,6 +42,26 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
+    admin: Client
+    """Has every permission."""
+    staff: Client
+    """Of level 3."""
+    admin_account: str
+    """The id of an admin who may do nothing."""
+    staff_account: str
+    """The id of a member of the staff, of level 1."""
+    suspended: str
+    """The id of a user who is."""
+    job: str
+    """It is dead."""
+    message_log: str
+    ip_rule: str
+    """It denies addresses that nobody has."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
 
     @property
     def email(self) -> str:
@@ -41,7 +70,7 @@ class Things:
     @property
     def secrets(self) -> set[str]:
         """What no answer to anybody else may hold."""
-        ids = {self.session, self.chat, self.question, self.reply}
+        ids = {self.user, self.session, self.chat, self.question, self.reply}
         return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
 
 
@@ -55,7 +84,10 @@ def _nothing(_things: Things) -> Request:
 
 @dataclass(frozen=True)
 class Operation:
-    """`build` makes a request that is right for who owns the things."""
+    """`build` makes a request that is right for who owns the things.
+
+    Users may call it, unless one of the last three says otherwise.
+    """
 
     method: str
     path: str
@@ -63,6 +95,10 @@ class Operation:
     status: int = 200
     build: Callable[[Things], Request] = _nothing
     public: bool = field(default=False, kw_only=True)
+    admin: str | None = field(default=None, kw_only=True)
+    """The permission that an admin needs; "" where any admin may."""
+    staff: int | None = field(default=None, kw_only=True)
+    """The level that support staff needs."""
 
     @property
     def name(self) -> str:
@@ -71,6 +107,12 @@ class Operation:
     @property
     def names_things(self) -> bool:
         return "{" in self.path
+
+    def proper(self, things: Things) -> Client:
+        """Who may call it."""
+        if self.admin is not None:
+            return things.admin
+        return things.client if self.staff is None else things.staff
 
     async def send(self, client: Client, things: Things, **changes: Any) -> Answer:
         path = self.path.format(**vars(things))
@@ -108,8 +150,32 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _address(things: Things) -> Request:
+    return {"json": {"email": things.email}}
+
+
+def _another_address(things: Things) -> Request:
+    return {"json": {"email": f"moved-{things.name}@example.com"}}
+
+
+def _verify_link(things: Things) -> Request:
+    return {"json": {"token": things.verify_link}}
+
+
+def _reset_link(things: Things) -> Request:
+    return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
+
+
+def _own_deletion(_things: Things) -> Request:
+    return {"json": {"password": PASSWORD}}
+
+
+def _reason(_things: Things) -> Request:
+    return {"json": {"reason": "They asked for it."}}
 
 
 def _new_chat(_things: Things) -> Request:
@@ -136,7 +202,86 @@ def _rating(_things: Things) -> Request:
     return {"json": {"value": 1, "comment": "Well said."}}
 
 
+def _admin_refresh(things: Things) -> Request:
+    return {"json": {"refresh_token": things.admin.tokens["refresh_token"]}}
+
+
+def _staff_refresh(things: Things) -> Request:
+    return {"json": {"refresh_token": things.staff.tokens["refresh_token"]}}
+
+
+def _desk_login(_things: Things) -> Request:
+    return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
+
+
+def _new_user(things: Things) -> Request:
+    return {"json": {"email": f"made-{things.name}@example.com"}}
+
+
+def _new_users(things: Things) -> Request:
+    return {
+        "data": f"email,full_name\nmade-{things.name}@example.com,Somebody\n",
+        "headers": {"Content-Type": "text/csv"},
+    }
+
+
+def _new_staff(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"level": 1}}
+
+
+def _level(_things: Things) -> Request:
+    return {"json": {"level": 2}}
+
+
+def _new_ip_rule(_things: Things) -> Request:
+    return {"json": {"network": _nobodys(), "action": "deny"}}
+
+
+def _keeping(_things: Things) -> Request:
+    return {"json": {"keep_text": False}}
+
+
+def _new_admin(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"permissions": []}}
+
+
 V1 = "/api/v1"
+DESK_LOGIN = "doorkeeper"
+"""The username of an admin, and of a member of the staff, in every test."""
+
+
+def _otp(_things: Things) -> Request:
+    return {"json": {"otp": "000000"}}
+
+
+def _second_factor(desk: str, **who: Any) -> list[Operation]:
+    """Right in form: what a right code does is told in test_mfa.py."""
+    mfa = f"{V1}{desk}/auth/mfa"
+    return [
+        Operation("GET", mfa, **who),
+        Operation("POST", f"{mfa}/totp/enroll", **who),
+        Operation("POST", f"{mfa}/totp/confirm", 409, _otp, **who),
+        Operation("POST", f"{mfa}/totp/disable", 422, _otp, **who),
+    ]
+
+
+def _code(_things: Things) -> Request:
+    return {"json": {"code": "code"}}
+
+
+def _state(_things: Things) -> Request:
+    return {"params": {"state": "state", "code": "code"}}
+
+
+def _provider(path: str) -> list[Operation]:
+    path = f"{V1}/auth/{path}"
+    return [
+        Operation("GET", f"{path}/login", 404, public=True),
+        Operation("GET", f"{path}/callback", 404, _state, public=True),
+        Operation("POST", f"{path}/exchange", 404, _code, public=True),
+    ]
+
+
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -149,18 +294,33 @@ OPERATIONS = [
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
     Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", "/verify-email", public=True),
+    Operation("GET", "/reset-password", public=True),
+    Operation("GET", "/forgot-password", public=True),
     Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
     Operation("POST", f"{V1}/auth/refresh", 200, _refresh, public=True),
     Operation("POST", f"{V1}/auth/logout", 204, _refresh, public=True),
+    Operation("POST", f"{V1}/auth/verify-email", 200, _verify_link, public=True),
+    Operation("POST", f"{V1}/auth/resend-verification", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/forgot-password", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/reset-password", 204, _reset_link, public=True),
+    Operation("POST", f"{V1}/auth/change-email", 202, _another_address),
     Operation("POST", f"{V1}/auth/change-password", 204, _new_password),
     Operation("GET", f"{V1}/auth/me"),
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
+    *_second_factor(""),
+    # None is configured here: see test_oidc.py.
+    Operation("GET", f"{V1}/auth/oidc", public=True),
+    *_provider("google"),
+    *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
+    Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
+    Operation("GET", f"{V1}/users/me/export"),
     Operation("POST", f"{V1}/chats", 201, _new_chat),
     Operation("GET", f"{V1}/chats"),
     Operation("GET", V1 + "/chats/{chat}"),
@@ -181,9 +341,72 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
+    Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),
+    Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
+    Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
+    Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
+    Operation(
+        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+    ),
+    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
+    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
+    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
+    Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
+    Operation("GET", f"{V1}/admin/users", admin="users"),
+    Operation("GET", f"{V1}/admin/users/export", admin="users"),
+    Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
+    Operation("GET", V1 + "/admin/users/{user}", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
+    Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
+    Operation("GET", f"{V1}/admin/staff", admin="staff"),
+    Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
+    Operation("PATCH", V1 + "/admin/staff/{staff_account}", 200, _level, admin="staff"),
+    Operation("DELETE", V1 + "/admin/staff/{staff_account}", 204, admin="staff"),
+    Operation("POST", f"{V1}/admin/admins", 201, _new_admin, admin="staff"),
+    Operation("GET", f"{V1}/admin/admins", admin="staff"),
+    Operation("GET", V1 + "/admin/admins/{admin_account}", admin="staff"),
+    Operation(
+        "PATCH", V1 + "/admin/admins/{admin_account}", 200, _profile, admin="staff"
+    ),
+    Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
+    Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
+    Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
+    Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
+    Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
+    Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),
+    Operation("GET", f"{V1}/admin/message-logs", admin="logs"),
+    Operation("GET", f"{V1}/admin/message-logs/export", admin="logs"),
+    Operation("GET", V1 + "/admin/message-logs/{message_log}", admin="logs"),
+    Operation(
+        "PUT", V1 + "/admin/users/{user}/message-logs", 200, _keeping, admin="logs"
+    ),
+    Operation("GET", f"{V1}/admin/stats", admin=""),
+    Operation("GET", f"{V1}/admin/system-health", admin=""),
+    Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
+    Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
+    Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
+    Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    *_second_factor("/admin", admin=""),
+    *_second_factor("/staff", staff=1),
+    Operation("GET", f"{V1}/staff/users", staff=1),
+    Operation("GET", V1 + "/staff/users/{user}", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
+    Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("GET", f"{V1}/staff/message-logs", staff=3),
+    Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]
-PUBLIC = [operation for operation in OPERATIONS if operation.public]
-PRIVATE = [operation for operation in OPERATIONS if not operation.public]
+PUBLIC = [o for o in OPERATIONS if o.public]
+ADMINS = [o for o in OPERATIONS if o.admin is not None]
+STAFF = [o for o in OPERATIONS if o.staff is not None]
+PRIVATE = [
+    o for o in OPERATIONS if not o.public and o.admin is None and o.staff is None
+]
+GUARDED = [*PRIVATE, *ADMINS, *STAFF]
 
 
 def routes_of(app: FastAPI) -> set[str]:
@@ -204,6 +427,66 @@ def nameless(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
+
+
+async def _dead_job(server: Server) -> str:
+    job = Job(name="chat.purge", args={}, state="dead")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(job)
+    return str(job.id)
+
+
+async def _suspended(server: Server) -> str:
+    user = User(
+        email=f"{token_hex(8)}@example.com", password_hash="!", status="suspended"
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return str(user.id)
+
+
+async def _message_log(server: Server, user_id: str) -> str:
+    log = MessageLog(
+        id=uuid7(),
+        user_id=UUID(user_id),
+        username="-",
+        kind="chat",
+        model="guide/manual",
+        messages=None,
+        input_tokens=1,
+        output_tokens=1,
+        credits=0,
+        latency_ms=1,
+        status="complete",
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(log)
+    return str(log.id)
+
+
+async def _ip_rule(server: Server) -> str:
+    rule = IpRule(scope="service", action="deny", network=_nobodys())
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(rule)
+    return str(rule.id)
+
+
+def _nobodys() -> str:
+    """An address for benchmarks (RFC 2544), another one each time."""
+    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -215,13 +498,40 @@ async def make_things(server: Server, name: str) -> Things:
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
     share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
+    me = await client.get("/auth/me")
     return Things(
         client=client,
         name=name,
+        user=me.json["id"],
         session=sessions.json["items"][0]["id"],
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
+        admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
+        staff=await server.staff(3, name=DESK_LOGIN),
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
+        admin_account=await server.desk_account(
+            AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
+        ),
+        staff_account=await server.desk_account(
+            StaffCreate(**desk_form(f"clerk-{name}"), level=1)
+        ),
+        suspended=await _suspended(server),
+        job=await _dead_job(server),
+        message_log=await _message_log(server, me.json["id"]),
+        ip_rule=await _ip_rule(server),
     )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id

@@ -8,6 +8,7 @@ A new area is a module here, a field of `Settings`, and a title in
 `app/core/env_example.py`.
 """
 
+from app.core.config.account import AccountSettings
 from app.core.config.base import ROOT, ConfigError
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
@@ -21,6 +22,9 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings, OidcSettings
+from app.core.config.mail import MailSettings
+from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -31,13 +35,18 @@ from app.core.config.turns import TurnSettings
 __all__ = [
     "GROUPS",
     "ROOT",
+    "AccountSettings",
     "ConfigError",
     "CorsSettings",
     "DatabaseSettings",
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "LoginSettings",
+    "MailSettings",
+    "MessageLogSettings",
     "ModelSettings",
+    "OidcSettings",
     "RedisSettings",
     "SecuritySettings",
     "ServerSettings",

@@ -8,12 +8,12 @@ from starlette.types import ASGIApp
 
 from app.core.config import ROOT, SecuritySettings
 from app.core.database import utcnow
-from app.core.ratelimit import LocalLimiter
+from app.core.ratelimit import LocalLimiter, network
 from app.core.rates import LIMITED, complete
 from app.core.tokens import Tokens
 from app.middleware.admission import PROBES
 from app.middleware.proxies import Proxies
-from app.middleware.rate_limit import RateLimit, endpoint, network
+from app.middleware.rate_limit import RateLimit, endpoint
 from tests.unit.middleware.asgi import Answer, Inner, ask, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))
@@ -27,7 +27,7 @@ def limited(rates: str) -> ASGIApp:
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
-    token = TOKENS.issue_access(user_id=user_id, session_id=uuid4(), now=utcnow())
+    token = TOKENS.issue_access(account_id=user_id, session_id=uuid4(), now=utcnow())
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -145,7 +145,12 @@ def test_every_name_is_a_route_and_every_route_has_a_name() -> None:
 
     assert named.pop(None) <= {f"get {probe}" for probe in PROBES}
     assert named.keys() == LIMITED.keys()
-    assert named["auth.login"] == {"post /api/v1/auth/login", "post /api/v1/auth/token"}
+    assert named["auth.login"] == {
+        "post /api/v1/auth/login",
+        "post /api/v1/auth/token",
+        "post /api/v1/admin/auth/login",
+        "post /api/v1/staff/auth/login",
+    }
     assert named["chats.send"] == {
         "post /api/v1/chats/{chat_id}/messages",
         "post /api/v1/messages/{message_id}/continue",

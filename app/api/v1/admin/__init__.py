@@ -1,0 +1,31 @@
+"""What admins may do, each by a permission; the endpoints under /api/v1/admin."""
+
+from fastapi import APIRouter
+
+from app.api.v1.admin import (
+    account,
+    admins,
+    audit,
+    auth,
+    ip_rules,
+    message_logs,
+    mfa,
+    operations,
+    staff,
+    users,
+)
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+for module in (
+    account,
+    auth,
+    mfa,
+    users,
+    staff,
+    admins,
+    operations,
+    audit,
+    ip_rules,
+    message_logs,
+):
+    router.include_router(module.router)

@@ -1,0 +1,9 @@
+"""What support staff may do, by level; the endpoints under /api/v1/staff."""
+
+from fastapi import APIRouter
+
+from app.api.v1.staff import account, auth, message_logs, mfa, users
+
+router = APIRouter(prefix="/staff", tags=["staff"])
+for module in (account, auth, mfa, users, message_logs):
+    router.include_router(module.router)
