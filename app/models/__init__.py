@@ -12,6 +12,7 @@ from app.models.desk import (
     SupportStaff,
 )
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
 from app.models.message import Message
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
@@ -37,6 +38,7 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "IpRule",
     "Job",
     "Message",
     "RefreshToken",

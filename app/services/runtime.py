@@ -23,10 +23,12 @@ from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.ip_rule import IpRules
 from app.services.principal import Principals
 
 
@@ -60,6 +62,7 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    ip_rules: IpRules
     passwords: Passwords
     auth: Auth
     desk_principals: DeskPrincipals
@@ -85,19 +88,7 @@ class Runtime:
         bus = connect(settings.redis)
         principals = Principals(database, bus)
         desk_principals = DeskPrincipals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
-            settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
-        )
+        providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
@@ -120,6 +111,7 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
@@ -142,14 +134,18 @@ class Runtime:
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.ip_rules.open()
         await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.ip_rules.close()
         await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
@@ -157,3 +153,19 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )

@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from app.models import Job, Message, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.services.audit import SYSTEM
 from tests.client import Answer, Client
 from tests.conftest import Server, desk_form
 
@@ -37,6 +38,8 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
     admin: Client
     """Has every permission."""
     staff: Client
@@ -143,6 +146,10 @@ def _profile(_things: Things) -> Request:
 
 def _own_deletion(_things: Things) -> Request:
     return {"json": {"password": PASSWORD}}
+
+
+def _reason(_things: Things) -> Request:
+    return {"json": {"reason": "They asked for it."}}
 
 
 def _new_chat(_things: Things) -> Request:
@@ -280,6 +287,7 @@ OPERATIONS = [
     Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
     Operation("GET", f"{V1}/admin/stats", admin=""),
     Operation("GET", f"{V1}/admin/system-health", admin=""),
+from app.services.audit import SYSTEM
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
@@ -354,6 +362,7 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
         admin_account=await server.desk_account(
@@ -365,3 +374,12 @@ async def make_things(server: Server, name: str) -> Things:
         suspended=await _suspended(server),
         job=await _dead_job(server),
     )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id

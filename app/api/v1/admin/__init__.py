@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import admins, auth, operations, staff, users
+from app.api.v1.admin import account, admins, auth, operations, staff, users
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth, users, staff, admins, operations):
+for module in (auth, users, account, staff, admins, operations):
     router.include_router(module.router)

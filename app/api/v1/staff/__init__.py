@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.staff import auth, users
+from app.api.v1.staff import account, auth, users
 
 router = APIRouter(prefix="/staff", tags=["staff"])
-for module in (auth, users):
+for module in (auth, users, account):
     router.include_router(module.router)

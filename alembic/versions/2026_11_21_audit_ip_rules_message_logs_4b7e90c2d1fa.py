@@ -1,4 +1,4 @@
-"""What was done by whom.
+"""What was done by whom, and which addresses may use what.
 
 Revision ID: 4b7e90c2d1fa
 Revises: 8c1d27a4be90
@@ -15,6 +15,29 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_audit()
+    op.create_table(
+        "ip_rules",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("scope", sa.String(length=16), nullable=False),
+        sa.Column("action", sa.String(length=16), nullable=False),
+        sa.Column("network", sa.String(length=43), nullable=False),
+        sa.Column("note", sa.String(length=200), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(
+            "scope IN ('service', 'desk')", name=op.f("ck_ip_rules_scope")
+        ),
+        sa.CheckConstraint(
+            "action IN ('allow', 'deny')", name=op.f("ck_ip_rules_action")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ip_rules")),
+        sa.UniqueConstraint(
+            "scope", "action", "network", name=op.f("uq_ip_rules_scope_action_network")
+        ),
+    )
+
+
+def _create_audit() -> None:
     op.create_table(
         "audit_events",
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -48,5 +71,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("ip_rules")
     op.drop_table("audit_chain")
     op.drop_table("audit_events")
