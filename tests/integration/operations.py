@@ -140,6 +140,11 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _same_password(_things: Things) -> Request:
+    """Of an account that others log in to as well."""
+    return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
@@ -264,6 +269,9 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation(
+        "POST", f"{V1}/admin/auth/change-password", 204, _same_password, admin=""
+    ),
     Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
     Operation("GET", f"{V1}/admin/users", admin="users"),
     Operation("GET", f"{V1}/admin/users/export", admin="users"),
@@ -300,6 +308,7 @@ OPERATIONS = [
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
     Operation("GET", f"{V1}/staff/users", staff=1),
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),

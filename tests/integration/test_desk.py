@@ -190,6 +190,37 @@ async def test_demotion_suspension_and_a_new_password_end_unexpired_tokens(
     }
 
 
+@pytest.mark.parametrize("end_others", [True, False])
+async def test_one_changes_one_s_own_password(
+    server: Server, *, end_others: bool
+) -> None:
+    """TRUST P7."""
+    staff, other = await server.staff(1), await server.staff(1)
+    new = "another pass phrase"
+    form = {
+        "current_password": PASSWORD,
+        "new_password": new,
+        "end_other_sessions": end_others,
+    }
+
+    wrong = await staff.post(
+        "/staff/auth/change-password", json=form | {"current_password": "x"}
+    )
+    weak = await staff.post(
+        "/staff/auth/change-password", json=form | {"new_password": "password1"}
+    )
+    changed = await staff.post("/staff/auth/change-password", json=form)
+
+    assert [e["path"] for e in wrong.json["errors"]] == ["current_password"]
+    assert [e["path"] for e in weak.json["errors"]] == ["new_password"]
+    assert changed.status == 204
+    assert (await staff.get("/staff/auth/me")).status == 200
+    assert (await other.get("/staff/auth/me")).status == (401 if end_others else 200)
+    await server.anonymous().login("grace", new, desk="/staff")
+    old = {"login": "grace", "password": PASSWORD}
+    assert (await staff.post("/staff/auth/login", json=old)).status == 401
+
+
 async def test_a_deleted_account_is_out_at_once(server: Server) -> None:
     """TRUST T4."""
     admin = await server.admin("staff", name="root")
