@@ -21,6 +21,7 @@ from app.core.database import Session, utcnow
 from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission, UserStatus
+from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
@@ -236,6 +237,15 @@ class UserFilter(BaseModel):
 
 
 UserFilterDep = Annotated[UserFilter, Query()]
+
+
+class DeletedUsersQuery(PageQuery):
+    """The same, or all that had one address."""
+
+    email: Email | None = None
+
+
+DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
 
 
 class BranchQuery(BaseModel):

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.v1.admin import (
+    account,
     admins,
     audit,
     auth,
@@ -19,6 +20,7 @@ for module in (
     auth,
     mfa,
     users,
+    account,
     staff,
     admins,
     operations,
