@@ -38,6 +38,7 @@ OWNED: Mapping[str, Owned] = {
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
     "identities": Owned(),
+    "mail_links": Owned(not_exported="hashes of links, good for days at most"),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
