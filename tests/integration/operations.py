@@ -360,6 +360,8 @@ OPERATIONS = [
     Operation("GET", V1 + "/admin/users/{user}", admin="users"),
     Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
     Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/unlock", admin="users"),
+    Operation("DELETE", V1 + "/admin/users/{user}/mfa", 204, admin="users"),
     Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
     Operation("GET", f"{V1}/admin/staff", admin="staff"),
     Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
@@ -406,6 +408,7 @@ OPERATIONS = [
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
     Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("POST", V1 + "/staff/users/{user}/unlock", staff=2),
     Operation("GET", f"{V1}/staff/message-logs", staff=3),
     Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]

@@ -16,14 +16,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import User
 from app.schemas.desk import UserCreateByAdmin, UserStatus
-from app.services import audit
+from app.services import audit, mail
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
+from app.services.lockout import Lockout
+from app.services.mfa import Mfa
 from app.services.paging import Paging, after, page
 
 _CANDIDATES = 1000
@@ -116,6 +119,33 @@ async def activate(session: AsyncSession, actor: Actor, user_id: UUID) -> User:
         session, actor, user, "active", from_=("suspended", "archived")
     )
     return user
+
+
+async def unlock(
+    session: AsyncSession, lockout: Lockout, actor: Actor, user_id: UUID
+) -> User:
+    """Let a user log in at once who failed too often."""
+    user = await get(session, user_id)
+    await lockout.clear(session, user.id)
+    await audit.record(session, actor, "user.unlock", target=("user", user.id))
+    return user
+
+
+async def remove_second_factor(
+    session: AsyncSession, mfa: Mfa, actor: Actor, user_id: UUID
+) -> None:
+    """For a user who has lost both the device and the recovery codes."""
+    user = await get(session, user_id)
+    await mfa.remove(session, user.id)
+    await audit.record(session, actor, "mfa.remove", target=("user", user.id))
+    await mail.send(
+        session,
+        "mfa_changed",
+        to=user.email,
+        user_id=user.id,
+        change="taken away by an admin",
+        **mail.circumstances(utcnow(), None),
+    )
 
 
 async def _change_status(
