@@ -216,15 +216,6 @@ class PageQuery(BaseModel):
 PageDep = Annotated[PageQuery, Query()]
 
 
-class DeletedUsersQuery(PageQuery):
-    """The same, or all that had one address."""
-
-    email: Email | None = None
-
-
-DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
-
-
 class UserFilter(BaseModel):
     """Which users a list shows."""
 
@@ -239,6 +230,15 @@ class UserFilter(BaseModel):
 
 
 UserFilterDep = Annotated[UserFilter, Query()]
+
+
+class DeletedUsersQuery(PageQuery):
+    """The same, or all that had one address."""
+
+    email: Email | None = None
+
+
+DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
 
 
 class BranchQuery(BaseModel):

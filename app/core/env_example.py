@@ -20,6 +20,7 @@ _TITLES = {
     "limits": "Limits, for everybody's sake",
     "security": "Security",
     "login": "Logins",
+    "desk": "The first admin",
     "accounts": "Accounts that are deleted",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",

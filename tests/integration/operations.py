@@ -166,6 +166,11 @@ def _reset_link(things: Things) -> Request:
     return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
 
 
+def _same_password(_things: Things) -> Request:
+    """Of an account that others log in to as well."""
+    return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
@@ -345,15 +350,9 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
-    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
-    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
-    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
     Operation(
-        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+        "POST", f"{V1}/admin/auth/change-password", 204, _same_password, admin=""
     ),
-    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
-    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
-    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
     Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
     Operation("GET", f"{V1}/admin/users", admin="users"),
     Operation("GET", f"{V1}/admin/users/export", admin="users"),
@@ -361,6 +360,8 @@ OPERATIONS = [
     Operation("GET", V1 + "/admin/users/{user}", admin="users"),
     Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
     Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/unlock", admin="users"),
+    Operation("DELETE", V1 + "/admin/users/{user}/mfa", 204, admin="users"),
     Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
     Operation("GET", f"{V1}/admin/staff", admin="staff"),
     Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
@@ -387,16 +388,27 @@ OPERATIONS = [
     ),
     Operation("GET", f"{V1}/admin/stats", admin=""),
     Operation("GET", f"{V1}/admin/system-health", admin=""),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
+    Operation(
+        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+    ),
+    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
+    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
+    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
     *_second_factor("/admin", admin=""),
     *_second_factor("/staff", staff=1),
+    Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
     Operation("GET", f"{V1}/staff/users", staff=1),
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
     Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("POST", V1 + "/staff/users/{user}/unlock", staff=2),
     Operation("GET", f"{V1}/staff/message-logs", staff=3),
     Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]

@@ -14,6 +14,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_database(settings),
         *_security(settings),
         *_login(settings),
+        *_desk(settings),
         *_cors(settings),
         *_mail(settings),
     ]
@@ -63,6 +64,14 @@ def _login(settings: Settings) -> Iterator[str]:
     page = login.oidc_return_url
     if page and not page.startswith(("https://", "http://")):
         yield "OIDC_RETURN_URL: begin it with https:// or http://"
+
+
+def _desk(settings: Settings) -> Iterator[str]:
+    desk = settings.desk
+    if desk.admin_email and not desk.admin_password:
+        yield "ADMIN_PASSWORD: is not set: it goes with ADMIN_EMAIL"
+    if desk.admin_password and not desk.admin_email:
+        yield "ADMIN_EMAIL: is not set: it goes with ADMIN_PASSWORD"
 
 
 def _cors(settings: Settings) -> Iterator[str]:

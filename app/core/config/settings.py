@@ -5,6 +5,7 @@ from app.core.config.account import AccountSettings
 from app.core.config.base import Group
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
+from app.core.config.desk import DeskSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
@@ -28,6 +29,7 @@ class Settings:
     limits: LimitSettings
     security: SecuritySettings
     login: LoginSettings
+    desk: DeskSettings
     accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings

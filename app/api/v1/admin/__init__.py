@@ -17,10 +17,10 @@ from app.api.v1.admin import (
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 for module in (
-    account,
     auth,
     mfa,
     users,
+    account,
     staff,
     admins,
     operations,

@@ -112,3 +112,30 @@ async def admin_activate_user(
     """After a suspension or an archiving."""
     user = await users.activate(session, admin.actor(client.ip), user_id)
     return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/unlock")
+async def admin_unlock_user(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: UsersAdmin,
+    client: ClientDep,
+    user_id: UUID,
+) -> UserRead:
+    """After too many failed logins."""
+    actor = admin.actor(client.ip)
+    user = await users.unlock(session, runtime.lockout, actor, user_id)
+    return UserRead.model_validate(user)
+
+
+@router.delete("/{user_id}/mfa", status_code=status.HTTP_204_NO_CONTENT)
+async def admin_remove_second_factor(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: UsersAdmin,
+    client: ClientDep,
+    user_id: UUID,
+) -> None:
+    """For one who has lost both the device and the recovery codes."""
+    actor = admin.actor(client.ip)
+    await users.remove_second_factor(session, runtime.mfa, actor, user_id)

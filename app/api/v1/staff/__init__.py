@@ -5,5 +5,5 @@ from fastapi import APIRouter
 from app.api.v1.staff import account, auth, message_logs, mfa, users
 
 router = APIRouter(prefix="/staff", tags=["staff"])
-for module in (account, auth, mfa, users, message_logs):
+for module in (auth, mfa, users, account, message_logs):
     router.include_router(module.router)
