@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
+from app.api.shortcuts import ShortCuts
 from app.models import Message
 from tests.client import Answer, Client
 from tests.conftest import Server
@@ -191,6 +192,7 @@ def routes_of(app: FastAPI) -> set[str]:
     return {
         nameless(f"{method} {route.path}")
         for route in iter_route_contexts(app.routes)
+        if not isinstance(route.original_route, ShortCuts)  # to routes that are listed
         for method in (route.methods or {"ANY"}) - {"HEAD"}
     }
 
