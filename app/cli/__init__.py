@@ -62,6 +62,22 @@ def run_migrations() -> None:
     say("the database is up to date")
 
 
+@cli.command("create-admin")
+def create_admin(
+    *,
+    email: Annotated[str, typer.Option(help="The admin's e-mail address.")],
+    username: Annotated[str, typer.Option(help="The name to log in by.")],
+    password: Annotated[
+        str | None,
+        typer.Option(help="Without one, a password is made and printed, once."),
+    ] = None,
+) -> None:
+    """Make an admin who may do everything; later ones an admin makes."""
+    from app.cli.admin import create
+
+    create(email=email, username=username, password=password)
+
+
 @cli.command("doctor")
 def run_doctor(*, as_json: AsJson = False) -> None:
     """Check this installation; exits 1 when something is wrong."""

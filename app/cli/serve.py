@@ -44,6 +44,7 @@ def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> No
     # The lock comes before the port: a second start should hear of the first one.
     with lock(settings.server.data_dir), closing(listen(settings.server)) as sock:
         migrate(settings)
+        make_first_admin(settings)
         if reload:
             _serve_with_reload(settings, sock)
         elif workers > 1:
@@ -185,6 +186,13 @@ def migrate(settings: Settings) -> None:
         fail(str(error))
     except (SQLAlchemyError, OSError) as error:
         fail(f"DATABASE_URL: the database cannot be used: {reason(error)}")
+
+
+def make_first_admin(settings: Settings) -> None:
+    if settings.desk.admin_email is not None:
+        from app.cli.admin import create_first
+
+        create_first(settings)
 
 
 def _serve(settings: Settings, sock: socket.socket) -> None:

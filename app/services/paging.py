@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.exceptions import FieldError, ValidationFailedError
@@ -37,16 +37,18 @@ async def page(
 ) -> tuple[Sequence[M], str | None]:
     """The rows, and the cursor of the next page; None on the last one."""
     key = model.id  # type: ignore[attr-defined]  # every model here is Identified
-    if at.cursor is not None:
-        statement = statement.where(key < _key(at.cursor))
-    found = await session.scalars(
-        statement.order_by(key.desc()).limit(at.limit + 1).offset(at.offset)
-    )
+    statement = statement.where(after(key, at)).order_by(key.desc())
+    found = await session.scalars(statement.limit(at.limit + 1).offset(at.offset))
     rows = found.all()
     if len(rows) <= at.limit:
         return rows, None
     shown = rows[: at.limit]
     return shown, _cursor(shown[-1].id)  # type: ignore[attr-defined]  # the same
+
+
+def after(key: SQLColumnExpression[UUID], at: Paging) -> ColumnElement[bool]:
+    """What the rows of a page have in common; raises ValidationFailedError."""
+    return true() if at.cursor is None else key < _key(at.cursor)
 
 
 def _cursor(key: UUID) -> str:

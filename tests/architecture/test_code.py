@@ -81,6 +81,7 @@ NO_DOMAIN = {
     "app/models/base.py": "ids, times, naming convention of all tables",
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
+    "app/services/paging.py": "pages of lists, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
     "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/refresh.py": "refresh tokens, of users and of the desk",

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 
 from app.models import IpRule, Job, Message, MessageLog, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.services.audit import SYSTEM
 from tests.client import Answer, Client
 from tests.conftest import Server, desk_form
 
@@ -38,6 +39,8 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
     admin: Client
     """Has every permission."""
     staff: Client
@@ -141,12 +144,21 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _same_password(_things: Things) -> Request:
+    """Of an account that others log in to as well."""
+    return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
 
 def _own_deletion(_things: Things) -> Request:
     return {"json": {"password": PASSWORD}}
+
+
+def _reason(_things: Things) -> Request:
+    return {"json": {"reason": "They asked for it."}}
 
 
 def _new_chat(_things: Things) -> Request:
@@ -269,6 +281,9 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation(
+        "POST", f"{V1}/admin/auth/change-password", 204, _same_password, admin=""
+    ),
     Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
     Operation("GET", f"{V1}/admin/users", admin="users"),
     Operation("GET", f"{V1}/admin/users/export", admin="users"),
@@ -302,10 +317,20 @@ OPERATIONS = [
     ),
     Operation("GET", f"{V1}/admin/stats", admin=""),
     Operation("GET", f"{V1}/admin/system-health", admin=""),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
+    Operation(
+        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+    ),
+    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
+    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
+    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
     Operation("GET", f"{V1}/staff/users", staff=1),
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
@@ -409,6 +434,7 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
         admin_account=await server.desk_account(
@@ -422,3 +448,12 @@ async def make_things(server: Server, name: str) -> Things:
         message_log=await _message_log(server, me.json["id"]),
         ip_rule=await _ip_rule(server),
     )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id

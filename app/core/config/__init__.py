@@ -12,6 +12,7 @@ from app.core.config.account import AccountSettings
 from app.core.config.base import ROOT, ConfigError
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
+from app.core.config.desk import DeskSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.loading import (
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigError",
     "CorsSettings",
     "DatabaseSettings",
+    "DeskSettings",
     "JobSettings",
     "LimitSettings",
     "LogSettings",

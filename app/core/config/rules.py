@@ -13,6 +13,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_server(settings),
         *_database(settings),
         *_security(settings),
+        *_desk(settings),
         *_cors(settings),
     ]
 
@@ -44,6 +45,14 @@ def _security(settings: Settings) -> Iterator[str]:
         )
     if settings.security.encryption_key is None:
         yield "ENCRYPTION_KEY: is not set: `python -m app keys generate` makes one"
+
+
+def _desk(settings: Settings) -> Iterator[str]:
+    desk = settings.desk
+    if desk.admin_email and not desk.admin_password:
+        yield "ADMIN_PASSWORD: is not set: it goes with ADMIN_EMAIL"
+    if desk.admin_password and not desk.admin_email:
+        yield "ADMIN_EMAIL: is not set: it goes with ADMIN_PASSWORD"
 
 
 def _cors(settings: Settings) -> Iterator[str]:

@@ -5,6 +5,7 @@ from app.core.config.account import AccountSettings
 from app.core.config.base import Group
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
+from app.core.config.desk import DeskSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
@@ -25,6 +26,7 @@ class Settings:
     redis: RedisSettings
     limits: LimitSettings
     security: SecuritySettings
+    desk: DeskSettings
     accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings

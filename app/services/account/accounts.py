@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import AccountSettings
@@ -122,12 +121,8 @@ class Accounts:
         row = sealing.unseal(self._crypto, user_id, deleted.sealed).row
         if form.username is not None:
             row["username"] = form.username
-        try:
-            await _change(session, user_id, row)
-        except IntegrityError as error:
-            raise _taken(
-                "email" if "email" in str(error.orig) else "username"
-            ) from error
+        await _refuse_taken(session, row)
+        await _change(session, user_id, row)
         await session.execute(delete(DeletedUser).where(DeletedUser.id == user_id))
         target = ("user", user_id)
         await audit.record(session, actor, "user.restore", target=target)
@@ -194,17 +189,24 @@ async def _change(session: AsyncSession, user_id: UUID, row: dict[str, Any]) -> 
     )
 
 
+async def _refuse_taken(session: AsyncSession, row: dict[str, Any]) -> None:
+    same = [User.email == row["email"]]
+    if row["username"] is not None:  # null would meet all without a name
+        same.append(User.username == row["username"])
+    others = (await session.scalars(select(User).where(or_(*same)))).all()
+    if any(other.email == row["email"] for other in others):
+        raise _taken("email", "delete that account first.")
+    if others:
+        raise _taken("username", "send another `username` along.")
+
+
 def not_deleted() -> NotFoundError:
     return NotFoundError("There is no deleted user with this id.")
 
 
-def _taken(field: str) -> ConflictError:
-    what, mend = {
-        "email": ("address", "delete that account first."),
-        "username": ("name", "send another `username` along."),
-    }[field]
+def _taken(field: str, mend: str) -> ConflictError:
     return ConflictError(
-        f"Another account has this {what} by now: {mend}",
+        f"Another account has this {field} by now: {mend}",
         code=f"{field}_taken",
         errors=[FieldError(path=field, message="is taken")],
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Table, Text, cast, delete, func, or_, select
+from sqlalchemy import Table, Text, cast, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -41,10 +41,9 @@ class Erasure:
         """Leave nothing of a deleted account; NotFoundError for one that is not."""
         address = await self._condemn(actor, user_id)
         rows = await self._count(user_id)
-        for table in holdings.heads():
-            if table is not DeletedUser.__table__:  # it goes last: it brings us back
-                while await self._delete_some(table, user_id):
-                    pass
+        for table in _emptied_first():
+            while await self._delete_some(table, user_id):
+                pass
         now = utcnow()
         report = ErasureReport(
             user_id=user_id,
@@ -55,7 +54,12 @@ class Erasure:
         )
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
+            await _clear_kept(session, user_id)
             await audit.forget(session, user_id)
+            for table in _emptied_first():  # what came meanwhile
+                await session.execute(
+                    delete(table).where(holdings.owned_by(table, user_id))
+                )
             await session.execute(delete(User).where(User.id == user_id))
             await audit.record(
                 session,
@@ -113,6 +117,7 @@ class Erasure:
                     .where(holdings.owned_by(table, user_id))
                 )
                 for table in holdings.tables()
+                if holdings.OWNED[table.name].kept is None
             }
         return {name: count for name, count in counts.items() if count}
 
@@ -122,6 +127,26 @@ class Erasure:
         async with self._database.unit_of_work() as session:
             return changed_rows(
                 await session.execute(delete(table).where(key.in_(some)))
+            )
+
+
+def _emptied_first() -> list[Table]:
+    """What goes before the user's row, and not only with it."""
+    return [
+        table
+        for table in holdings.heads()
+        if holdings.OWNED[table.name].kept is None
+        and table is not DeletedUser.__table__  # as long as it is there, we come back
+    ]
+
+
+async def _clear_kept(session: AsyncSession, user_id: UUID) -> None:
+    for table in holdings.heads():
+        if cleared := holdings.OWNED[table.name].cleared:
+            await session.execute(
+                update(table)
+                .where(holdings.owned_by(table, user_id))
+                .values(dict.fromkeys(cleared))
             )
 
 

@@ -12,16 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import SecuritySettings
 from app.core.database import Database, after_commit, release, utcnow
+from app.core.exceptions import FieldError, ValidationFailedError
 from app.core.passwords import Passwords
 from app.core.tokens import ADMIN_AUDIENCE, STAFF_AUDIENCE, Tokens
 from app.models import DeskRefreshToken, DeskSession
 from app.schemas.desk import Kind
-from app.schemas.user import Login, TokenPair
+from app.schemas.user import Login, PasswordChange, TokenPair
 from app.services import audit
 from app.services.audit import Actor
-from app.services.auth import Client, InvalidCredentialsError, LoggedIn
+from app.services.auth import Client, InvalidCredentialsError, LoggedIn, refuse_weak
 from app.services.desk.principal import (
     DeskPrincipals,
+    DeskUser,
     alive,
     model_of,
     owner_column,
@@ -110,15 +112,61 @@ class DeskAuth:
         if session_id is not None:
             await self._revoke(session, session_id)
 
+    async def change_password(
+        self,
+        session: AsyncSession,
+        desk_user: DeskUser,
+        form: PasswordChange,
+        client: Client,
+    ) -> None:
+        """One's own; raises ValidationFailedError for a weak or a wrong one."""
+        model, kind = model_of(desk_user.kind), desk_user.kind
+        found = await session.execute(
+            select(
+                model.email, model.username, model.full_name, model.password_hash
+            ).where(model.id == desk_user.id)
+        )
+        account = found.one()
+        await release(session)
+        refuse_weak(form.new_password, "new_password", *account[:3])
+        if not await self._passwords.verify(
+            form.current_password, account.password_hash
+        ):
+            message = "This is not your current password."
+            raise ValidationFailedError(
+                message, errors=[FieldError(path="current_password", message=message)]
+            )
+        renewed = await self._passwords.hash(form.new_password)
+        await session.execute(
+            update(model).where(model.id == desk_user.id).values(password_hash=renewed)
+        )
+        if form.end_other_sessions:
+            await self.end_sessions(
+                session, kind, desk_user.id, but=desk_user.session_id
+            )
+        await audit.record(
+            session,
+            desk_user.actor(client.ip),
+            f"{kind}.change",
+            target=(kind, desk_user.id),
+            after={"password": "changed"},
+        )
+
     async def end_sessions(
-        self, session: AsyncSession, kind: Kind, account_id: UUID
+        self,
+        session: AsyncSession,
+        kind: Kind,
+        account_id: UUID,
+        *,
+        but: UUID | None = None,
     ) -> None:
         """All of an account's, at once; its rights are read anew as well."""
-        await session.execute(
-            update(DeskSession)
-            .where(owner_column(kind) == account_id, DeskSession.revoked_at.is_(None))
-            .values(revoked_at=utcnow())
+        statement = update(DeskSession).where(
+            owner_column(kind) == account_id, DeskSession.revoked_at.is_(None)
         )
+        if but is not None:
+            statement = statement.where(DeskSession.id != but)
+        await session.execute(statement.values(revoked_at=utcnow()))
         after_commit(session, lambda: self._principals.forget(account_id))
 
     async def purge(self, session: AsyncSession) -> None:

@@ -99,7 +99,8 @@ def _read(file: bytes) -> tuple[dict[int, UserImport], list[FieldError]]:
             except ValidationError as error:
                 errors += map(partial(_field_error, reader.line_num), error.errors())
     except csv.Error as error:
-        errors.append(_error(reader.line_num, "row", f"is no CSV: {error}"))
+        message = f"is no CSV after line {reader.line_num}: {error}"
+        errors.append(FieldError(path="body", message=message))
     return rows, errors
 
 

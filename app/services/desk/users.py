@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, collate, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    SQLColumnExpression,
+    collate,
+    select,
+    union,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -17,7 +24,7 @@ from app.services import audit
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
-from app.services.paging import Paging, page
+from app.services.paging import Paging, after, page
 
 _CANDIDATES = 1000
 """A search looks at so many of each kind of match: its cost stays bounded."""
@@ -34,11 +41,12 @@ async def listing(
     status: UserStatus | None,
 ) -> tuple[Sequence[User], str | None]:
     """A page of users, the newest first, and the cursor of the next one."""
-    statement = select(User).where(
-        User.status != "deleted" if status is None else User.status == status
-    )
-    if query is not None:
-        statement = statement.where(User.id.in_(_matches(session, query.lower())))
+    statement = select(User)
+    if query is None:
+        statement = statement.where(_of_status(User.status, status))
+    else:
+        keys = _matches(session, query.lower(), status, at)
+        statement = statement.where(User.id.in_(keys))
     return await page(session, statement, User, at)
 
 
@@ -133,19 +141,36 @@ async def _change_status(
     )
 
 
-def _matches(session: AsyncSession, beginning: str) -> Select[Any]:
-    """The ids of those whose address or name begins so, along two indexes."""
+def _of_status(
+    column: SQLColumnExpression[str], status: UserStatus | None
+) -> ColumnElement[bool]:
+    return column != "deleted" if status is None else column == status
+
+
+def _matches(
+    session: AsyncSession, beginning: str, status: UserStatus | None, at: Paging
+) -> Select[Any]:
+    """The keys, up to this page's, of whose address or name begins so.
+
+    They are found along two indexes, and ordered and cut here: where `users` itself
+    had to give the order, PostgreSQL would look through all of it.
+    """
     collation = _COLLATIONS[session.get_bind().dialect.name]
 
     def begins(column: InstrumentedAttribute[Any]) -> Select[Any]:
         text = collate(column, collation)
-        inside = (
-            select(User.id)
+        found = (
+            select(User.id, User.status)
             .where(text >= beginning, text < beginning + _LAST)
             .order_by(text)
             .limit(_CANDIDATES)
         )
-        return select(inside.subquery().c.id)
+        return select(found.subquery())
 
-    both = union_all(begins(User.email), begins(User.username)).subquery()
-    return select(both.c.id)
+    both = union(begins(User.email), begins(User.username)).subquery().c
+    return (
+        select(both.id)
+        .where(_of_status(both.status, status), after(both.id, at))
+        .order_by(both.id.desc())
+        .limit(at.offset + at.limit + 1)
+    )

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from app.api.v1.admin import (
+    account,
     admins,
     audit,
     auth,
@@ -17,6 +18,7 @@ router = APIRouter(prefix="/admin", tags=["admin"])
 for module in (
     auth,
     users,
+    account,
     staff,
     admins,
     operations,

@@ -2,7 +2,7 @@ from fastapi import APIRouter, BackgroundTasks, status
 
 from app.api.deps import AnyAdmin, ClientDep, RuntimeDep, SessionDep
 from app.schemas.desk import AdminRead
-from app.schemas.user import Login, RefreshRequest, TokenPair
+from app.schemas.user import Login, PasswordChange, RefreshRequest, TokenPair
 from app.services.desk import accounts
 
 router = APIRouter(prefix="/auth")
@@ -40,6 +40,17 @@ async def admin_logout(
     session: SessionDep, runtime: RuntimeDep, form: RefreshRequest
 ) -> None:
     await runtime.desk.logout(session, form.refresh_token)
+
+
+@router.post("/change-password", status_code=status.HTTP_204_NO_CONTENT)
+async def admin_change_password(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: AnyAdmin,
+    client: ClientDep,
+    form: PasswordChange,
+) -> None:
+    await runtime.desk.change_password(session, admin, form, client)
 
 
 @router.get("/me")
