@@ -111,6 +111,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "BCRYPT_ROUNDS": "4",
             "TURN_CHECKPOINT_SECONDS": "0.05",
             "JOB_POLL_SECONDS": "0.2",
+            "MESSAGE_LOG_FLUSH_SECONDS": "0.01",
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
             "OLLAMA_BASE_URL": "off",

@@ -26,10 +26,13 @@ class User(Identified, Timestamped, Base):
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
+    email_verified_at: Mapped[datetime | None]
     username: Mapped[str | None] = mapped_column(String(32), unique=True)
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    log_messages: Mapped[bool] = mapped_column(default=True)
+    """Whether the message logs keep the text of this user's calls."""
 
 
 class UserSession(Identified, Base):
@@ -41,6 +44,8 @@ class UserSession(Identified, Base):
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    authenticated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    """When its user last proved who they are, not merely had a token refreshed."""
     last_used_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

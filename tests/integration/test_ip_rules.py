@@ -191,3 +191,36 @@ class TestRules:
 def test_what_is_no_range_is_refused(network: str) -> None:
     with pytest.raises(ValidationError, match="CIDR"):
         IpRuleCreate.model_validate({"network": network, "action": "deny"})
+
+
+async def test_admins_list_make_and_delete_rules(serve: Any) -> None:
+    async with serve(**PROXY) as server:
+        admin = await server.admin("settings")
+        form = {"network": "192.0.2.9/24", "action": "deny", "note": "Spam"}
+        made = await admin.post("/admin/ip-rules", json=form)
+        assert made.status == 201
+        await becomes(server, "/api/v1/models", "192.0.2.7", refusal=True)
+
+        listed = await admin.get("/admin/ip-rules")
+        assert listed.json["items"] == [made.json]
+        assert made.json | {"id": "", "created_at": ""} == {
+            "id": "",
+            "network": "192.0.2.0/24",
+            "action": "deny",
+            "scope": "service",
+            "note": "Spam",
+            "created_at": "",
+        }
+        assert (await admin.delete(f"/admin/ip-rules/{made.json['id']}")).status == 204
+        await becomes(server, "/api/v1/models", "192.0.2.7", refusal=False)
+
+
+async def test_an_admin_who_would_shut_themselves_out_is_told(server: Server) -> None:
+    admin = await server.admin("settings")
+
+    form = {"network": "127.0.0.0/8", "action": "deny", "scope": "desk"}
+    answer = await admin.post("/admin/ip-rules", json=form)
+
+    assert (answer.status, answer.json["code"]) == (409, "shuts_you_out")
+    wrong = await admin.post("/admin/ip-rules", json=form | {"network": "10.0.0"})
+    assert wrong.json["errors"][0]["path"] == "network"

@@ -2,8 +2,30 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import account, admins, auth, operations, staff, users
+from app.api.v1.admin import (
+    account,
+    admins,
+    audit,
+    auth,
+    ip_rules,
+    message_logs,
+    mfa,
+    operations,
+    staff,
+    users,
+)
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth, users, account, staff, admins, operations):
+for module in (
+    auth,
+    mfa,
+    users,
+    account,
+    staff,
+    admins,
+    operations,
+    audit,
+    ip_rules,
+    message_logs,
+):
     router.include_router(module.router)
