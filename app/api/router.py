@@ -8,19 +8,23 @@ from app.api.v1 import (
     chat,
     health,
     home,
+    link,
     message,
+    mfa,
     model,
+    oidc,
     share,
     staff,
     user,
 )
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, chat, message, model, share, admin, staff):
+for module in (auth, link, mfa, oidc, user, chat, message, model, share, admin, staff):
     api.include_router(module.router)
 
 root = APIRouter()
 for module in (home, health):
     root.include_router(module.router)
 root.include_router(share.page)
+root.include_router(link.pages)
 root.include_router(api)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from aiosmtplib import SMTPException
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import make_url
@@ -25,6 +26,7 @@ from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lock import holder
 from app.core.migrations import alembic_config, run_with_connection
+from app.integrations.mail.smtp import SmtpMailer
 from app.services.audit.checking import Findings, check
 from app.services.runtime import Runtime
 
@@ -67,6 +69,7 @@ def _examine() -> Iterator[Check]:
     if database.state == "ok":
         yield from _audit(settings)
     yield _port(settings)
+    yield _mail(settings)
     yield _models(settings)
 
 
@@ -178,6 +181,22 @@ def _port(settings: Settings) -> Check:
     except OSError as error:
         return Check("port", "problem", why_not(settings.server, error))
     return Check("port", "ok", f"{port} is free")
+
+
+def _mail(settings: Settings) -> Check:
+    """Logs in at the server; sends nothing."""
+    folder = settings.server.data_dir / "mail"
+    if not settings.mail.smtp_host:
+        written = f"written into {folder}, and sent to nobody"
+        if settings.server.environment == "development":
+            return Check("mail", "ok", written)
+        return Check("mail", "warning", f"{written}: set SMTP_HOST")
+    server = f"{settings.mail.smtp_host}:{settings.mail.port}"
+    try:
+        asyncio.run(SmtpMailer(settings.mail).check())
+    except SMTPException as error:
+        return Check("mail", "problem", f"{server}: {error}: check the SMTP settings")
+    return Check("mail", "ok", f"{server} takes mail from us")
 
 
 def _models(settings: Settings) -> Check:

@@ -20,12 +20,14 @@ _TITLES = {
     "limits": "Limits, for everybody's sake",
     "security": "Security",
     "desk": "The first admin",
+    "login": "Logins",
     "accounts": "Accounts that are deleted",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",
     "models": "Models",
     "turns": "Replies in progress",
     "jobs": "Background jobs",
+    "mail": "Mail",
     "message_logs": "What models were asked and said, for admins",
 }
 

@@ -14,8 +14,12 @@ from app.models.desk import (
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.link import MailLink
+from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.message_log import MessageLog
+from app.models.mfa import Authenticator, RecoveryCode
+from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms", "ix_users_beginning")
@@ -31,6 +35,7 @@ __all__ = [
     "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
+    "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
@@ -39,10 +44,16 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "Identity",
     "IpRule",
     "Job",
+    "LoginCounter",
+    "MailLink",
     "Message",
     "MessageLog",
+    "OidcCode",
+    "OidcLogin",
+    "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",

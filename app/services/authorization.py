@@ -1,6 +1,7 @@
 """Who may see what: the one place where lists and look-ups get their owner."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,6 +22,10 @@ class Principal:
 
     user_id: UUID
     session_id: UUID
+    must_enroll: bool = False
+    """Whether a second factor is asked for that was not there when this was read."""
+    authenticated_at: datetime | None = None
+    """When they last proved who they are, where a session tells."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:

@@ -21,6 +21,9 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.mail.base import Mailer
+from app.integrations.mail.file import FileMailer
+from app.integrations.mail.smtp import SmtpMailer
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -29,7 +32,12 @@ from app.services.chat.turns import Turns
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
+from app.services.link.accounts import Accounts as LinkedAccounts
+from app.services.lockout import Lockout
+from app.services.login import Logins
 from app.services.message_log.writer import MessageLogs
+from app.services.mfa import Mfa
+from app.services.oidc import Oidc
 from app.services.principal import Principals
 
 
@@ -63,11 +71,16 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
-    ip_rules: IpRules
     passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
+    oidc: Oidc
     auth: Auth
     desk_principals: DeskPrincipals
     desk: DeskAuth
+    ip_rules: IpRules
+    linked_accounts: LinkedAccounts
+    mailer: Mailer
     providers: Providers
     turns: Turns
     message_logs: MessageLogs
@@ -88,14 +101,18 @@ class Runtime:
         tokens = Tokens(settings.security)
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        principals = Principals(database, bus)
-        desk_principals = DeskPrincipals(database, bus)
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
         providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
             tokens=tokens,
             principals=principals,
+            logins=logins,
         )
         turns = Turns(
             settings,
@@ -113,7 +130,9 @@ class Runtime:
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            lockout=lockout,
+            mfa=mfa,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
@@ -122,7 +141,13 @@ class Runtime:
                 passwords=passwords,
                 tokens=tokens,
                 principals=desk_principals,
+                logins=logins,
             ),
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            linked_accounts=LinkedAccounts(
+                settings, passwords=passwords, auth=auth, logins=logins
+            ),
+            mailer=_mailer(settings),
             providers=providers,
             turns=turns,
             message_logs=MessageLogs(
@@ -156,10 +181,17 @@ class Runtime:
         await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
+        await self.oidc.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")
 
 
 def _providers(settings: Settings) -> Providers:

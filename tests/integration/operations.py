@@ -6,6 +6,7 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from secrets import randbelow, token_hex
 from typing import Any, get_args
 from uuid import UUID
@@ -15,9 +16,11 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
-from app.models import IpRule, Job, Message, MessageLog, User
+from app.core.database import utcnow
+from app.models import IpRule, Job, MailLink, Message, MessageLog, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from app.services.audit import SYSTEM
+from app.services.link import links
 from tests.client import Answer, Client
 from tests.conftest import Server, desk_form
 
@@ -56,6 +59,9 @@ class Things:
     message_log: str
     ip_rule: str
     """It denies addresses that nobody has."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
 
     @property
     def email(self) -> str:
@@ -149,6 +155,22 @@ def _same_password(_things: Things) -> Request:
     return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
 
 
+def _address(things: Things) -> Request:
+    return {"json": {"email": things.email}}
+
+
+def _another_address(things: Things) -> Request:
+    return {"json": {"email": f"moved-{things.name}@example.com"}}
+
+
+def _verify_link(things: Things) -> Request:
+    return {"json": {"token": things.verify_link}}
+
+
+def _reset_link(things: Things) -> Request:
+    return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
@@ -231,6 +253,40 @@ def _new_admin(things: Things) -> Request:
 V1 = "/api/v1"
 DESK_LOGIN = "doorkeeper"
 """The username of an admin, and of a member of the staff, in every test."""
+
+
+def _otp(_things: Things) -> Request:
+    return {"json": {"otp": "000000"}}
+
+
+def _second_factor(desk: str, **who: Any) -> list[Operation]:
+    """Right in form: what a right code does is told in test_mfa.py."""
+    mfa = f"{V1}{desk}/auth/mfa"
+    return [
+        Operation("GET", mfa, **who),
+        Operation("POST", f"{mfa}/totp/enroll", **who),
+        Operation("POST", f"{mfa}/totp/confirm", 409, _otp, **who),
+        Operation("POST", f"{mfa}/totp/disable", 422, _otp, **who),
+    ]
+
+
+def _code(_things: Things) -> Request:
+    return {"json": {"code": "code"}}
+
+
+def _state(_things: Things) -> Request:
+    return {"params": {"state": "state", "code": "code"}}
+
+
+def _provider(path: str) -> list[Operation]:
+    path = f"{V1}/auth/{path}"
+    return [
+        Operation("GET", f"{path}/login", 404, public=True),
+        Operation("GET", f"{path}/callback", 404, _state, public=True),
+        Operation("POST", f"{path}/exchange", 404, _code, public=True),
+    ]
+
+
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -243,16 +299,29 @@ OPERATIONS = [
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
     Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", "/verify-email", public=True),
+    Operation("GET", "/reset-password", public=True),
+    Operation("GET", "/forgot-password", public=True),
     Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
     Operation("POST", f"{V1}/auth/refresh", 200, _refresh, public=True),
     Operation("POST", f"{V1}/auth/logout", 204, _refresh, public=True),
+    Operation("POST", f"{V1}/auth/verify-email", 200, _verify_link, public=True),
+    Operation("POST", f"{V1}/auth/resend-verification", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/forgot-password", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/reset-password", 204, _reset_link, public=True),
+    Operation("POST", f"{V1}/auth/change-email", 202, _another_address),
     Operation("POST", f"{V1}/auth/change-password", 204, _new_password),
     Operation("GET", f"{V1}/auth/me"),
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
+    *_second_factor(""),
+    # None is configured here: see test_oidc.py.
+    Operation("GET", f"{V1}/auth/oidc", public=True),
+    *_provider("google"),
+    *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
@@ -290,6 +359,8 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
     Operation("GET", V1 + "/admin/users/{user}", admin="users"),
     Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/unlock", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/resend", 202, admin="users"),
     Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
     Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
     Operation("GET", f"{V1}/admin/staff", admin="staff"),
@@ -331,8 +402,12 @@ OPERATIONS = [
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
     Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
+    *_second_factor("/admin", admin=""),
+    *_second_factor("/staff", staff=1),
     Operation("GET", f"{V1}/staff/users", staff=1),
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/unlock", staff=2),
+    Operation("POST", V1 + "/staff/users/{user}/resend", 202, staff=2),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
     Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
     Operation("GET", f"{V1}/staff/message-logs", staff=3),
@@ -363,6 +438,19 @@ def listed_routes() -> set[str]:
 def nameless(route: str) -> str:
     """Our table names things, the routes name parameters."""
     return re.sub(r"\{[^}]*\}", "{}", route)
+
+
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
 
 
 async def _dead_job(server: Server) -> str:
@@ -423,6 +511,7 @@ async def make_things(server: Server, name: str) -> Things:
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
     share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
     me = await client.get("/auth/me")
     return Things(
@@ -437,6 +526,8 @@ async def make_things(server: Server, name: str) -> Things:
         deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
         admin_account=await server.desk_account(
             AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
         ),

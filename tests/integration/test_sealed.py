@@ -17,7 +17,12 @@ from app.services.sealed import Rotation
 from tests.conftest import SettingsFactory
 
 OLD, NEW, OTHER = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in range(3))
-COLUMNS = ["audit_chain.key", "deleted_users.sealed", "message_logs.messages"]
+COLUMNS = [
+    "audit_chain.key",
+    "authenticators.secret",
+    "deleted_users.sealed",
+    "message_logs.messages",
+]
 
 
 def test_the_sealed_columns_are_these() -> None:

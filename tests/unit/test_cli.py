@@ -260,6 +260,23 @@ class TestDoctor:
             database.commit()
         assert self.checks(code=1)["audit"] == ("problem", "event 1 was changed")
 
+    def test_tells_where_mail_goes(self, folder: Path) -> None:
+        set_up(folder, PORT=str(free_port()))
+        state, detail = self.checks()["mail"]
+        assert (state, detail.endswith("sent to nobody")) == ("ok", True)
+
+        nowhere = str(free_port())
+        set_up(
+            folder,
+            PORT=str(free_port()),
+            SMTP_HOST="127.0.0.1",
+            SMTP_PORT=nowhere,
+            MAIL_FROM="no-reply@example.com",
+        )
+        state, detail = self.checks(code=1)["mail"]
+        assert state == "problem"
+        assert f"127.0.0.1:{nowhere}" in detail
+
     def test_tells_the_models_of_every_provider(self, folder: Path) -> None:
         set_up(
             folder,

@@ -14,7 +14,9 @@ def broken_rules(settings: Settings) -> list[str]:
         *_database(settings),
         *_security(settings),
         *_desk(settings),
+        *_login(settings),
         *_cors(settings),
+        *_mail(settings),
     ]
 
 
@@ -55,6 +57,23 @@ def _desk(settings: Settings) -> Iterator[str]:
         yield "ADMIN_EMAIL: is not set: it goes with ADMIN_PASSWORD"
 
 
+def _login(settings: Settings) -> Iterator[str]:
+    login = settings.login
+    providers = login.identity_providers
+    names = [provider.name for provider in providers]
+    if len(set(names)) < len(names):
+        yield "OIDC_PROVIDERS: has google, as GOOGLE_CLIENT_ID has: keep one of them"
+    for provider in providers:
+        if not provider.is_safe:
+            variable = (
+                "GOOGLE_ISSUER" if provider.name == "google" else "OIDC_PROVIDERS"
+            )
+            yield f"{variable}: {provider.issuer} must begin with https://"
+    page = login.oidc_return_url
+    if page and not page.startswith(("https://", "http://")):
+        yield "OIDC_RETURN_URL: begin it with https:// or http://"
+
+
 def _cors(settings: Settings) -> Iterator[str]:
     origins = settings.cors.origins
     if "*" in origins and settings.cors.credentials:
@@ -63,6 +82,16 @@ def _cors(settings: Settings) -> Iterator[str]:
         yield "CORS_ORIGINS: write each as scheme://host[:port], without a path"
     if "*" in origins and settings.server.environment != "development":
         yield "CORS_ORIGINS: name exact origins, not *"
+
+
+def _mail(settings: Settings) -> Iterator[str]:
+    mail = settings.mail
+    if mail.smtp_host and not mail.mail_from:
+        yield "MAIL_FROM: is not set: write it as Workroom <no-reply@example.com>"
+    if bool(mail.smtp_username) != bool(mail.smtp_password):
+        yield "SMTP_PASSWORD: set it and SMTP_USERNAME, or neither"
+    if mail.smtp_username and mail.smtp_security == "none":
+        yield "SMTP_SECURITY: none would send the password in clear: use starttls"
 
 
 def _is_origin(value: str) -> bool:

@@ -9,6 +9,8 @@ from app.core.config.desk import DeskSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings
+from app.core.config.mail import MailSettings
 from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
@@ -27,12 +29,14 @@ class Settings:
     limits: LimitSettings
     security: SecuritySettings
     desk: DeskSettings
+    login: LoginSettings
     accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings
     models: ModelSettings
     turns: TurnSettings
     jobs: JobSettings
+    mail: MailSettings
     message_logs: MessageLogSettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
@@ -40,6 +44,13 @@ class Settings:
     def database_url(self) -> str:
         """The URL with an async driver, ready for SQLAlchemy."""
         return self.database.url(self.server.data_dir)
+
+    @property
+    def verification_required(self) -> bool:
+        """Whether an account begins with the link that is mailed to its address."""
+        if self.mail.email_verification is not None:
+            return self.mail.email_verification == "required"
+        return self.server.environment != "development" and bool(self.mail.smtp_host)
 
 
 GROUPS: dict[str, type[Group]] = {

@@ -9,6 +9,7 @@ from app.api.v1.admin import (
     auth,
     ip_rules,
     message_logs,
+    mfa,
     operations,
     staff,
     users,
@@ -17,6 +18,7 @@ from app.api.v1.admin import (
 router = APIRouter(prefix="/admin", tags=["admin"])
 for module in (
     auth,
+    mfa,
     users,
     account,
     staff,

@@ -112,3 +112,26 @@ async def admin_activate_user(
     """After a suspension or an archiving."""
     user = await users.activate(session, admin.actor(client.ip), user_id)
     return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/unlock")
+async def admin_unlock_user(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: UsersAdmin,
+    client: ClientDep,
+    user_id: UUID,
+) -> UserRead:
+    """After too many failed logins."""
+    actor = admin.actor(client.ip)
+    user = await users.unlock(session, runtime.lockout, actor, user_id)
+    return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/resend", status_code=status.HTTP_202_ACCEPTED)
+async def admin_resend_mail(
+    session: SessionDep, admin: UsersAdmin, client: ClientDep, user_id: UUID
+) -> UserRead:
+    """The invitation, or the link that verifies the address; not more than enough."""
+    user = await users.resend(session, admin.actor(client.ip), user_id)
+    return UserRead.model_validate(user)

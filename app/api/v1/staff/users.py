@@ -1,7 +1,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, status
 
 from app.api.deps import (
     ClientDep,
@@ -19,6 +19,7 @@ from app.services.desk.principal import DeskUser
 router = APIRouter(prefix="/users")
 
 Looking = Annotated[DeskUser, Depends(staff_of(1))]
+Helping = Annotated[DeskUser, Depends(staff_of(2))]
 Suspending = Annotated[DeskUser, Depends(staff_of(3))]
 
 
@@ -61,4 +62,27 @@ async def staff_activate_user(
 ) -> UserRead:
     """After a suspension or an archiving."""
     user = await users.activate(session, staff.actor(client.ip), user_id)
+    return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/unlock")
+async def staff_unlock_user(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    staff: Helping,
+    client: ClientDep,
+    user_id: UUID,
+) -> UserRead:
+    """After too many failed logins."""
+    actor = staff.actor(client.ip)
+    user = await users.unlock(session, runtime.lockout, actor, user_id)
+    return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/resend", status_code=status.HTTP_202_ACCEPTED)
+async def staff_resend_mail(
+    session: SessionDep, staff: Helping, client: ClientDep, user_id: UUID
+) -> UserRead:
+    """The invitation, or the link that verifies the address; not more than enough."""
+    user = await users.resend(session, staff.actor(client.ip), user_id)
     return UserRead.model_validate(user)
