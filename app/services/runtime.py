@@ -114,13 +114,7 @@ class Runtime:
             principals=principals,
             logins=logins,
         )
-        turns = Turns(
-            settings,
-            database=database,
-            providers=providers,
-            principals=principals,
-            bus=bus,
-        )
+        turns = _turns(settings, database, providers, principals, bus)
         return cls(
             settings=settings,
             database=database,
@@ -153,13 +147,7 @@ class Runtime:
             message_logs=MessageLogs(
                 settings.message_logs, database=database, crypto=crypto
             ),
-            accounts=Accounts(
-                settings.accounts,
-                crypto=crypto,
-                passwords=passwords,
-                auth=auth,
-                turns=turns,
-            ),
+            accounts=_accounts(settings, crypto, passwords, auth, turns),
             erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
@@ -207,4 +195,32 @@ def _providers(settings: Settings) -> Providers:
             GuideProvider(),
         ],
         catalogue=catalogue,
+    )
+
+
+def _turns(
+    settings: Settings,
+    database: Database,
+    providers: Providers,
+    principals: Principals,
+    bus: Bus,
+) -> Turns:
+    return Turns(
+        settings,
+        database=database,
+        providers=providers,
+        principals=principals,
+        bus=bus,
+    )
+
+
+def _accounts(
+    settings: Settings, crypto: Crypto, passwords: Passwords, auth: Auth, turns: Turns
+) -> Accounts:
+    return Accounts(
+        settings.accounts,
+        crypto=crypto,
+        passwords=passwords,
+        auth=auth,
+        turns=turns,
     )
