@@ -233,3 +233,31 @@ def _providers(settings: Settings) -> Providers:
         ],
         catalogue=catalogue,
     )
+
+
+def _turns(
+    settings: Settings,
+    database: Database,
+    providers: Providers,
+    principals: Principals,
+    bus: Bus,
+) -> Turns:
+    return Turns(
+        settings,
+        database=database,
+        providers=providers,
+        principals=principals,
+        bus=bus,
+    )
+
+
+def _accounts(
+    settings: Settings, crypto: Crypto, passwords: Passwords, auth: Auth, turns: Turns
+) -> Accounts:
+    return Accounts(
+        settings.accounts,
+        crypto=crypto,
+        passwords=passwords,
+        auth=auth,
+        turns=turns,
+    )

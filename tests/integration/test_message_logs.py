@@ -2,15 +2,20 @@
 
 import asyncio
 import json
+import os
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event, func, insert, select, update
 
+from app.core.config import ROOT
 from app.core.crypto import Crypto
 from app.core.database import Database, utcnow
 from app.core.exceptions import UnavailableError
@@ -342,3 +347,72 @@ class TestRetention:
         ]
         async with database.unit_of_work() as session:
             await session.execute(insert(MessageLog), rows)
+
+
+async def test_a_server_that_ends_loses_none(
+    serve: Any, workshop: Workshop, user: UUID
+) -> None:
+    """TRUST F5: SIGTERM leads to this end of the server."""
+    async with serve(MESSAGE_LOG_FLUSH_SECONDS="3600") as server:
+        for _ in range(20):
+            await server.runtime.message_logs.write(entry(user))
+        assert await workshop.count() == 0
+
+    assert await workshop.count() == 20
+
+
+WRITES_FOREVER = """
+import asyncio, sys, time
+from uuid import UUID
+from app.core.config import load_settings
+from app.services.message_log.entry import Entry
+from app.services.runtime import Runtime
+
+async def main():
+    logs = Runtime.build(load_settings()).message_logs
+    await logs.open()
+    number = 0
+    while True:
+        entry = Entry(UUID(sys.argv[1]), "chat", "m", "complete", credits=number)
+        await logs.write(entry)
+        print(number, time.monotonic(), flush=True)
+        number += 1
+        await asyncio.sleep(0.005)
+
+asyncio.run(main())
+"""
+PROMISED = 2.0
+"""Seconds of entries that a kill may cost here: the interval, and a busy machine."""
+
+
+async def test_a_kill_loses_what_came_after_the_last_interval_and_nothing_else(
+    workshop: Workshop,
+    user: UUID,
+    tmp_path: Path,
+    database_variables: dict[str, str],
+) -> None:
+    """TRUST F5."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WRITES_FOREVER, str(user)),
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            **database_variables,
+            "PYTHONPATH": str(ROOT),
+            "SECRET_KEY": "a secret key that is only for tests",
+            "DATA_DIR": str(tmp_path),
+            "MESSAGE_LOG_FLUSH_SECONDS": "0.2",
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    written: list[float] = []
+    while not written or written[-1] - written[0] < PROMISED + 1:
+        written.append(float((await process.stdout.readline()).split()[1]))
+    process.kill()
+    killed = time.monotonic()
+    await process.wait()
+
+    stored = [row.credits for row in await workshop.rows()]
+    assert sorted(stored) == list(range(len(stored)))
+    assert len(stored) >= sum(1 for at in written if at < killed - PROMISED) > 0

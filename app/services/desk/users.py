@@ -92,7 +92,9 @@ async def create(
 
 
 async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
-    """Have the owner of an account that was made for them know, and the audit."""
+    """Have the audit know of an account that was made, and its owner by mail."""
+    if user.password_hash == NO_PASSWORD:
+        await invite(session, user)
     await audit.record(
         session,
         actor,
@@ -100,6 +102,30 @@ async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
         target=("user", user.id),
         after={"email": user.email, "username": user.username},
     )
+
+
+async def unlock(
+    session: AsyncSession, lockout: Lockout, actor: Actor, user_id: UUID
+) -> User:
+    """Let the user log in again at once, after too many failures."""
+    user = await get(session, user_id)
+    await lockout.clear(session, user.id)
+    await audit.record(session, actor, "user.unlock", target=("user", user.id))
+    return user
+
+
+async def resend(session: AsyncSession, actor: Actor, user_id: UUID) -> User:
+    """Mail the invitation again, or the link that verifies the user's address.
+
+    Nothing is mailed where neither is wanting, or where there was enough mail already.
+    """
+    user = await get(session, user_id)
+    if user.password_hash == NO_PASSWORD:
+        await invite(session, user)
+    else:
+        links.ask(session, "verify", user.email, user_id=user.id)
+    await audit.record(session, actor, "mail.resend", target=("user", user.id))
+    return user
 
 
 async def suspend(
