@@ -107,13 +107,7 @@ class Runtime:
         principals = Principals(database, bus, mfa)
         desk_principals = DeskPrincipals(database, bus, mfa)
         providers = _providers(settings)
-        auth = Auth(
-            settings.security,
-            passwords=passwords,
-            tokens=tokens,
-            principals=principals,
-            logins=logins,
-        )
+        auth = _auth(settings, passwords, tokens, principals, logins=logins)
         turns = Turns(
             settings,
             database=database,
@@ -136,13 +130,7 @@ class Runtime:
             passwords=passwords,
             auth=auth,
             desk_principals=desk_principals,
-            desk=DeskAuth(
-                settings.security,
-                passwords=passwords,
-                tokens=tokens,
-                principals=desk_principals,
-                logins=logins,
-            ),
+            desk=_desk(settings, passwords, tokens, desk_principals, logins=logins),
             ip_rules=IpRules(settings.security, database=database, bus=bus),
             linked_accounts=LinkedAccounts(
                 settings, passwords=passwords, auth=auth, logins=logins
@@ -186,6 +174,40 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _auth(
+    settings: Settings,
+    passwords: Passwords,
+    tokens: Tokens,
+    principals: Principals,
+    *,
+    logins: Logins,
+) -> Auth:
+    return Auth(
+        settings.security,
+        passwords=passwords,
+        tokens=tokens,
+        principals=principals,
+        logins=logins,
+    )
+
+
+def _desk(
+    settings: Settings,
+    passwords: Passwords,
+    tokens: Tokens,
+    principals: DeskPrincipals,
+    *,
+    logins: Logins,
+) -> DeskAuth:
+    return DeskAuth(
+        settings.security,
+        passwords=passwords,
+        tokens=tokens,
+        principals=principals,
+        logins=logins,
+    )
 
 
 def _mailer(settings: Settings) -> Mailer:

@@ -150,11 +150,6 @@ def _new_password(_things: Things) -> Request:
     }
 
 
-def _same_password(_things: Things) -> Request:
-    """Of an account that others log in to as well."""
-    return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
-
-
 def _address(things: Things) -> Request:
     return {"json": {"email": things.email}}
 
@@ -169,6 +164,11 @@ def _verify_link(things: Things) -> Request:
 
 def _reset_link(things: Things) -> Request:
     return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
+def _same_password(_things: Things) -> Request:
+    """Of an account that others log in to as well."""
+    return {"json": {"current_password": PASSWORD, "new_password": PASSWORD}}
 
 
 def _profile(_things: Things) -> Request:
@@ -359,9 +359,10 @@ OPERATIONS = [
     Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
     Operation("GET", V1 + "/admin/users/{user}", admin="users"),
     Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
-    Operation("POST", V1 + "/admin/users/{user}/unlock", admin="users"),
     Operation("POST", V1 + "/admin/users/{user}/resend", 202, admin="users"),
     Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/unlock", admin="users"),
+    Operation("DELETE", V1 + "/admin/users/{user}/mfa", 204, admin="users"),
     Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
     Operation("GET", f"{V1}/admin/staff", admin="staff"),
     Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
@@ -401,15 +402,15 @@ OPERATIONS = [
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
-    Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
     *_second_factor("/admin", admin=""),
     *_second_factor("/staff", staff=1),
+    Operation("POST", f"{V1}/staff/auth/change-password", 204, _same_password, staff=1),
     Operation("GET", f"{V1}/staff/users", staff=1),
     Operation("GET", V1 + "/staff/users/{user}", staff=1),
-    Operation("POST", V1 + "/staff/users/{user}/unlock", staff=2),
     Operation("POST", V1 + "/staff/users/{user}/resend", 202, staff=2),
     Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
     Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("POST", V1 + "/staff/users/{user}/unlock", staff=2),
     Operation("GET", f"{V1}/staff/message-logs", staff=3),
     Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]

@@ -429,3 +429,23 @@ async def test_a_login_under_way_does_not_outlive_the_password_it_proved(
 
         monkeypatch.setattr(Passwords, "verify", change_meanwhile)
         assert (await log_in(client)).status == 401
+
+
+@pytest.mark.parametrize("desk", ["admin", "staff"])
+async def test_the_desk_unlocks_an_account(
+    server: Server, database: Database, desk: str
+) -> None:
+    """TRUST P4."""
+    client = server.anonymous()
+    user_id = await register(client)
+    await fail(client)
+    assert (await log_in(client)).status == 401
+
+    helper = await (server.admin("users") if desk == "admin" else server.staff(2))
+    unlocked = await helper.post(f"/{desk}/users/{user_id}/unlock")
+
+    assert unlocked.status == 200
+    assert (await log_in(client)).status == 200
+    async with database.unit_of_work(read_only=True) as session:
+        actions = set(await session.scalars(select(AuditEvent.action)))
+    assert {"user.lock", "user.unlock"} <= actions

@@ -368,3 +368,16 @@ async def test_failed_logins_lock_an_account_of_the_desk(server: Server) -> None
 
     right = form | {"password": PASSWORD}
     assert (await client.post("/admin/auth/login", json=right)).status == 401
+
+
+async def test_an_admin_takes_away_what_a_user_has_lost(
+    server: Server, database: Database
+) -> None:
+    client = await server.client()
+    await enroll(client)
+    user_id = (await client.get("/users/me")).json["id"]
+    admin = await server.admin("users")
+
+    assert (await admin.delete(f"/admin/users/{user_id}/mfa")).status == 204
+    assert (await log_in(client)).status == 200
+    assert len(await mails(database, "mfa_changed")) == 2

@@ -13,8 +13,8 @@ def broken_rules(settings: Settings) -> list[str]:
         *_server(settings),
         *_database(settings),
         *_security(settings),
-        *_desk(settings),
         *_login(settings),
+        *_desk(settings),
         *_cors(settings),
         *_mail(settings),
     ]
@@ -49,14 +49,6 @@ def _security(settings: Settings) -> Iterator[str]:
         yield "ENCRYPTION_KEY: is not set: `python -m app keys generate` makes one"
 
 
-def _desk(settings: Settings) -> Iterator[str]:
-    desk = settings.desk
-    if desk.admin_email and not desk.admin_password:
-        yield "ADMIN_PASSWORD: is not set: it goes with ADMIN_EMAIL"
-    if desk.admin_password and not desk.admin_email:
-        yield "ADMIN_EMAIL: is not set: it goes with ADMIN_PASSWORD"
-
-
 def _login(settings: Settings) -> Iterator[str]:
     login = settings.login
     providers = login.identity_providers
@@ -72,6 +64,14 @@ def _login(settings: Settings) -> Iterator[str]:
     page = login.oidc_return_url
     if page and not page.startswith(("https://", "http://")):
         yield "OIDC_RETURN_URL: begin it with https:// or http://"
+
+
+def _desk(settings: Settings) -> Iterator[str]:
+    desk = settings.desk
+    if desk.admin_email and not desk.admin_password:
+        yield "ADMIN_PASSWORD: is not set: it goes with ADMIN_EMAIL"
+    if desk.admin_password and not desk.admin_email:
+        yield "ADMIN_EMAIL: is not set: it goes with ADMIN_PASSWORD"
 
 
 def _cors(settings: Settings) -> Iterator[str]:

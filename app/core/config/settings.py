@@ -28,8 +28,8 @@ class Settings:
     redis: RedisSettings
     limits: LimitSettings
     security: SecuritySettings
-    desk: DeskSettings
     login: LoginSettings
+    desk: DeskSettings
     accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings

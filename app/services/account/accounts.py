@@ -18,7 +18,7 @@ from app.core.exceptions import (
     ValidationFailedError,
 )
 from app.core.passwords import Passwords
-from app.models import Chat, DeletedUser, Message, User
+from app.models import Chat, DeletedUser, MailLink, Message, User
 from app.schemas.account import OwnDeletion, Restoration
 from app.services import audit
 from app.services import job as jobs
@@ -94,6 +94,7 @@ class Accounts:
         await session.flush()
         await _change(session, user_id, sealing.emptied(user_id))
         await self.end_all(session, user_id)
+        await session.execute(delete(MailLink).where(MailLink.user_id == user_id))
         await audit.record(
             session,
             actor,

@@ -18,7 +18,7 @@ from app.core.config import AccountSettings
 from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
-from app.models import DeletedUser, Job, User
+from app.models import Authenticator, DeletedUser, Job, LoginCounter, User
 from app.schemas.account import ErasureReport
 from app.services import audit
 from app.services.account import holdings, sealing
@@ -54,6 +54,8 @@ class Erasure:
         )
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
+            for model in (Authenticator, LoginCounter):
+                await session.execute(delete(model).where(model.account_id == user_id))
             await _clear_kept(session, user_id)
             await audit.forget(session, user_id)
             for table in _emptied_first():  # what came meanwhile

@@ -38,11 +38,8 @@ OWNED: Mapping[str, Owned] = {
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
     "identities": Owned(),
+    "mail_links": Owned(not_exported="hashes of links, good for days at most"),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
-    "mail_links": Owned(not_exported="hashes of links that work for hours"),
-    "authenticators": Owned(by="account_id", not_exported="sealed secrets"),
-    "recovery_codes": Owned(not_exported="hashes of secrets, and nothing else"),
-    "login_counters": Owned(by="account_id", not_exported="keyed hashes, for days"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "message_logs": Owned(hidden=frozenset({"messages"})),
@@ -55,15 +52,18 @@ OWNED: Mapping[str, Owned] = {
 NAMING: Mapping[str, str] = {
     "audit_events": "ids, and details, which an erasure empties",
     "jobs": "ids and addresses in arguments, which an erasure looks through",
+    "authenticators": "of users and of the desk, by their ids, which it deletes",
+    "recovery_codes": "of authenticators; hashes, and nothing else",
+    "login_counters": "ids of accounts, and keyed hashes, which it deletes",
 }
 """They tell of several people, or of nobody; `erasure` knows what to do with each."""
 
 OTHERS: Mapping[str, str] = {
+    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "admins": "people who run the installation, no users of it",
     "support_staff": "people who help users, none of them",
     "desk_sessions": "of these two",
     "desk_refresh_tokens": "of these two",
-    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
     "ip_rules": "which addresses may use what, as admins wrote it",
 }

@@ -16,17 +16,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import User
 from app.schemas.desk import UserCreateByAdmin, UserStatus
-from app.services import audit
+from app.services import audit, mail
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
 from app.services.link import links
 from app.services.link.accounts import invite
 from app.services.lockout import Lockout
+from app.services.mfa import Mfa
 from app.services.paging import Paging, after, page
 
 _CANDIDATES = 1000
@@ -104,16 +106,6 @@ async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
     )
 
 
-async def unlock(
-    session: AsyncSession, lockout: Lockout, actor: Actor, user_id: UUID
-) -> User:
-    """Let the user log in again at once, after too many failures."""
-    user = await get(session, user_id)
-    await lockout.clear(session, user.id)
-    await audit.record(session, actor, "user.unlock", target=("user", user.id))
-    return user
-
-
 async def resend(session: AsyncSession, actor: Actor, user_id: UUID) -> User:
     """Mail the invitation again, or the link that verifies the user's address.
 
@@ -145,6 +137,33 @@ async def activate(session: AsyncSession, actor: Actor, user_id: UUID) -> User:
         session, actor, user, "active", from_=("suspended", "archived")
     )
     return user
+
+
+async def unlock(
+    session: AsyncSession, lockout: Lockout, actor: Actor, user_id: UUID
+) -> User:
+    """Let a user log in at once who failed too often."""
+    user = await get(session, user_id)
+    await lockout.clear(session, user.id)
+    await audit.record(session, actor, "user.unlock", target=("user", user.id))
+    return user
+
+
+async def remove_second_factor(
+    session: AsyncSession, mfa: Mfa, actor: Actor, user_id: UUID
+) -> None:
+    """For a user who has lost both the device and the recovery codes."""
+    user = await get(session, user_id)
+    await mfa.remove(session, user.id)
+    await audit.record(session, actor, "mfa.remove", target=("user", user.id))
+    await mail.send(
+        session,
+        "mfa_changed",
+        to=user.email,
+        user_id=user.id,
+        change="taken away by an admin",
+        **mail.circumstances(utcnow(), None),
+    )
 
 
 async def _change_status(

@@ -25,6 +25,7 @@ def test_the_defaults_limit_what_strangers_may_try() -> None:
         "auth.register",
         "auth.refresh",
         "auth.link",
+        "auth.provider",
     }
 
 

@@ -135,3 +135,16 @@ async def admin_resend_mail(
     """The invitation, or the link that verifies the address; not more than enough."""
     user = await users.resend(session, admin.actor(client.ip), user_id)
     return UserRead.model_validate(user)
+
+
+@router.delete("/{user_id}/mfa", status_code=status.HTTP_204_NO_CONTENT)
+async def admin_remove_second_factor(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: UsersAdmin,
+    client: ClientDep,
+    user_id: UUID,
+) -> None:
+    """For one who has lost both the device and the recovery codes."""
+    actor = admin.actor(client.ip)
+    await users.remove_second_factor(session, runtime.mfa, actor, user_id)
