@@ -11,6 +11,7 @@ from app import tasks
 from app.api import errors
 from app.api.openapi import describe, operation_id
 from app.api.router import root
+from app.api.shortcuts import ShortCuts
 from app.core import logging
 from app.core.config import Settings, get_settings
 from app.middleware import rate_limit
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shutdown = runtime.shutdown
     errors.install(app)
     app.include_router(root)
+    app.router.routes.insert(0, ShortCuts(app.routes))
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     _add_middleware(app, settings)
     return app

@@ -28,6 +28,7 @@ from benchmarks.harness import (
     Report,
     Server,
     Workplace,
+    call,
     paired,
     parser,
     register,
@@ -54,6 +55,8 @@ def chat_rows(user: UUID, count: int) -> list[dict[str, Any]]:
             "model": "guide/manual",
             "system_prompt": None,
             "archived": False,
+            "pinned": False,
+            "temporary": False,
             "leaf_id": None,
             "created_at": time,
             "updated_at": time,
@@ -77,8 +80,11 @@ def message_rows(chat: UUID, count: int) -> list[dict[str, Any]]:
             "status": "complete",
             "stop_reason": "end_turn" if number % 2 else None,
             "usage": {"input_tokens": 9, "output_tokens": 60} if number % 2 else None,
+            "error": None,
             "credits": 0,
             "attempt": 0,
+            "rating": 0,
+            "rating_comment": None,
             "created_at": datetime.now(UTC),
         }
         for number, (parent, row_id) in enumerate(itertools.pairwise([None, *ids]))
@@ -109,6 +115,16 @@ def check_rows(body: bytes) -> None:
     rows = page["items"] if isinstance(page, dict) else page
     if len({row["id"] for row in rows}) != ROWS:
         raise IncompleteError(body[:500])
+
+
+def check_same(ours: Any, plain: Any) -> None:
+    """Both give the same rows, but that SQLite has forgotten plain's time zones."""
+    for row in plain:
+        for name, value in row.items():
+            if name.endswith("_at"):
+                row[name] = value.removesuffix("Z") + "Z"
+    if ours["items"] != plain:
+        raise IncompleteError(ours, plain)
 
 
 def load(server: Server, path: str, token: str) -> Callable[[], Measured]:
@@ -148,6 +164,10 @@ def main() -> None:
             ("chat list", "/chats", 3.0),
             ("message page", f"/chats/{chats[0]}/messages", None),
         ):
+            check_same(
+                call(f"{ours.url}/api/v1{path}", token=few_token),
+                call(f"{plain.url}{path}", token=plain_token),
+            )
             side_by_side(
                 f"{name} to plain",
                 load(plain, path, plain_token),

@@ -5,7 +5,14 @@
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections import defaultdict
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    MutableMapping,
+    Sequence,
+)
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -91,6 +98,8 @@ class Chat(Base):
     model: Mapped[str]
     system_prompt: Mapped[str | None]
     archived: Mapped[bool]
+    pinned: Mapped[bool]
+    temporary: Mapped[bool]
     leaf_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
@@ -107,10 +116,19 @@ class Message(Base):
     model: Mapped[str | None]
     status: Mapped[str]
     stop_reason: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     usage: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     credits: Mapped[int]
     attempt: Mapped[int]
+    rating: Mapped[int]
+    rating_comment: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+    sibling_ids: Sequence[UUID] = ()
+
+    @property
+    def text(self) -> str:
+        return "".join(b["text"] for b in self.content if b["type"] == "text")
 
 
 class ChatRead(BaseModel):
@@ -120,9 +138,26 @@ class ChatRead(BaseModel):
     model: str
     system_prompt: str | None
     archived: bool
+    pinned: bool
+    temporary: bool
     leaf_id: UUID | None
     created_at: datetime
     updated_at: datetime
+
+
+class UsageRead(BaseModel):
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    estimated: bool = False
+
+
+class CitationRead(BaseModel):
+    source: str
+    quote: str
+    start: int
+    end: int
 
 
 class MessageRead(BaseModel):
@@ -132,12 +167,17 @@ class MessageRead(BaseModel):
     parent_id: UUID | None
     role: str
     content: list[dict[str, Any]]
-    citations: list[dict[str, Any]]
+    text: str
     model: str | None
     status: str
     stop_reason: str | None
-    usage: dict[str, Any] | None
+    error: dict[str, Any] | None
+    usage: UsageRead | None
     credits: int
+    citations: list[CitationRead]
+    sibling_ids: list[UUID]
+    rating: int
+    rating_comment: str | None
     created_at: datetime
 
 
@@ -189,8 +229,12 @@ async def health() -> str:
 async def chats(db: Db, user: CurrentUser) -> Any:
     found = await db.scalars(
         select(Chat)
-        .where(Chat.user_id == user.id, Chat.archived.is_(False))
-        .order_by(Chat.updated_at.desc())
+        .where(
+            Chat.user_id == user.id,
+            Chat.archived.is_(False),
+            Chat.temporary.is_(False),
+        )
+        .order_by(Chat.pinned.desc(), Chat.updated_at.desc())
         .limit(20)
     )
     return found.all()
@@ -205,4 +249,18 @@ async def messages(db: Db, user: CurrentUser, chat_id: UUID) -> Any:
         .order_by(Message.id.desc())
         .limit(20)
     )
-    return found.all()
+    page = found.all()
+    beside = await db.execute(
+        select(Message.parent_id, Message.id)
+        .where(
+            Message.chat_id == chat_id,
+            Message.parent_id.in_({message.parent_id for message in page}),
+        )
+        .order_by(Message.id)
+    )
+    siblings = defaultdict(list)
+    for parent_id, message_id in beside:
+        siblings[parent_id].append(message_id)
+    for message in page:
+        message.sibling_ids = siblings[message.parent_id] or [message.id]
+    return page

@@ -15,9 +15,9 @@ from fastapi.security import (
     HTTPBearer,
     OAuth2PasswordBearer,
 )
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.database import Session, utcnow
+from app.core.database import Database, Session, utcnow
 from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission, UserStatus
@@ -40,6 +40,14 @@ async def get_runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(get_runtime)]
+
+
+async def get_database(runtime: RuntimeDep) -> Database:
+    return runtime.database
+
+
+DatabaseDep = Annotated[Database, Depends(get_database)]
+"""For the reads that go without a session."""
 
 
 async def get_session(request: Request, runtime: RuntimeDep) -> AsyncIterator[Session]:
@@ -215,6 +223,8 @@ ProvidersDep = Annotated[Providers, Depends(get_providers)]
 class PageQuery(BaseModel):
     """`limit` rows after `cursor`, or after `offset` rows."""
 
+    model_config = ConfigDict(frozen=True)
+
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = Field(None, max_length=200)
     offset: int = Field(0, ge=0, le=10_000)
@@ -250,6 +260,8 @@ DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
 
 class BranchQuery(BaseModel):
     """`limit` messages up from `leaf` (by default the chat's newest), or `cursor`."""
+
+    model_config = ConfigDict(frozen=True)
 
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = Field(None, max_length=200)

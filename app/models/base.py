@@ -2,11 +2,11 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import JSON, MetaData, Text, Uuid
+from sqlalchemy import JSON, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from app.core.database import UtcDateTime, utcnow
+from app.core.database import Id, UtcDateTime, utcnow
 
 # JSON, not JSONB, on PostgreSQL too: nothing queries inside, keys keep their order (a
 # prompt's bytes must not change between turns), and any text fits, NUL included.
@@ -33,7 +33,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UtcDateTime(),
-        UUID: Uuid(),
+        UUID: Id(),
         dict[str, Any]: Json,
         list[dict[str, Any]]: Json,
     }

@@ -108,8 +108,17 @@ class Message(Identified, Base):
     @property
     def sibling_ids(self) -> list[UUID]:
         """All with the same parent, itself among them, the oldest first."""
-        return sorted(UUID(one) for one in self.siblings.split())
+        return in_order(self.siblings)
 
     @property
     def text(self) -> str:
-        return "".join(b["text"] for b in self.content if b["type"] == "text")
+        return text_of(self.content)
+
+
+def in_order(siblings: str) -> list[UUID]:
+    """`Message.siblings` as ids, the oldest first."""
+    return sorted(UUID(one) for one in siblings.split())
+
+
+def text_of(content: list[dict[str, Any]]) -> str:
+    return "".join(b["text"] for b in content if b["type"] == "text")

@@ -16,6 +16,7 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
+from app.api.shortcuts import ShortCuts
 from app.core.database import utcnow
 from app.models import IpRule, Job, MailLink, Message, MessageLog, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
@@ -428,6 +429,7 @@ def routes_of(app: FastAPI) -> set[str]:
     return {
         nameless(f"{method} {route.path}")
         for route in iter_route_contexts(app.routes)
+        if not isinstance(route.original_route, ShortCuts)  # to routes that are listed
         for method in (route.methods or {"ANY"}) - {"HEAD"}
     }
 

@@ -7,6 +7,7 @@ from fastapi.responses import Response, StreamingResponse
 from app.api.deps import (
     BranchDep,
     CurrentUser,
+    DatabaseDep,
     PageDep,
     ProvidersDep,
     RuntimeDep,
@@ -41,7 +42,7 @@ async def create_chat(
 
 @router.get("", response_model=Page[ChatRead])
 async def list_chats(
-    session: SessionDep,
+    database: DatabaseDep,
     user: CurrentUser,
     page: PageDep,
     *,
@@ -53,7 +54,7 @@ async def list_chats(
 ) -> Response:
     """The pinned first, then the last changed; with `q` those that hold the words."""
     items, following = await chats.listing(
-        session,
+        database,
         user,
         query=q or None,
         archived=archived,
@@ -139,18 +140,15 @@ async def unshare_chat(session: SessionDep, user: CurrentUser, chat_id: UUID) ->
     await shares.revoke(session, user, chat_id)
 
 
-@router.get("/{chat_id}/messages")
+@router.get("/{chat_id}/messages", response_model=Page[MessageRead])
 async def list_messages(
-    session: SessionDep,
-    user: CurrentUser,
-    chat_id: UUID,
-    page: BranchDep,
-) -> Page[MessageRead]:
+    database: DatabaseDep, user: CurrentUser, chat_id: UUID, page: BranchDep
+) -> Response:
     """The newest page first, along one branch."""
     items, following = await messages.page(
-        session, user, chat_id, limit=page.limit, cursor=page.cursor, leaf=page.leaf
+        database, user, chat_id, limit=page.limit, cursor=page.cursor, leaf=page.leaf
     )
-    return Page(items=items, next_cursor=following)
+    return page_response(items, following)
 
 
 @router.post(

@@ -1,6 +1,5 @@
 import base64
 import binascii
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -9,7 +8,6 @@ from uuid import UUID
 from sqlalchemy import (
     Boolean,
     Integer,
-    RowMapping,
     Select,
     Uuid,
     bindparam,
@@ -20,8 +18,9 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
-from app.core.database import after_commit, utcnow
+from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
+from app.core.statements import Statement
 from app.integrations.llm.registry import Providers
 from app.models import Chat
 from app.schemas.chat import ChatCreate, ChatRead, ChatUpdate
@@ -56,7 +55,7 @@ async def create(
 
 
 async def listing(
-    session: AsyncSession,
+    database: Database,
     principal: Principal,
     *,
     query: str | None,
@@ -64,7 +63,7 @@ async def listing(
     limit: int,
     cursor: str | None,
     offset: int,
-) -> tuple[Sequence[RowMapping], str | None]:
+) -> tuple[list[dict[str, Any]], str | None]:
     """A page and the cursor of the next one.
 
     Pinned chats first, then those changed last; what is found by a `query` runs by
@@ -79,14 +78,22 @@ async def listing(
     }
     if cursor is not None:
         known |= zip(("pinned", "updated_at", "id"), _position(cursor), strict=True)
-    statement = _page(after=cursor is not None, searching=query is not None)
-    if query is not None:
-        words = search.holding(session, principal.user_id, query)
-        statement = statement.where(*words)
-    found = await session.execute(statement, known)
-    rows = found.mappings().all()
+    after = cursor is not None
+    if query is None:
+        rows = (await database.run(_all(after=after)(**known))).rows
+    else:
+        statement = _page(after=after, searching=True)
+        async with database.unit_of_work(read_only=True) as session:
+            words = search.holding(session, principal.user_id, query)
+            found = await session.execute(statement.where(*words), known)
+        rows = [dict(row) for row in found.mappings()]
     page = rows[:limit]
     return page, _cursor(page[-1]) if len(rows) > limit else None
+
+
+@cache
+def _all(*, after: bool) -> Statement:
+    return Statement(_page(after=after, searching=False))
 
 
 @cache
@@ -159,7 +166,7 @@ async def purge(session: AsyncSession) -> None:
     )
 
 
-def _cursor(chat: RowMapping) -> str:
+def _cursor(chat: dict[str, Any]) -> str:
     place = (f"{chat['pinned']:d}", chat["updated_at"].isoformat(), chat["id"].hex)
     text = " ".join(place)
     return base64.urlsafe_b64encode(text.encode()).decode()
