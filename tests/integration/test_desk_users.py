@@ -1,5 +1,10 @@
 """Users as the desk looks after them: found, made, suspended, let in again."""
 
+import asyncio
+import re
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,3 +304,64 @@ async def test_the_export_is_the_whole_list_and_no_formula(server: Server) -> No
     assert "user000@example.com" in lines[-1]
     few = await admin.get("/admin/users/export", params={"q": "mal"})
     assert len(few.body.decode().splitlines()) == 2
+
+
+async def test_who_has_no_password_is_invited_and_invited_again(
+    serve: Any, tmp_path: Path
+) -> None:
+    """TRUST A2: the owner chooses the password; the desk never does."""
+    async with serve() as server:
+        admin, staff = await server.admin("users"), await server.staff(2)
+        made = await admin.post("/admin/users", json={"email": "eve@example.com"})
+        first = await mail_to(tmp_path, "eve@example.com", 1)
+        path = f"/staff/users/{made.json['id']}/resend"
+        assert (await staff.post(path)).status == 202
+        second = await mail_to(tmp_path, "eve@example.com", 2)
+
+        tokens = [re.findall(r"#token=([\w-]+)", text)[-1] for text in (first, second)]
+        form = {"token": tokens[1], "password": PASSWORD}
+        chosen = await server.anonymous().post("/auth/reset-password", json=form)
+
+        assert chosen.status == 204
+        await server.anonymous().login("eve@example.com", PASSWORD)
+        again = {"token": tokens[0], "password": "another pass phrase"}
+        refused = await server.anonymous().post("/auth/reset-password", json=again)
+        assert refused.status == 422
+
+
+async def mail_to(folder: Path, address: str, count: int) -> str:
+    """The text of the `count`th mail to an address, once it is there."""
+    async with asyncio.timeout(20):
+        while True:
+            files = sorted(
+                (folder / "mail").glob("*.eml"), key=lambda f: f.stat().st_mtime_ns
+            )
+            texts = [message_from_bytes(f.read_bytes(), policy=default) for f in files]
+            mine = [m for m in texts if address in str(m["To"])]
+            if len(mine) >= count:
+                body = mine[count - 1].get_body(("plain",))
+                assert body is not None
+                return str(body.get_content())
+            await asyncio.sleep(0.05)
+
+
+async def test_a_locked_account_is_unlocked_by_staff_of_level_two(
+    serve: Any,
+) -> None:
+    """TRUST P4."""
+    async with serve(LOCKOUT_FAILURES="3") as server:
+        staff = await server.staff(2)
+        made = await server.anonymous().post(
+            "/auth/register",
+            json={"email": "ada@example.com", "password": PASSWORD, "username": "ada"},
+        )
+        right = {"login": "ada", "password": PASSWORD}
+        for _ in range(3):
+            await server.anonymous().post("/auth/login", json=right | {"password": "x"})
+        locked = await server.anonymous().post("/auth/login", json=right)
+
+        done = await staff.post(f"/staff/users/{made.json['id']}/unlock")
+
+        assert (locked.status, done.status) == (401, 200)
+        await server.anonymous().login("ada", PASSWORD)
+        assert ("staff", "user.unlock") in await actions(server.runtime.database)

@@ -5,6 +5,7 @@ What strangers get, and what users get of each other, tests `test_authorization.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from secrets import token_hex
 from uuid import UUID
 
 import pytest
@@ -45,8 +46,7 @@ class Kind:
 
 def admin(*permissions: str) -> Kind:
     async def client(server: Server, _things: Things) -> Client:
-        name = "-".join(("may", *permissions))[:32]
-        return await server.admin(*permissions, name=name)
+        return await server.admin(*permissions, name=f"admin-{token_hex(4)}")
 
     def may(operation: Operation) -> bool:
         return operation.admin is not None and operation.admin in {*permissions, ""}
@@ -57,7 +57,7 @@ def admin(*permissions: str) -> Kind:
 
 def staff(level: int) -> Kind:
     async def client(server: Server, _things: Things) -> Client:
-        return await server.staff(level, name=f"level{level}")
+        return await server.staff(level, name=f"staff-{token_hex(4)}")
 
     def may(operation: Operation) -> bool:
         return operation.staff is not None and operation.staff <= level
@@ -133,6 +133,7 @@ async def test_who_may_is_let_in(server: Server, kind: Kind) -> None:
     for number, operation in enumerate(opened):
         if operation.method != "GET":  # what one call changed is not there for another
             things = await make_things(server, f"ada{number}")
+            client = await kind.client(server, things)
         statuses[operation.name] = (await operation.send(client, things)).status
 
     assert statuses == {operation.name: operation.status for operation in opened}

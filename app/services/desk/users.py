@@ -104,16 +104,6 @@ async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
     )
 
 
-async def unlock(
-    session: AsyncSession, lockout: Lockout, actor: Actor, user_id: UUID
-) -> User:
-    """Let the user log in again at once, after too many failures."""
-    user = await get(session, user_id)
-    await lockout.clear(session, user.id)
-    await audit.record(session, actor, "user.unlock", target=("user", user.id))
-    return user
-
-
 async def resend(session: AsyncSession, actor: Actor, user_id: UUID) -> User:
     """Mail the invitation again, or the link that verifies the user's address.
 
