@@ -25,6 +25,8 @@ from app.services import audit, mail
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
+from app.services.link import links
+from app.services.link.accounts import invite
 from app.services.lockout import Lockout
 from app.services.mfa import Mfa
 from app.services.paging import Paging, after, page

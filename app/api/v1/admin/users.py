@@ -128,6 +128,15 @@ async def admin_unlock_user(
     return UserRead.model_validate(user)
 
 
+@router.post("/{user_id}/resend", status_code=status.HTTP_202_ACCEPTED)
+async def admin_resend_mail(
+    session: SessionDep, admin: UsersAdmin, client: ClientDep, user_id: UUID
+) -> UserRead:
+    """The invitation, or the link that verifies the address; not more than enough."""
+    user = await users.resend(session, admin.actor(client.ip), user_id)
+    return UserRead.model_validate(user)
+
+
 @router.delete("/{user_id}/mfa", status_code=status.HTTP_204_NO_CONTENT)
 async def admin_remove_second_factor(
     session: SessionDep,

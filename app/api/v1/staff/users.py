@@ -19,7 +19,7 @@ from app.services.desk.principal import DeskUser
 router = APIRouter(prefix="/users")
 
 Looking = Annotated[DeskUser, Depends(staff_of(1))]
-Unlocking = Annotated[DeskUser, Depends(staff_of(2))]
+Helping = Annotated[DeskUser, Depends(staff_of(2))]
 Suspending = Annotated[DeskUser, Depends(staff_of(3))]
 
 
@@ -69,11 +69,20 @@ async def staff_activate_user(
 async def staff_unlock_user(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: Unlocking,
+    staff: Helping,
     client: ClientDep,
     user_id: UUID,
 ) -> UserRead:
     """After too many failed logins."""
     actor = staff.actor(client.ip)
     user = await users.unlock(session, runtime.lockout, actor, user_id)
+    return UserRead.model_validate(user)
+
+
+@router.post("/{user_id}/resend", status_code=status.HTTP_202_ACCEPTED)
+async def staff_resend_mail(
+    session: SessionDep, staff: Helping, client: ClientDep, user_id: UUID
+) -> UserRead:
+    """The invitation, or the link that verifies the address; not more than enough."""
+    user = await users.resend(session, staff.actor(client.ip), user_id)
     return UserRead.model_validate(user)
