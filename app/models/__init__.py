@@ -2,9 +2,17 @@
 
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.credits import (
+    CreditAccount,
+    CreditEntry,
+    CreditHolder,
+    CreditLease,
+)
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
+from app.models.plan import Plan
+from app.models.usage import UsageDay
 from app.models.user import RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -19,11 +27,17 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "CreditAccount",
+    "CreditEntry",
+    "CreditHolder",
+    "CreditLease",
     "IdempotencyKey",
     "Job",
     "Message",
+    "Plan",
     "RefreshToken",
     "SearchEntry",
+    "UsageDay",
     "User",
     "UserSession",
 ]

@@ -1,6 +1,7 @@
 """Accounts of kind user, their sessions, and the refresh tokens of these."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
@@ -11,7 +12,10 @@ from app.models.base import Base, Identified, Timestamped
 
 
 class User(Identified, Timestamped, Base):
-    """`email` and `username` are stored in lower case, so they are unique in any."""
+    """`email` and `username` are stored in lower case, so they are unique in any.
+
+    `limits` are those that differ from the plan's, by the names of its columns.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
@@ -23,6 +27,10 @@ class User(Identified, Timestamped, Base):
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    plan: Mapped[str] = mapped_column(
+        ForeignKey("plans.name"), default="free", index=True
+    )
+    limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
 class UserSession(Identified, Base):
