@@ -1,5 +1,6 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.credits import (
@@ -24,6 +25,8 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "AuditChain",
+    "AuditEvent",
     "Base",
     "Chat",
     "ChatShare",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
+from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lag import LoopLag
 from app.core.passwords import Passwords
@@ -49,6 +50,7 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    crypto: Crypto
     bus: Bus
     limiter: Limiter
     lag: LoopLag
@@ -87,6 +89,7 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
+            crypto=Crypto(settings.security),
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),

@@ -55,6 +55,7 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
     "health": "whether the process can work",
