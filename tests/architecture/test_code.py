@@ -62,6 +62,7 @@ DOMAINS = {
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
     "job": "background work as such",
+    "mail": "mail to people",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
     "share": "links by which everybody may read a chat",
