@@ -1,7 +1,7 @@
 """Plans, the credit ledger, usage by day.
 
 Revision ID: 3ed6ddd4e145
-Revises: 8c1d27a4be90
+Revises: 4b7e90c2d1fa
 """
 
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3ed6ddd4e145"
-down_revision = "8c1d27a4be90"
+down_revision = "4b7e90c2d1fa"
 branch_labels = None
 depends_on = None
 

@@ -12,7 +12,7 @@ from app.models.credits import (
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
-from app.models.plan import Plan
+from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.usage import UsageDay
 from app.models.user import RefreshToken, User, UserSession
 
@@ -24,6 +24,7 @@ an expression.
 """
 
 __all__ = [
+    "FIRST_PLAN",
     "MADE_BY_MIGRATIONS",
     "AuditChain",
     "AuditEvent",
@@ -36,6 +37,7 @@ __all__ = [
     "CreditLease",
     "IdempotencyKey",
     "Job",
+    "Limits",
     "Message",
     "Plan",
     "RefreshToken",

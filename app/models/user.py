@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
 from app.models.base import Base, Identified, Timestamped
+from app.models.plan import FIRST_PLAN
 
 
 class User(Identified, Timestamped, Base):
@@ -28,7 +29,7 @@ class User(Identified, Timestamped, Base):
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
     plan: Mapped[str] = mapped_column(
-        ForeignKey("plans.name"), default="free", index=True
+        ForeignKey("plans.name"), default=FIRST_PLAN, index=True
     )
     limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
 

@@ -30,8 +30,8 @@ class LimitsUpdate(BaseModel):
     )
     monthly_credits: Large | None = Field(
         None,
-        description="What the balance is filled up to when a month begins, in millionths "
-        "of a US dollar.",
+        description="What the balance is filled up to when a month begins, in "
+        "millionths of a US dollar.",
     )
     requests_per_minute: Annotated[Small, Field(ge=1)] | None = None
     tokens_per_minute: Annotated[Small, Field(ge=1)] | None = None

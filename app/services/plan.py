@@ -5,9 +5,6 @@ the bus when they change.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -23,7 +20,7 @@ from app.core.exceptions import (
     NotFoundError,
     ValidationFailedError,
 )
-from app.models import Plan, User
+from app.models import FIRST_PLAN, Limits, Plan, User
 from app.schemas.plan import LimitsUpdate, PlanCreate, PlanUpdate
 from app.services import audit
 from app.services.audit import Actor
@@ -36,28 +33,6 @@ _FORGET = "limits.forget"
 
 LIMITS = tuple(LimitsUpdate.model_fields)
 """The columns of a plan that limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one user may do: the plan's limits, but for the user's own. None is no limit.
-
-    Credits are millionths of a US dollar; a day and a month are UTC's.
-    """
-
-    user_id: UUID
-    plan: str
-    daily_conversations: int | None
-    monthly_credits: int | None
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-    storage_bytes: int | None
-    file_bytes: int | None
-    project_tokens: int | None
-    models: tuple[str, ...] | None
-
-    def allows(self, model: str) -> bool:
-        return self.models is None or any(fnmatchcase(model, m) for m in self.models)
 
 
 class Plans:
@@ -140,10 +115,10 @@ class Plans:
         """Raises ConflictError while somebody has it, and for the one to begin with."""
         plan = await get(session, name)
         users = await session.scalar(select(User.id).where(User.plan == name).limit(1))
-        if users is not None or name == User.plan.default.arg:
+        if users is not None or name == FIRST_PLAN:
             raise ConflictError(
-                "This plan is in use: give its users another one first. The plan `free` "
-                "is what new users get, and stays.",
+                "Users have this plan, or get it when they register: change it, or "
+                "give its users another one first.",
                 code="plan_in_use",
             )
         await session.delete(plan)
@@ -161,9 +136,15 @@ class Plans:
             )
         user = await _user(session, user_id)
         before, user.plan = user.plan, name
-        return await self._changed(
-            session, actor, "plan.assign", user, {"plan": before}, {"plan": name}
+        await audit.record(
+            session,
+            actor,
+            "plan.assign",
+            target=("user", user_id),
+            before={"plan": before},
+            after={"plan": name},
         )
+        return await self._changed(session, user)
 
     async def override(
         self, session: AsyncSession, actor: Actor, user_id: UUID, form: LimitsUpdate
@@ -171,24 +152,18 @@ class Plans:
         """Give a user limits of their own; those not named are the plan's again."""
         user = await _user(session, user_id)
         before, user.limits = user.limits, form.model_dump(exclude_unset=True)
-        return await self._changed(
-            session, actor, "limits.change", user, before, user.limits
-        )
-
-    async def _changed(
-        self,
-        session: AsyncSession,
-        actor: Actor,
-        action: str,
-        user: User,
-        before: dict[str, Any],
-        after: dict[str, Any],
-    ) -> Limits:
-        await session.flush()
-        target = ("user", user.id)
         await audit.record(
-            session, actor, action, target=target, before=before, after=after
+            session,
+            actor,
+            "limits.change",
+            target=("user", user_id),
+            before=before,
+            after=user.limits,
         )
+        return await self._changed(session, user)
+
+    async def _changed(self, session: AsyncSession, user: User) -> Limits:
+        await session.flush()
         limits = await limits_of(session, user.id)
         await accounts.fill_up(session, limits, note=f"plan {limits.plan}")
         after_commit(session, lambda: self.forget(user.id))

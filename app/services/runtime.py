@@ -26,6 +26,8 @@ from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.credits.leasing import Credits
+from app.services.plan import Plans
 from app.services.principal import Principals
 
 
@@ -62,6 +64,8 @@ class Runtime:
     auth: Auth
     mailer: Mailer
     providers: Providers
+    plans: Plans
+    credits: Credits
     turns: Turns
     shutdown: Shutdown = field(default_factory=Shutdown)
 
@@ -76,7 +80,9 @@ class Runtime:
         database = Database(settings)
         tokens = Tokens(settings.security)
         bus = connect(settings.redis)
+        limiter = connect_limiter(settings.redis)
         principals = Principals(database, bus)
+        plans = Plans(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -95,7 +101,7 @@ class Runtime:
             database=database,
             crypto=Crypto(settings.security),
             bus=bus,
-            limiter=connect_limiter(settings.redis),
+            limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
@@ -107,6 +113,8 @@ class Runtime:
             ),
             mailer=_mailer(settings),
             providers=providers,
+            plans=plans,
+            credits=Credits(database, bus=bus, limiter=limiter, plans=plans),
             turns=Turns(
                 settings,
                 database=database,
@@ -120,10 +128,14 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.plans.open()
+        await self.credits.open(alone=self.alone)
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.credits.close()
+        await self.plans.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

@@ -6,7 +6,7 @@ balance is the sum of the ledger at every commit: each change of it adds an entr
 
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -16,10 +16,15 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
 from app.core.exceptions import ConflictError
-from app.models import CreditAccount, CreditEntry, CreditLease
-
-if TYPE_CHECKING:
-    from app.services.plan import Limits
+from app.models import (
+    CreditAccount,
+    CreditEntry,
+    CreditHolder,
+    CreditLease,
+    Limits,
+)
+from app.services.credits.need import Need
+from app.services.credits.warnings import warn
 
 _SHARE = 8
 """A lease takes an eighth of what is left besides what it is for: the others find
@@ -30,41 +35,79 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """What is asked for; or what there is."""
-
-    credits: int = 0
-    conversations: int = 0
-
-    @property
-    def nothing(self) -> bool:
-        return self.credits <= 0 and self.conversations <= 0
-
-
-@dataclass(frozen=True, slots=True)
 class Taken:
-    """What a lease got: nothing, where there was less than `short`.
+    """What a lease got: nothing, where there was less than what was short.
 
-    `left` is what the account has besides it, `elsewhere` whether others hold more.
+    `left` is what the account has besides; `elsewhere` tells, where it got nothing,
+    whether other processes hold something.
     """
 
     got: Need
     left: Need
     day: date
-    elsewhere: bool
+    elsewhere: bool = False
+
+
+class HolderLostError(Exception):
+    """This process did not renew in time: others have taken back what it held."""
 
 
 async def lease(
     session: AsyncSession,
-    limits: "Limits",
+    limits: Limits,
     *,
     holder_id: UUID,
     held: Need,
     short: Need,
     now: datetime,
 ) -> Taken:
-    """Add to the lease of a process that holds so much: what is short, and a share."""
+    """Add to the lease of a process that holds so much: what is short, and a share.
+
+    Raises HolderLostError.
+    """
+    await _require_alive(session, holder_id, now)
     account = await locked(session, limits, now)
+    assert account.day is not None
+    row = await _lease_of(session, account, holder_id)
+    # What the row says may be more than the process knows, where an answer was lost.
+    others = account.leased - row.credits
+    most = limits.daily_conversations or 0
+    left = Need(
+        account.balance - others - held.credits, max(most - account.conversations, 0)
+    )
+    refused = short.credits > left.credits or short.conversations > left.conversations
+    got = Need()
+    if not refused:
+        got = Need(
+            _portion(short.credits, left.credits),
+            _portion(short.conversations, left.conversations),
+        )
+    left = Need(left.credits - got.credits, left.conversations - got.conversations)
+    kept = held.conversations if row.day == account.day else 0
+    row.credits = held.credits + got.credits
+    row.conversations, row.day = kept + got.conversations, account.day
+    account.leased = others + row.credits
+    account.conversations += got.conversations
+    await warn(session, account, limits, short=short, left=left, refused=refused)
+    await session.flush()
+    elsewhere = refused and await _others_hold(session, account, holder_id)
+    return Taken(got=got, left=left, day=account.day, elsewhere=elsewhere)
+
+
+async def _require_alive(session: AsyncSession, holder_id: UUID, now: datetime) -> None:
+    """And keep the holder so until the transaction's end."""
+    alive = await session.scalar(
+        select(CreditHolder.id)
+        .where(CreditHolder.id == holder_id, CreditHolder.expires_at > now)
+        .with_for_update(read=True)
+    )
+    if alive is None:
+        raise HolderLostError
+
+
+async def _lease_of(
+    session: AsyncSession, account: CreditAccount, holder_id: UUID
+) -> CreditLease:
     row = await session.scalar(
         select(CreditLease).where(
             CreditLease.holder_id == holder_id, CreditLease.user_id == account.id
@@ -75,41 +118,23 @@ async def lease(
             holder_id=holder_id, user_id=account.id, credits=0, spent=0, conversations=0
         )
         session.add(row)
-    # What the row says may be more than the process knows, where an answer was lost.
-    others = account.leased - row.credits
-    ours = row.conversations if row.day == account.day else 0
-    held_today = held.conversations if row.day == account.day else 0
-    used = account.conversations - ours + held_today
-    most = limits.daily_conversations or 0
-    left = Need(account.balance - others - held.credits, max(most - used, 0))
-    got = Need()
-    if short.credits <= left.credits and short.conversations <= left.conversations:
-        got = Need(
-            _portion(short.credits, left.credits),
-            _portion(short.conversations, left.conversations),
-        )
-    row.credits = held.credits + got.credits
-    row.conversations = held_today + got.conversations
-    row.day = account.day
-    account.leased = others + row.credits
-    account.conversations = used + got.conversations
-    await session.flush()
-    assert account.day is not None
-    return Taken(
-        got=got,
-        left=Need(left.credits - got.credits, left.conversations - got.conversations),
-        day=account.day,
-        elsewhere=others > 0 or used > held_today,
+    return row
+
+
+async def _others_hold(
+    session: AsyncSession, account: CreditAccount, holder_id: UUID
+) -> bool:
+    other = select(CreditLease.id).where(
+        CreditLease.user_id == account.id, CreditLease.holder_id != holder_id
     )
+    return await session.scalar(other.limit(1)) is not None
 
 
 def _portion(short: int, left: int) -> int:
     return short + (left - short) // _SHARE if short > 0 else 0
 
 
-async def locked(
-    session: AsyncSession, limits: "Limits", now: datetime
-) -> CreditAccount:
+async def locked(session: AsyncSession, limits: Limits, now: datetime) -> CreditAccount:
     """A user's account, made at need; its month and its day are today's.
 
     Nothing else changes them, and only under the row's lock: so a month is granted and
@@ -146,7 +171,7 @@ async def _locked(session: AsyncSession, user_id: UUID) -> CreditAccount:
     return account
 
 
-async def fill_up(session: AsyncSession, limits: "Limits", *, note: str) -> None:
+async def fill_up(session: AsyncSession, limits: Limits, *, note: str) -> None:
     """Raise the balance to what the limits give for a month, unless it is higher."""
     account = await locked(session, limits, utcnow())
     _fill(session, account, limits, note=note)
@@ -155,7 +180,7 @@ async def fill_up(session: AsyncSession, limits: "Limits", *, note: str) -> None
 
 
 def _fill(
-    session: AsyncSession, account: CreditAccount, limits: "Limits", **entry: str
+    session: AsyncSession, account: CreditAccount, limits: Limits, **entry: str
 ) -> None:
     missing = (limits.monthly_credits or 0) - account.balance
     if missing > 0:
@@ -163,29 +188,30 @@ def _fill(
 
 
 async def adjust(
-    session: AsyncSession, limits: "Limits", amount: int, *, note: str
-) -> CreditAccount:
-    """Add to a balance, or take from it.
+    session: AsyncSession, limits: Limits, amount: int, *, note: str
+) -> tuple[int, int]:
+    """Add to a balance, or take from it; gives it as it was, and as it is.
 
     Raises ConflictError where less than that is there and not in use.
     """
     account = await locked(session, limits, utcnow())
-    if account.balance - account.leased + amount < 0:
-        free = account.balance - account.leased
+    before = account.balance
+    free = before - account.leased
+    if free + amount < 0:
         raise ConflictError(
-            f"Only {free} of {account.balance} credits are free to be taken: the rest "
-            "is held for calls in progress.",
+            f"Only {free} of {before} credits are free to be taken: the rest is held "
+            "for calls in progress.",
             code="credits_in_use",
         )
     _book(session, account, "adjustment", amount, note=note)
     if amount > 0:
         account.warned_credits = 0
     await session.flush()
-    return account
+    return before, account.balance
 
 
 async def charge(
-    session: AsyncSession, limits: "Limits", amount: int, *, now: datetime
+    session: AsyncSession, limits: Limits, amount: int, *, now: datetime
 ) -> int:
     """Take what a call cost that nothing was reserved for; gives what was there."""
     if limits.monthly_credits is None:
@@ -198,9 +224,13 @@ async def charge(
     return charged
 
 
-async def reset_day(session: AsyncSession, limits: "Limits") -> None:
-    """Have a user's day begin anew; what processes hold for it stays counted."""
+async def reset_day(session: AsyncSession, limits: Limits) -> int:
+    """Have a user's day begin anew; gives how many conversations were counted.
+
+    What processes hold for it stays counted.
+    """
     account = await locked(session, limits, utcnow())
+    before = account.conversations
     held = await session.scalar(
         select(func.coalesce(func.sum(CreditLease.conversations), 0)).where(
             CreditLease.user_id == account.id, CreditLease.day == account.day
@@ -208,6 +238,7 @@ async def reset_day(session: AsyncSession, limits: "Limits") -> None:
     )
     account.conversations, account.warned_conversations = held or 0, 0
     await session.flush()
+    return before
 
 
 def _book(
@@ -219,7 +250,5 @@ def _book(
 ) -> None:
     account.balance += amount
     session.add(
-        CreditEntry(
-            id=uuid7(), user_id=account.id, kind=kind, amount=amount, **more
-        )
+        CreditEntry(id=uuid7(), user_id=account.id, kind=kind, amount=amount, **more)
     )
