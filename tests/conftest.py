@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,13 @@ from app.cli.connection import Connection
 from app.core import migrations
 from app.core.config import Settings, load_settings
 from app.core.database import Database
+from app.core.exceptions import ConflictError
 from app.core.rates import LIMITED
 from app.main import create_app
 from app.models import Base, Plan
+from app.schemas.desk import AdminCreate, StaffCreate
+from app.services.audit import SYSTEM
+from app.services.desk import accounts
 from tests.client import Client
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
@@ -245,6 +249,32 @@ class Server:
         )
         await client.login(email, password)
         return client
+
+    async def admin(self, *permissions: str, name: str = "root") -> Client:
+        """A client that is logged in as this admin, who is made if need be."""
+        form = AdminCreate.model_validate(
+            _desk_account(name) | {"permissions": permissions}
+        )
+        return await self._at_the_desk("/admin", form)
+
+    async def staff(self, level: int, name: str = "grace") -> Client:
+        """The same for a member of the support staff."""
+        form = StaffCreate.model_validate(_desk_account(name) | {"level": level})
+        return await self._at_the_desk("/staff", form)
+
+    async def _at_the_desk(self, desk: str, form: AdminCreate | StaffCreate) -> Client:
+        runtime = self.runtime
+        with suppress(ConflictError):
+            async with runtime.database.unit_of_work() as session:
+                await accounts.create(session, runtime.passwords, SYSTEM, form)
+        client = self.anonymous()
+        await client.login(form.email, form.password, desk=desk)
+        return client
+
+
+def _desk_account(name: str) -> dict[str, Any]:
+    email = f"{name}@desk.example.com"
+    return {"email": email, "username": name, "password": "a long pass phrase"}
 
 
 @pytest.fixture

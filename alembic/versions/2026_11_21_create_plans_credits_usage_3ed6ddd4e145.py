@@ -1,7 +1,7 @@
 """Plans, the credit ledger, usage by day.
 
 Revision ID: 3ed6ddd4e145
-Revises: 4b7e90c2d1fa
+Revises: c2a84f1be6d3
 """
 
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3ed6ddd4e145"
-down_revision = "4b7e90c2d1fa"
+down_revision = "c2a84f1be6d3"
 branch_labels = None
 depends_on = None
 
@@ -69,16 +69,13 @@ def upgrade() -> None:
     _create_ledger()
     _create_usage()
     with op.batch_alter_table("users") as batch:
-        # Defaults for the rows that are there; new ones get theirs from the model.
+        # A default for the rows that are there; new ones get theirs from the model.
         batch.add_column(
             sa.Column("plan", sa.String(32), nullable=False, server_default="free")
         )
-        batch.add_column(
-            sa.Column("limits", sa.JSON(), nullable=False, server_default="{}")
-        )
+        batch.add_column(sa.Column("limits", sa.JSON(), nullable=True))
     with op.batch_alter_table("users") as batch:
         batch.alter_column("plan", server_default=None)
-        batch.alter_column("limits", server_default=None)
         batch.create_foreign_key(
             op.f("fk_users_plan_plans"), "plans", ["plan"], ["name"]
         )

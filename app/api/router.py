@@ -2,10 +2,22 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import auth, chat, health, home, message, model, share, usage, user
+from app.api.v1 import (
+    admin,
+    auth,
+    chat,
+    health,
+    home,
+    message,
+    model,
+    share,
+    staff,
+    usage,
+    user,
+)
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, chat, message, model, share, usage):
+for module in (auth, user, chat, message, model, share, usage, admin, staff):
     api.include_router(module.router)
 
 root = APIRouter()

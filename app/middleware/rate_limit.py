@@ -28,8 +28,12 @@ REFUSED = Counter(
 _POSTS = {
     "/api/v1/auth/login": "auth.login",
     "/api/v1/auth/token": "auth.login",
+    "/api/v1/admin/auth/login": "auth.login",
+    "/api/v1/staff/auth/login": "auth.login",
     "/api/v1/auth/register": "auth.register",
     "/api/v1/auth/refresh": "auth.refresh",
+    "/api/v1/admin/auth/refresh": "auth.refresh",
+    "/api/v1/staff/auth/refresh": "auth.refresh",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 _BEARER = b"bearer "
@@ -84,7 +88,7 @@ class RateLimit:
                         break
                     try:
                         token = value[7:].decode("latin-1")
-                        return str(self._tokens.read_access(token).user_id)
+                        return str(self._tokens.read_access(token).account_id)
                     except UnauthenticatedError:
                         break
         client = scope.get("client")

@@ -1,5 +1,6 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
@@ -9,12 +10,19 @@ from app.models.credits import (
     CreditHolder,
     CreditLease,
 )
+from app.models.desk import (
+    Admin,
+    DeskAccount,
+    DeskRefreshToken,
+    DeskSession,
+    SupportStaff,
+)
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
 from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.usage import UsageDay
-from app.models.user import RefreshToken, User, UserSession
+from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
 """Beginnings of the names of what one database alone has, so no model describes it.
@@ -26,6 +34,8 @@ an expression.
 __all__ = [
     "FIRST_PLAN",
     "MADE_BY_MIGRATIONS",
+    "Admin",
+    "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
     "Base",
@@ -35,6 +45,10 @@ __all__ = [
     "CreditEntry",
     "CreditHolder",
     "CreditLease",
+    "DeletedUser",
+    "DeskAccount",
+    "DeskRefreshToken",
+    "DeskSession",
     "IdempotencyKey",
     "Job",
     "Limits",
@@ -42,6 +56,7 @@ __all__ = [
     "Plan",
     "RefreshToken",
     "SearchEntry",
+    "SupportStaff",
     "UsageDay",
     "User",
     "UserSession",

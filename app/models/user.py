@@ -8,19 +8,23 @@ from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
-from app.models.base import Base, Identified, Timestamped
+from app.models.base import Base, Identified, NullableJson, Timestamped
 from app.models.plan import FIRST_PLAN
 
 
 class User(Identified, Timestamped, Base):
     """`email` and `username` are stored in lower case, so they are unique in any.
 
+    Only an `active` account can be used. An `archived` one is kept as it is, for its
+    owner is gone; of a `deleted` one this row is what is left beside `deleted_users`.
     `limits` are those that differ from the plan's, by the names of its columns.
     """
 
     __tablename__ = "users"
     __table_args__ = (
-        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint(
+            "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
+        ),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
@@ -31,7 +35,7 @@ class User(Identified, Timestamped, Base):
     plan: Mapped[str] = mapped_column(
         ForeignKey("plans.name"), default=FIRST_PLAN, index=True
     )
-    limits: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    limits: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
 
 
 class UserSession(Identified, Base):
@@ -50,14 +54,20 @@ class UserSession(Identified, Base):
     user_agent: Mapped[str | None] = mapped_column(String(255))
 
 
-class RefreshToken(Identified, Base):
+class AnyRefreshToken(Identified, Base):
     """A refresh token, known only by its SHA-256; used once, then replaced."""
 
+    __abstract__ = True
+
+    session_id: Mapped[UUID]
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    used_at: Mapped[datetime | None]
+
+
+class RefreshToken(AnyRefreshToken):
     __tablename__ = "refresh_tokens"
 
     session_id: Mapped[UUID] = mapped_column(
         ForeignKey("user_sessions.id", ondelete="CASCADE"), index=True
     )
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    used_at: Mapped[datetime | None]

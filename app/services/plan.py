@@ -190,7 +190,7 @@ async def limits_of(session: AsyncSession, user_id: UUID) -> Limits:
     row = found.one_or_none()
     if row is None:
         raise NotFoundError("There is no user with this id.")
-    values = {name: getattr(row.Plan, name) for name in LIMITS} | row.limits
+    values = {name: getattr(row.Plan, name) for name in LIMITS} | (row.limits or {})
     models = values.pop("models")
     return Limits(
         user_id=user_id,

@@ -55,9 +55,12 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "account": "accounts that are archived, deleted, restored, erased, exported",
+    "admin": "what admins may do",
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
+    "desk": "admins and support staff themselves",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
@@ -66,6 +69,7 @@ DOMAINS = {
     "message": "messages, and the streams of replies",
     "model": "what models there are",
     "share": "links by which everybody may read a chat",
+    "staff": "what support staff may do",
     "user": "accounts and profiles",
 }
 """Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""
@@ -75,6 +79,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/refresh.py": "refresh tokens, of users and of the desk",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }

@@ -1,19 +1,18 @@
 """Money (TRUST M1, M3): leases in memory, the ledger in the database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from uuid_utils.compat import uuid7
 
 from app.core.bus import LocalBus
 from app.core.database import Database, utcnow
-from app.core.exceptions import AppError, ForbiddenError, RateLimitedError
+from app.core.exceptions import AppError
 from app.core.ratelimit import LocalLimiter
 from app.integrations.llm.base import Usage
 from app.models import (
@@ -21,22 +20,18 @@ from app.models import (
     CreditEntry,
     CreditHolder,
     CreditLease,
-    Job,
-    UsageDay,
     User,
 )
-from app.services import plan as plans
+from app.schemas.plan import LimitsUpdate
 from app.services.audit import SYSTEM
-from app.services.credits import accounts, batches, changes, leasing
+from app.services.credits import leasing
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import (
     Call,
-    DailyLimitError,
     InsufficientCreditsError,
     Reservation,
 )
 from app.services.plan import Plans
-from app.schemas.plan import LimitsUpdate
 
 CHAT = Call("chat", "openai/some")
 USAGE = Usage(10, 20)

@@ -61,7 +61,7 @@ def event_hash(key: bytes, previous: bytes, event: dict[str, Any]) -> bytes:
         event["target_id"],
         event["details_hash"].hex(),
     ]
-    return hmac.digest(key, previous + orjson.dumps(covered), "sha256")
+    return hmac.digest(key, previous + orjson.dumps(covered, default=str), "sha256")
 
 
 def details_hash(key: bytes, seq: int, details: dict[str, Any]) -> bytes:
