@@ -83,24 +83,23 @@ def _read(row: Any) -> UsageRead:
 async def limits(session: AsyncSession, user_id: UUID) -> UsageLimits:
     """What the user may do, and how much of it is left."""
     allowed = await limits_of(session, user_id)
-    held = (
-        select(
-            func.coalesce(func.sum(CreditLease.spent), 0).label("spent"),
-            func.coalesce(func.sum(CreditLease.conversations), 0).label("unused"),
-        )
-        .where(CreditLease.user_id == user_id)
-        .subquery()
+    sums = (
+        select(func.coalesce(func.sum(column), 0))
+        .where(CreditLease.user_id == CreditAccount.id)
+        .correlate(CreditAccount)
+        .scalar_subquery()
+        .label(column.key)
+        for column in (CreditLease.spent, CreditLease.conversations)
     )
     found = await session.execute(
-        select(CreditAccount, held).where(CreditAccount.id == user_id)
+        select(CreditAccount, *sums).where(CreditAccount.id == user_id)
     )
-    row = found.one_or_none()
+    account, spent, unused = found.one_or_none() or (CreditAccount(balance=0), 0, 0)
     now = utcnow()
-    account = row.CreditAccount if row else CreditAccount(balance=0, leased=0)
     return UsageLimits(
         plan=allowed.plan,
-        conversations=_conversations(allowed, account, row.unused if row else 0, now),
-        credits=_credits(allowed, account, int(row.spent) if row else 0, now),
+        conversations=_conversations(allowed, account, int(unused), now),
+        credits=_credits(allowed, account, int(spent), now),
         requests_per_minute=allowed.requests_per_minute,
         tokens_per_minute=allowed.tokens_per_minute,
         storage_bytes=allowed.storage_bytes,

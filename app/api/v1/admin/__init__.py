@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import auth
+from app.api.v1.admin import auth, plans, usage
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth,):
+for module in (auth, plans, usage):
     router.include_router(module.router)
