@@ -263,7 +263,9 @@ class Credits:
         if purse is None:
             purse = Purse(limits, used_at=clock, settled_at=clock)
             self._purses[limits.user_id] = purse
-        purse.limits, purse.used_at = limits, clock
+        if purse.limits != limits:
+            purse.limits, purse.refused = limits, None
+        purse.used_at = clock
         return purse
 
     def _is_trusted(self) -> bool:
