@@ -1,7 +1,7 @@
 """Money: the ledger, the balance that is its sum, and what processes hold of it.
 
 Amounts are credits, millionths of a US dollar (docs/adr/0003). How the tables work
-together tells docs/adr/0008.
+together tells docs/adr/0009.
 """
 
 from datetime import date, datetime

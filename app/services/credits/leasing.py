@@ -4,7 +4,7 @@ A process leases blocks of credit from the database and spends from them. Every 
 it writes down what it has spent, in one transaction for all users; a minute later at
 the latest, or when the user is idle, that goes into the ledger, and what is left of an
 idle lease goes back. A process that dies renews no more, and the others take back what
-it held. See docs/adr/0008.
+it held. See docs/adr/0009.
 """
 
 import asyncio
