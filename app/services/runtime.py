@@ -95,19 +95,7 @@ class Runtime:
         principals = Principals(database, bus)
         plans = Plans(database, bus)
         desk_principals = DeskPrincipals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
-            settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
-        )
+        providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
@@ -174,6 +162,22 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )
 
 
 def _mailer(settings: Settings) -> Mailer:
