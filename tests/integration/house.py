@@ -127,13 +127,15 @@ class House:
             )
             return [(kind, amount) for kind, amount in found]
 
-    async def expire(self, process: Credits) -> None:
+    async def expire(self, process: Credits | None = None) -> None:
+        """Let time run out for a process, or for all."""
+        expired = update(CreditHolder).values(
+            expires_at=utcnow() - timedelta(seconds=1)
+        )
+        if process is not None:
+            expired = expired.where(CreditHolder.id == process._holder_id)
         async with self.database.unit_of_work() as session:
-            await session.execute(
-                update(CreditHolder)
-                .where(CreditHolder.id == process._holder_id)
-                .values(expires_at=utcnow() - timedelta(seconds=1))
-            )
+            await session.execute(expired)
 
     async def assert_sound(self, user_id: UUID) -> CreditAccount:
         """M1: the balance is the ledger's sum, and never negative."""
