@@ -25,7 +25,7 @@ class UsageRead(BaseModel):
     credits: int = Field(description="Millionths of a US dollar.")
 
 
-class UsageReport(BaseModel):
+class UsageSummary(BaseModel):
     """`from` and `to` are days, both included."""
 
     from_: date = Field(serialization_alias="from")

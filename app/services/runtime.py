@@ -93,7 +93,6 @@ class Runtime:
         bus = connect(settings.redis)
         limiter = connect_limiter(settings.redis)
         principals = Principals(database, bus)
-        plans = Plans(database, bus)
         desk_principals = DeskPrincipals(database, bus)
         providers = _providers(settings)
         auth = Auth(
@@ -102,6 +101,8 @@ class Runtime:
             tokens=tokens,
             principals=principals,
         )
+        plans = Plans(database, bus)
+        credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         turns = Turns(
             settings,
             database=database,
@@ -130,7 +131,7 @@ class Runtime:
             mailer=_mailer(settings),
             providers=providers,
             plans=plans,
-            credits=Credits(database, bus=bus, limiter=limiter, plans=plans),
+            credits=credits_,
             turns=turns,
             accounts=Accounts(
                 settings.accounts,

@@ -17,7 +17,7 @@ from app.schemas.usage import (
     UsageGroup,
     UsageLimits,
     UsageRead,
-    UsageReport,
+    UsageSummary,
 )
 from app.services.credits.batches import COUNTS, NO_KEY
 from app.services.plan import limits_of
@@ -41,7 +41,7 @@ async def report(
     first: date | None,
     last: date | None,
     group_by: Sequence[UsageGroup],
-) -> UsageReport:
+) -> UsageSummary:
     """Usage of these days, by default the last 30, and its sum.
 
     Raises ValidationFailedError for too many days, or none.
@@ -64,7 +64,7 @@ async def report(
     )
     items = [_read(row) for row in (await session.execute(statement)).mappings()]
     total = {name: sum(getattr(item, name) for item in items) for name in _SHOWN}
-    return UsageReport(
+    return UsageSummary(
         from_=first,
         to=last,
         items=[item for item in items if item.requests],

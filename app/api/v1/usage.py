@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, Field
 
 from app.api.deps import CurrentUser, SessionDep
-from app.schemas.usage import UsageGroup, UsageLimits, UsageReport
+from app.schemas.usage import UsageGroup, UsageLimits, UsageSummary
 from app.services import usage
 
 router = APIRouter(prefix="/usage", tags=["usage"])
@@ -31,7 +31,7 @@ class UsageQuery(BaseModel):
 @router.get("")
 async def get_usage(
     session: SessionDep, user: CurrentUser, query: Annotated[UsageQuery, Query()]
-) -> UsageReport:
+) -> UsageSummary:
     return await usage.report(
         session,
         user.user_id,
