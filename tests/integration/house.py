@@ -138,20 +138,31 @@ class House:
             await session.execute(expired)
 
     async def assert_sound(self, user_id: UUID) -> CreditAccount:
-        """M1: the balance is the ledger's sum, and never negative."""
-        account = await self.account(user_id)
-        total = await self.scalar(
-            select(func.coalesce(func.sum(CreditEntry.amount), 0)).where(
-                CreditEntry.user_id == user_id
+        """M1: the balance is the ledger's sum, and never negative.
+
+        What is leased is what there are leases of, and what processes believe to have.
+        """
+        async with self.database.unit_of_work(read_only=True) as session:
+            account = await session.get_one(CreditAccount, user_id)
+            total = await session.scalar(
+                select(func.coalesce(func.sum(CreditEntry.amount), 0)).where(
+                    CreditEntry.user_id == user_id
+                )
             )
-        )
-        leased = await self.scalar(
-            select(func.coalesce(func.sum(CreditLease.credits), 0)).where(
-                CreditLease.user_id == user_id
+            found = await session.execute(
+                select(CreditLease.holder_id, CreditLease.credits).where(
+                    CreditLease.user_id == user_id
+                )
             )
-        )
+            leases = {row.holder_id: row.credits for row in found}
         assert account.balance == total >= 0
-        assert account.leased == leased
+        assert account.leased == sum(leases.values()) <= account.balance
+        for process in self.processes:
+            purse = process._purses.get(user_id)
+            if purse is not None and purse.leased and process._holder_id in leases:
+                held = purse.free + purse.reserved + purse.spent
+                assert held == leases[process._holder_id]
+                assert min(purse.free, purse.reserved, purse.spent) >= 0
         return account
 
 

@@ -80,16 +80,18 @@ class Money(RuleBasedStateMachine):
         process, reservation = self.open.pop(which % len(self.open))
         process.cancel(reservation)
 
-    @rule(number=PROCESS)
-    def flush(self, number: int) -> None:
-        self.do(self.process(number).flush())
+    @rule(number=PROCESS, amount=AMOUNT, actual=st.integers(0, 900))
+    def call(self, number: int, amount: int, actual: int) -> None:
+        self.reserve(number, amount)
+        if self.open:
+            self.settle(len(self.open) - 1, actual)
 
-    @rule(number=PROCESS)
-    def give_back(self, number: int) -> None:
-        """As when another asks for it, or nobody has used it for a while."""
+    @rule(number=PROCESS, give_back=st.booleans())
+    def write(self, number: int, *, give_back: bool) -> None:
+        """`give_back` as when another process asks for it, or the user is idle."""
         process = self.process(number)
         for purse in process._purses.values():
-            purse.recalled = True
+            purse.recalled = purse.leased and give_back
         self.do(process.flush())
 
     @rule(amount=st.integers(-700, 700).filter(bool))
@@ -100,30 +102,21 @@ class Money(RuleBasedStateMachine):
             return
         self.given += amount
 
-    @rule(number=PROCESS)
-    def restart(self, number: int) -> None:
-        """Like SIGTERM: what is open by then nobody settles any more."""
-        process = self.process(number)
-        self.do(self.house.end(process))
-        self._replaced(process)
-
-    @rule(number=PROCESS)
-    def kill(self, number: int) -> None:
-        process = self.process(number)
-        self.do(self.house.kill(process))
-        self.do(self.house.expire(process))
-        self._replaced(process)
-        self.do(self.house.processes[0]._reclaim())
-        self.lossless = False  # what it had not written yet
-
-    @rule(number=PROCESS)
-    def lose(self, number: int) -> None:
-        """It slept, and the other takes back what it held."""
+    @rule(number=PROCESS, how=st.sampled_from(["restart", "kill", "sleep"]))
+    def trouble(self, number: int, how: str) -> None:
         process, other = self.process(number), self.process(1 - number)
+        if how == "restart":  # what is open by then nobody settles any more
+            self.do(self.house.end(process))
+            self._replaced(process)
+            return
+        self.lossless = False  # what it had not written yet, and others spent meanwhile
         self.do(self.house.expire(process))
+        if how == "kill":
+            self.do(self.house.kill(process))
+            self._replaced(process)
         self.do(other._reclaim())
-        self.do(process.flush(renew=True))
-        self.lossless = False  # what others have spent meanwhile
+        if how == "sleep":
+            self.do(process.flush(renew=True))
 
     def _replaced(self, gone: Credits) -> None:
         self.open = [one for one in self.open if one[0] is not gone]
@@ -160,7 +153,7 @@ def test_the_ledger_is_sound_whatever_happens(settings_with: SettingsFactory) ->
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=20,
+            max_examples=30,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
