@@ -155,7 +155,7 @@ class House:
                 )
             )
             leases = {row.holder_id: row.credits for row in found}
-        assert account.balance == total >= 0
+        assert 0 <= account.balance == total
         assert account.leased == sum(leases.values()) <= account.balance
         for process in self.processes:
             purse = process._purses.get(user_id)

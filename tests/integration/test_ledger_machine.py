@@ -153,8 +153,8 @@ def test_the_ledger_is_sound_whatever_happens(settings_with: SettingsFactory) ->
     run_state_machine_as_test(
         Here,
         settings=settings(
-            max_examples=30,
-            stateful_step_count=25,
+            max_examples=12,
+            stateful_step_count=20,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
