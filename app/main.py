@@ -14,6 +14,7 @@ from app.api.router import root
 from app.core import logging
 from app.core.config import Settings, get_settings
 from app.middleware import rate_limit
+from app.middleware.address_rules import AddressRules
 from app.middleware.admission import Admission
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
@@ -90,6 +91,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         app.add_middleware(HTTPSRedirectMiddleware)
     # Before the redirect, which leads to wherever the host header says.
     app.add_middleware(Hosts, allowed=server.allowed_hosts)
+    app.add_middleware(AddressRules, rules=runtime.ip_rules)
     app.add_middleware(SecurityHeaders, hsts=server.redirects_to_https)
     app.add_middleware(RequestContext, settings=settings.log)
     app.add_middleware(Proxies, trusted=server.trusted_proxies)

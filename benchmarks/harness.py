@@ -404,11 +404,20 @@ class Report:
                 f"({spread:>16})  {word}"
             )
 
-    def tell(self, what: str, value: float, *, at_most: float = math.inf) -> None:
+    def tell(
+        self,
+        what: str,
+        value: float,
+        *,
+        at_most: float = math.inf,
+        at_least: float = 0,
+    ) -> None:
         """A figure that has no counterpart."""
         row = {"what": what, "ours": value}
         if at_most < math.inf:
             row |= {"gate": f"<= {at_most:g}", "held": value <= at_most}
+        elif at_least:
+            row |= {"gate": f">= {at_least:g}", "held": value >= at_least}
         self._rows.append(row)
         if not self._json:
             word = f"{row['gate']}: {_held(row)}" if "gate" in row else ""

@@ -113,6 +113,7 @@ def make_settings(data_dir: Path, **variables: str) -> Settings:
             "BCRYPT_ROUNDS": "4",
             "TURN_CHECKPOINT_SECONDS": "0.05",
             "JOB_POLL_SECONDS": "0.2",
+            "MESSAGE_LOG_FLUSH_SECONDS": "0.01",
             "LOG_LEVEL": "ERROR",
             "SHUTDOWN_SECONDS": "0.2",
             "OLLAMA_BASE_URL": "off",
@@ -253,26 +254,31 @@ class Server:
     async def admin(self, *permissions: str, name: str = "root") -> Client:
         """A client that is logged in as this admin, who is made if need be."""
         form = AdminCreate.model_validate(
-            _desk_account(name) | {"permissions": permissions}
+            desk_form(name) | {"permissions": permissions}
         )
         return await self._at_the_desk("/admin", form)
 
     async def staff(self, level: int, name: str = "grace") -> Client:
         """The same for a member of the support staff."""
-        form = StaffCreate.model_validate(_desk_account(name) | {"level": level})
+        form = StaffCreate.model_validate(desk_form(name) | {"level": level})
         return await self._at_the_desk("/staff", form)
 
     async def _at_the_desk(self, desk: str, form: AdminCreate | StaffCreate) -> Client:
-        runtime = self.runtime
         with suppress(ConflictError):
-            async with runtime.database.unit_of_work() as session:
-                await accounts.create(session, runtime.passwords, SYSTEM, form)
+            await self.desk_account(form)
         client = self.anonymous()
         await client.login(form.email, form.password, desk=desk)
         return client
 
+    async def desk_account(self, form: AdminCreate | StaffCreate) -> str:
+        """Make an account of the desk; gives its id."""
+        async with self.runtime.database.unit_of_work() as session:
+            made = await accounts.create(session, self.runtime.passwords, SYSTEM, form)
+        return str(made.id)
 
-def _desk_account(name: str) -> dict[str, Any]:
+
+def desk_form(name: str) -> dict[str, Any]:
+    """What both kinds of accounts of the desk are made with."""
     email = f"{name}@desk.example.com"
     return {"email": email, "username": name, "password": "a long pass phrase"}
 

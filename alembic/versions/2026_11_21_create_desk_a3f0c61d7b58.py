@@ -25,6 +25,14 @@ def upgrade() -> None:
     )
     _create_sessions()
     _create_refresh_tokens()
+    op.create_index("ix_users_status", "users", ["status", "id"])
+    if op.get_bind().dialect.name == "postgresql":
+        # By code points, so that texts with one beginning stand together; SQLite's
+        # unique indexes are so already.
+        for name in ("email", "username"):
+            op.execute(
+                f'CREATE INDEX ix_users_beginning_{name} ON users ({name} COLLATE "C")'
+            )
 
 
 def _create_accounts(table: str, *special: sa.Column[int] | sa.CheckConstraint) -> None:
@@ -107,6 +115,10 @@ def _create_refresh_tokens() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_users_status", "users")
+    if op.get_bind().dialect.name == "postgresql":
+        for name in ("email", "username"):
+            op.execute(f"DROP INDEX ix_users_beginning_{name}")
     op.drop_table("desk_refresh_tokens")
     op.drop_table("desk_sessions")
     op.drop_table("support_staff")

@@ -1,7 +1,7 @@
 """Plans, the credit ledger, usage by day.
 
 Revision ID: 3ed6ddd4e145
-Revises: c2a84f1be6d3
+Revises: d81f4c3ea962
 """
 
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "3ed6ddd4e145"
-down_revision = "c2a84f1be6d3"
+down_revision = "d81f4c3ea962"
 branch_labels = None
 depends_on = None
 

@@ -19,13 +19,15 @@ from pydantic import BaseModel, Field
 from app.core.database import Session
 from app.core.exceptions import UnauthenticatedError
 from app.integrations.llm.registry import Providers
-from app.schemas.desk import Kind, Permission
+from app.schemas.desk import Kind, Permission, UserStatus
+from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
-from app.services.authorization import Principal
+from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
+from app.services.link.accounts import Accounts
 from app.services.runtime import Runtime
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -53,7 +55,7 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False)
 
 
-async def get_principal(
+async def get_enrolling_principal(
     runtime: RuntimeDep, token: Annotated[str | None, Depends(_bearer)]
 ) -> Principal:
     if token is None:
@@ -61,12 +63,41 @@ async def get_principal(
     return await runtime.principals.of(runtime.tokens.read_access(token))
 
 
+EnrollingUser = Annotated[Principal, Depends(get_enrolling_principal)]
+"""Also one who must enroll a second factor before anything else is allowed."""
+
+
+async def get_principal(runtime: RuntimeDep, principal: EnrollingUser) -> Principal:
+    if principal.must_enroll:
+        await runtime.mfa.require(runtime.database, principal.user_id)
+    return principal
+
+
 async def principal_of(request: Request) -> Principal:
     """The same, where no endpoint asks for it."""
-    return await get_principal(await get_runtime(request), await _bearer(request))
+    runtime, token = await get_runtime(request), await _bearer(request)
+    return await get_principal(runtime, await get_enrolling_principal(runtime, token))
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
+
+
+async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
+    """Who has just logged in: what an account hangs on is for no session left open."""
+    require_fresh(user)
+    return user
+
+
+FreshEnrollingUser = Annotated[Principal, Depends(get_fresh_enrolling_principal)]
+
+
+async def get_fresh_principal(
+    runtime: RuntimeDep, user: FreshEnrollingUser
+) -> Principal:
+    return await get_principal(runtime, user)
+
+
+FreshUser = Annotated[Principal, Depends(get_fresh_principal)]
 
 
 _desk_bearer = HTTPBearer(
@@ -77,12 +108,30 @@ _desk_bearer = HTTPBearer(
 DeskToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_desk_bearer)]
 
 
-async def get_admin(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
+async def get_enrolling_admin(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
     return await _at_the_desk(runtime, token, "admin")
 
 
-async def get_staff(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
+async def get_enrolling_staff(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
     return await _at_the_desk(runtime, token, "staff")
+
+
+EnrollingAdmin = Annotated[DeskUser, Depends(get_enrolling_admin)]
+EnrollingStaff = Annotated[DeskUser, Depends(get_enrolling_staff)]
+
+
+async def get_admin(runtime: RuntimeDep, admin: EnrollingAdmin) -> DeskUser:
+    return await _enrolled(runtime, admin)
+
+
+async def get_staff(runtime: RuntimeDep, staff: EnrollingStaff) -> DeskUser:
+    return await _enrolled(runtime, staff)
+
+
+async def _enrolled(runtime: Runtime, desk_user: DeskUser) -> DeskUser:
+    if desk_user.must_enroll:
+        await runtime.mfa.require(runtime.database, desk_user.id)
+    return desk_user
 
 
 async def _at_the_desk(runtime: Runtime, token: DeskToken, kind: Kind) -> DeskUser:
@@ -135,6 +184,13 @@ async def get_auth(runtime: RuntimeDep) -> Auth:
 AuthDep = Annotated[Auth, Depends(get_auth)]
 
 
+async def get_accounts(runtime: RuntimeDep) -> Accounts:
+    return runtime.linked_accounts
+
+
+AccountsDep = Annotated[Accounts, Depends(get_accounts)]
+
+
 async def get_turns(runtime: RuntimeDep) -> Turns:
     return runtime.turns
 
@@ -158,6 +214,31 @@ class PageQuery(BaseModel):
 
 
 PageDep = Annotated[PageQuery, Query()]
+
+
+class DeletedUsersQuery(PageQuery):
+    """The same, or all that had one address."""
+
+    email: Email | None = None
+
+
+DeletedUsersDep = Annotated[DeletedUsersQuery, Query()]
+
+
+class UserFilter(BaseModel):
+    """Which users a list shows."""
+
+    q: str | None = Field(
+        None,
+        min_length=1,
+        max_length=254,
+        description="The beginning of an e-mail address or a username. The first 1000 "
+        "that begin so, by the alphabet, are looked at.",
+    )
+    status: UserStatus | None = None
+
+
+UserFilterDep = Annotated[UserFilter, Query()]
 
 
 class BranchQuery(BaseModel):

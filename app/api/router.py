@@ -8,8 +8,11 @@ from app.api.v1 import (
     chat,
     health,
     home,
+    link,
     message,
+    mfa,
     model,
+    oidc,
     share,
     staff,
     usage,
@@ -17,11 +20,25 @@ from app.api.v1 import (
 )
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, chat, message, model, share, usage, admin, staff):
+for module in (
+    auth,
+    link,
+    mfa,
+    oidc,
+    user,
+    usage,
+    chat,
+    message,
+    model,
+    share,
+    admin,
+    staff,
+):
     api.include_router(module.router)
 
 root = APIRouter()
 for module in (home, health):
     root.include_router(module.router)
 root.include_router(share.page)
+root.include_router(link.pages)
 root.include_router(api)

@@ -19,6 +19,7 @@ _TITLES = {
     "redis": "Redis",
     "limits": "Limits, for everybody's sake",
     "security": "Security",
+    "login": "Logins",
     "accounts": "Accounts that are deleted",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",
@@ -26,6 +27,7 @@ _TITLES = {
     "turns": "Replies in progress",
     "jobs": "Background jobs",
     "mail": "Mail",
+    "message_logs": "What models were asked and said, for admins",
 }
 
 _SET: dict[Occasion | None, dict[str, str]] = {

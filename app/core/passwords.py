@@ -19,6 +19,9 @@ from argon2.exceptions import Argon2Error, InvalidHashError
 
 from app.core.config import SecuritySettings
 
+NO_PASSWORD = "!"  # noqa: S105 - a hash that no scheme reads, so no password opens it
+"""Of an account whose owner has not chosen a password."""
+
 _BCRYPT_LIMIT = 72  # bytes; what plain bcrypt hashes of other systems were cut at
 
 
@@ -35,6 +38,10 @@ class Scheme(Verifier, Protocol):
 
     def hash(self, password: str) -> str: ...
 
+    def decoy(self) -> str:
+        """What no password opens, made without a hash; to verify it costs the same."""
+        ...
+
     def outdated(self, stored: str) -> bool: ...
 
 
@@ -47,6 +54,9 @@ class BcryptSha256:
     def hash(self, password: str) -> str:
         salt = bcrypt.gensalt(self._rounds)
         return self.prefix + bcrypt.hashpw(self._digest(password), salt).decode()
+
+    def decoy(self) -> str:
+        return self.prefix + bcrypt.gensalt(self._rounds).decode() + "." * 31
 
     def verify(self, password: str, stored: str) -> bool:
         return _check_bcrypt(self._digest(password), stored.removeprefix(self.prefix))
@@ -81,6 +91,13 @@ class Argon2:
 
     def hash(self, password: str) -> str:
         return self._hasher.hash(password)
+
+    def decoy(self) -> str:
+        hasher = self._hasher
+        return (
+            f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},"
+            f"p={hasher.parallelism}${'A' * 22}${'A' * 43}"
+        )
 
     def verify(self, password: str, stored: str) -> bool:
         try:
@@ -140,7 +157,7 @@ class Passwords:
         )
         self._gate = asyncio.Semaphore(at_once)
         # What an unknown account's password is held against: same scheme, same cost.
-        self._decoy = lru_cache(1)(lambda: self._current.hash("decoy"))
+        self._decoy = self._current.decoy()
 
     async def hash(self, password: str) -> str:
         async with self._gate:
@@ -161,7 +178,7 @@ class Passwords:
         for scheme in self._known:
             if stored is not None and stored.startswith(scheme.prefix):
                 return scheme.verify(password, stored)
-        self._current.verify(password, self._decoy())
+        self._current.verify(password, self._decoy)
         return False
 
 

@@ -8,6 +8,8 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple, Protocol
 
 from app.core.config import RedisSettings
@@ -127,3 +129,17 @@ def connect(settings: RedisSettings) -> Limiter:
     from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - `limits` takes 0.2 s to load
 
     return RedisLimiter(settings)
+
+
+@lru_cache(maxsize=4096)
+def network(host: str) -> str:
+    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:100]
+    if not isinstance(address, IPv6Address):
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"

@@ -15,6 +15,8 @@ LIMITED = {
     "auth.login": "POST /auth/login and /token, the desk's too, for each address",
     "auth.register": "POST /auth/register, for each address",
     "auth.refresh": "POST /auth/refresh, the desk's too, for each address",
+    "auth.link": "what mailed links are asked for and used by, for each address",
+    "auth.provider": "logins by another identity provider, for each address",
     "chats.send": "messages sent and replies continued, for each user",
     "default": "everything else, for each user, or address where nobody is logged in",
 }
@@ -24,6 +26,8 @@ DEFAULT = {
     "auth.login": "60/minute",
     "auth.register": "60/minute",
     "auth.refresh": "120/minute",
+    "auth.link": "30/minute",
+    "auth.provider": "60/minute",
     "chats.send": "off",
     "default": "off",
 }

@@ -43,8 +43,8 @@ class Tokens:
     def __init__(self, settings: SecuritySettings) -> None:
         secret = settings.secret_key.get_secret_value().encode()
         # One secret, a key for each purpose: no token of one kind is another's.
-        self._access_key = _derive(secret, b"access token")
-        self._refresh_key = _derive(secret, b"refresh token")
+        self._access_key = derive(secret, b"access token")
+        self._refresh_key = derive(secret, b"refresh token")
         self.access_life = timedelta(minutes=settings.access_token_minutes)
         # A client sends the same token again and again; its signature stays right.
         self._verified = lru_cache(_REMEMBERED)(self._verify)
@@ -127,5 +127,6 @@ def expires_after(days: float) -> datetime:
     return utcnow() + timedelta(days=days)
 
 
-def _derive(secret: bytes, purpose: bytes) -> bytes:
+def derive(secret: bytes, purpose: bytes) -> bytes:
+    """A key for one purpose."""
     return hmac.digest(secret, b"workroom v1: " + purpose, "sha256")

@@ -7,15 +7,13 @@ clients know: RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset (in seconds)
 import math
 import re
 from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
 from app.core.exceptions import RateLimitedError, UnauthenticatedError
-from app.core.ratelimit import Limiter, Standing
+from app.core.ratelimit import Limiter, Standing, network
 from app.core.rates import Rate
 from app.core.tokens import Tokens
 from app.middleware.admission import PROBES
@@ -34,8 +32,14 @@ _POSTS = {
     "/api/v1/auth/refresh": "auth.refresh",
     "/api/v1/admin/auth/refresh": "auth.refresh",
     "/api/v1/staff/auth/refresh": "auth.refresh",
+    "/api/v1/auth/verify-email": "auth.link",
+    "/api/v1/auth/resend-verification": "auth.link",
+    "/api/v1/auth/forgot-password": "auth.link",
+    "/api/v1/auth/reset-password": "auth.link",
+    "/api/v1/auth/change-email": "auth.link",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
+_PROVIDERS = ("/api/v1/auth/google/", "/api/v1/auth/oidc/")
 _BEARER = b"bearer "
 
 
@@ -102,26 +106,14 @@ def endpoint(scope: Scope) -> str | None:
     path: str = scope["path"]
     if path in PROBES:
         return None
+    if path.startswith(_PROVIDERS):
+        return "auth.provider"
     if scope["method"] == "POST":
         if path in _POSTS:
             return _POSTS[path]
         if _SENDS.fullmatch(path):
             return "chats.send"
     return "default"
-
-
-@lru_cache(maxsize=4096)
-def network(host: str) -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host[:100]
-    if not isinstance(address, IPv6Address):
-        return host
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _error(rate: Rate, standing: Standing) -> RateLimitedError:

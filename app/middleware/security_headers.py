@@ -26,14 +26,16 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = list(self._headers)
-        if scope["path"] not in _DOCS:
-            # Swagger and ReDoc come from a content network; production has them off.
-            headers.append(_CSP)
+        # Swagger and ReDoc come from a content network; production has them off.
+        free = scope["path"] in _DOCS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message.setdefault("headers", []).extend(headers)
+                headers = message.setdefault("headers", [])
+                # A page that needs more than nothing brings a policy of its own.
+                if not free and not any(name == _CSP[0] for name, _ in headers):
+                    headers.append(_CSP)
+                headers.extend(self._headers)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

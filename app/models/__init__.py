@@ -2,7 +2,7 @@
 
 from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
-from app.models.base import Base
+from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.credits import (
     CreditAccount,
@@ -18,17 +18,23 @@ from app.models.desk import (
     SupportStaff,
 )
 from app.models.idempotency import IdempotencyKey
+from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.link import MailLink
+from app.models.lockout import LoginCounter
 from app.models.message import Message
+from app.models.message_log import MessageLog
+from app.models.mfa import Authenticator, RecoveryCode
+from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
-MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
+MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms", "ix_users_beginning")
 """Beginnings of the names of what one database alone has, so no model describes it.
 
 SQLite's full-text index is a table with tables of its own; PostgreSQL's is an index on
-an expression.
+an expression, and so are those by which users are found.
 """
 
 __all__ = [
@@ -38,6 +44,7 @@ __all__ = [
     "AnyRefreshToken",
     "AuditChain",
     "AuditEvent",
+    "Authenticator",
     "Base",
     "Chat",
     "ChatShare",
@@ -50,14 +57,23 @@ __all__ = [
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
+    "Identity",
+    "IpRule",
     "Job",
     "Limits",
+    "LoginCounter",
+    "MailLink",
     "Message",
+    "MessageLog",
+    "OidcCode",
+    "OidcLogin",
     "Plan",
+    "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",
     "UsageDay",
     "User",
     "UserSession",
+    "first_id",
 ]

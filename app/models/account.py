@@ -1,11 +1,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
-from app.models.base import Base
+from app.models.base import Base, Sealed
 
 
 class DeletedUser(Base):
@@ -13,7 +13,7 @@ class DeletedUser(Base):
 
     `sealed` holds what stood in its row of `users`, and why it was deleted. That row
     stays, emptied, for all that the account owns to hang on; so nothing moves when it
-    is restored, and erasing that row erases everything. See docs/adr/0009.
+    is restored, and erasing that row erases everything. See docs/adr/0010.
     """
 
     __tablename__ = "deleted_users"
@@ -22,7 +22,7 @@ class DeletedUser(Base):
     id: Mapped[UUID] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
     )
-    sealed: Mapped[str] = mapped_column(Text)
+    sealed: Mapped[str] = mapped_column(Sealed)
     deleted_at: Mapped[datetime] = mapped_column(default=utcnow)
     deleted_by: Mapped[str] = mapped_column(String(16))
     deleted_by_id: Mapped[UUID | None]

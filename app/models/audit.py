@@ -4,11 +4,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, LargeBinary, String, Text
+from sqlalchemy import BigInteger, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
-from app.models.base import Base, NullableJson
+from app.models.base import Base, NullableJson, Sealed
 
 
 class AuditEvent(Base):
@@ -47,4 +47,4 @@ class AuditChain(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seq: Mapped[int] = mapped_column(BigInteger)
     hash: Mapped[bytes] = mapped_column(LargeBinary(32))
-    key: Mapped[str] = mapped_column(Text)
+    key: Mapped[str] = mapped_column(Sealed)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
@@ -25,9 +25,11 @@ class User(Identified, Timestamped, Base):
         CheckConstraint(
             "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
         ),
+        Index("ix_users_status", "status", "id"),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
+    email_verified_at: Mapped[datetime | None]
     username: Mapped[str | None] = mapped_column(String(32), unique=True)
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
@@ -36,6 +38,8 @@ class User(Identified, Timestamped, Base):
         ForeignKey("plans.name"), default=FIRST_PLAN, index=True
     )
     limits: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
+    log_messages: Mapped[bool] = mapped_column(default=True)
+    """Whether the message logs keep the text of this user's calls."""
 
 
 class UserSession(Identified, Base):
@@ -47,6 +51,8 @@ class UserSession(Identified, Base):
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    authenticated_at: Mapped[datetime] = mapped_column(default=utcnow)
+    """When its user last proved who they are, not merely had a token refreshed."""
     last_used_at: Mapped[datetime] = mapped_column(default=utcnow)
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]

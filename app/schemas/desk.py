@@ -1,5 +1,5 @@
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -30,6 +30,8 @@ Level = Annotated[
     ),
 ]
 Status = Literal["active", "suspended"]
+JobState = Literal["queued", "running", "succeeded", "dead"]
+UserStatus = Literal["active", "suspended", "archived", "deleted"]
 
 
 class DeskAccountCreate(BaseModel):
@@ -45,6 +47,66 @@ class AdminCreate(DeskAccountCreate):
 
 class StaffCreate(DeskAccountCreate):
     level: Level
+
+
+class DeskAccountUpdate(BaseModel):
+    """Fields that are left out stay as they are; a new password ends all sessions."""
+
+    full_name: FullName | None = None
+    password: NewPassword | None = None
+    status: Status | None = None
+
+
+class AdminUpdate(DeskAccountUpdate):
+    permissions: frozenset[Permission] | None = None
+
+
+class StaffUpdate(DeskAccountUpdate):
+    level: Level | None = None
+
+
+class UserImport(BaseModel):
+    """An account that is made for somebody."""
+
+    email: Email
+    username: Username | None = None
+    full_name: FullName | None = None
+
+
+class UserCreateByAdmin(UserImport):
+    password: NewPassword | None = Field(
+        None, description="Left out, the owner chooses one by a link that is mailed."
+    )
+
+
+class ImportReport(BaseModel):
+    created: int
+
+
+class JobRead(ReadModel):
+    """A background job; `dead` is one that has failed for good."""
+
+    id: UUID
+    name: str
+    args: dict[str, Any]
+    state: JobState
+    attempts: int
+    max_attempts: int
+    error: str | None
+    run_at: datetime
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class Stats(BaseModel):
+    """What an installation has, counted now."""
+
+    users: dict[str, int] = Field(description="By status.")
+    new_users: dict[str, int] = Field(description="Of the last day, week and month.")
+    active_sessions: int
+    chats: int
+    messages_today: int = Field(description="Since midnight UTC.")
+    jobs: dict[str, int] = Field(description="By state.")
 
 
 class DeskAccountRead(ReadModel):

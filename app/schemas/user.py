@@ -49,6 +49,7 @@ class UserUpdate(BaseModel):
 class UserRead(ReadModel):
     id: UUID
     email: str
+    email_verified_at: datetime | None
     username: str | None
     full_name: str | None
     status: str
@@ -57,11 +58,16 @@ class UserRead(ReadModel):
 
 LoginName = Annotated[Text, Field(max_length=320, description="E-mail or username.")]
 GivenPassword = Annotated[str, Field(max_length=1024)]
+Otp = Annotated[
+    str,
+    Field(max_length=64, description="A code of the authenticator app, or to recover."),
+]
 
 
 class Login(BaseModel):
     login: LoginName
     password: GivenPassword
+    otp: Otp | None = None
 
 
 class PasswordForm(BaseModel):
@@ -70,6 +76,7 @@ class PasswordForm(BaseModel):
     grant_type: Literal["password"] = "password"
     username: LoginName
     password: GivenPassword
+    otp: Otp | None = None
 
 
 class RefreshRequest(BaseModel):

@@ -13,7 +13,6 @@ from app.core.database import Database, after_commit, release, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
-    UnauthenticatedError,
     ValidationFailedError,
 )
 from app.core.passwords import Passwords, weakness
@@ -26,18 +25,15 @@ from app.schemas.user import (
     TokenPair,
     UserCreate,
 )
+from app.services import audit, mail
+from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
+from app.services.lockout import Account, Attempt
+from app.services.login import Logins
 from app.services.principal import Principals, alive
 from app.services.refresh import Families, InvalidRefreshTokenError
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
-
-
-class InvalidCredentialsError(UnauthenticatedError):
-    code = "invalid_credentials"
-
-    def __init__(self) -> None:
-        super().__init__("These credentials are not right.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +59,10 @@ class Auth:
         passwords: Passwords,
         tokens: Tokens,
         principals: Principals,
+        logins: Logins,
     ) -> None:
         self._settings = settings
+        self._logins = logins
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
@@ -74,12 +72,8 @@ class Auth:
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
-        _refuse_weak(
-            form.password, "password", form.email, form.username, form.full_name
-        )
-        # Before the first statement: no connection waits while a core hashes.
-        password_hash = await self._passwords.hash(form.password)
-        await _refuse_taken(session, email=form.email, username=form.username)
+        password_hash = await self.first_hash(form)
+        await refuse_taken(session, email=form.email, username=form.username)
         user = User(
             email=form.email,
             username=form.username,
@@ -90,10 +84,20 @@ class Auth:
         try:
             await session.flush()
         except IntegrityError as error:  # a twin registered at the same moment
-            raise _taken(
+            raise taken(
                 "email" if "email" in str(error.orig) else "username"
             ) from error
         return user
+
+    async def first_hash(self, form: UserCreate) -> str:
+        """The hash of a new account's password; raises ValidationFailedError if weak.
+
+        Before the first statement: no connection waits while a core hashes.
+        """
+        refuse_weak(
+            form.password, "password", form.email, form.username, form.full_name
+        )
+        return await self._passwords.hash(form.password)
 
     async def login(
         self, session: AsyncSession, form: Login, client: Client
@@ -102,18 +106,49 @@ class Auth:
         name = form.login.strip().lower()
         column = User.email if "@" in name else User.username
         found = await session.execute(
-            select(User.id, User.password_hash, User.status).where(column == name)
+            select(User.id, User.email, User.password_hash).where(column == name)
         )
         user = found.one_or_none()
         await release(session)
         stored: str | None = user.password_hash if user else None
         right = await self._passwords.verify(form.password, stored)
-        if user is None or stored is None or not right or user.status != "active":
-            raise InvalidCredentialsError
+        account = Account(
+            "user",
+            name,
+            id=user.id if user else None,
+            email=user.email if user else None,
+        )
+        attempt = await self._logins.begin(session, account, client.ip)
+        if (
+            user is None
+            or stored is None
+            or not right
+            or not await _hold(session, user.id, stored)
+        ):
+            await self._logins.refuse(session, attempt)
         return LoggedIn(
-            tokens=await self._begin_session(session, user.id, client),
+            tokens=await self.admit(session, attempt, client, otp=form.otp),
             outdated_hash=stored if self._passwords.outdated(stored) else None,
         )
+
+    async def admit(
+        self,
+        session: AsyncSession,
+        attempt: Attempt,
+        client: Client,
+        *,
+        otp: str | None,
+    ) -> TokenPair:
+        """Begin the session of a user who has proved a first factor.
+
+        Raises MfaRequiredError where the second one is missing, and
+        InvalidCredentialsError where it is wrong or the account is locked.
+        """
+        user_id = attempt.account.id
+        assert user_id is not None
+        await self._logins.admit(session, attempt, otp=otp)
+        await audit.record(session, Actor("user", user_id, client.ip), "user.login")
+        return await self._begin_session(session, user_id, client)
 
     async def renew_hash(
         self, database: Database, *, outdated: str, password: str
@@ -157,7 +192,7 @@ class Auth:
         )
         user = found.one()
         await release(session)
-        _refuse_weak(form.new_password, "new_password", *user[:3])
+        refuse_weak(form.new_password, "new_password", *user[:3])
         if not await self._passwords.verify(form.current_password, user.password_hash):
             raise _wrong_field("current_password", "This is not your current password.")
         renewed = await self._passwords.hash(form.new_password)
@@ -166,6 +201,7 @@ class Auth:
             .where(User.id == principal.user_id)
             .values(password_hash=renewed)
         )
+        await mail.password_changed(session, principal.user_id, user.email)
         if form.end_other_sessions:
             await self._revoke(
                 session,
@@ -211,11 +247,13 @@ class Auth:
     async def _begin_session(
         self, session: AsyncSession, user_id: UUID, client: Client
     ) -> TokenPair:
+        agent = client.user_agent and client.user_agent[:255]
+        await mail.new_login(session, user_id, ip=client.ip, user_agent=agent)
         begun = UserSession(
             user_id=user_id,
             expires_at=expires_after(self._settings.refresh_token_days),
             ip=client.ip,
-            user_agent=client.user_agent and client.user_agent[:255],
+            user_agent=agent,
         )
         session.add(begun)
         await session.flush()
@@ -247,17 +285,40 @@ class Auth:
         )
 
 
-async def _refuse_taken(
+async def _hold(session: AsyncSession, user_id: UUID, password_hash: str) -> bool:
+    """Keep an account as it was before its password was hashed, until the end.
+
+    False where it is suspended, or the password was changed meanwhile: that ended the
+    sessions, and one that begins now would escape.
+    """
+    held = await session.scalar(
+        select(User.id)
+        .where(
+            User.id == user_id,
+            User.password_hash == password_hash,
+            User.status == "active",
+        )
+        .with_for_update(read=True)
+    )
+    return held is not None
+
+
+async def refuse_taken(
     session: AsyncSession, *, email: str, username: str | None
 ) -> None:
     same = [User.email == email]
     if username is not None:  # compared with None, it would meet all without a name
         same.append(User.username == username)
     for other in await session.scalars(select(User).where(or_(*same))):
-        raise _taken("email" if other.email == email else "username")
+        raise taken("email" if other.email == email else "username")
 
 
-def _taken(field: str) -> ConflictError:
+async def refuse_taken_username(session: AsyncSession, username: str) -> None:
+    if await session.scalar(select(User.id).where(User.username == username)):
+        raise taken("username")
+
+
+def taken(field: str) -> ConflictError:
     what = "address" if field == "email" else "name"
     return ConflictError(
         f"There is already an account with this {what}.",
@@ -266,7 +327,7 @@ def _taken(field: str) -> ConflictError:
     )
 
 
-def _refuse_weak(password: str, field: str, *personal: str | None) -> None:
+def refuse_weak(password: str, field: str, *personal: str | None) -> None:
     if reason := weakness(password, *personal):
         raise _wrong_field(field, reason)
 

@@ -15,8 +15,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import after_commit, utcnow
+from app.core.exceptions import ConflictError, NotFoundError
 from app.core.queue import get_task, retry_delay
 from app.models import Job
+from app.services.paging import Paging, page
 
 _KEEP_SUCCEEDED = timedelta(days=7)
 _KEEP_DEAD = timedelta(days=90)
@@ -122,14 +124,29 @@ async def release(session: AsyncSession, *, owner: str | None = None) -> None:
     await session.execute(running.values(lease_expires_at=utcnow()))
 
 
-async def rerun(session: AsyncSession, job_id: UUID) -> None:
-    """Give a dead job all its tries again."""
-    await session.execute(
-        update(Job)
-        .where(Job.id == job_id, Job.state == "dead")
-        .values(state="queued", attempts=0, run_at=utcnow(), finished_at=None)
-    )
+async def listing(
+    session: AsyncSession, at: Paging, *, state: str | None, name: str | None
+) -> tuple[Sequence[Job], str | None]:
+    """A page of jobs, the newest first, and the cursor of the next one."""
+    statement = select(Job)
+    if state is not None:
+        statement = statement.where(Job.state == state)
+    if name is not None:
+        statement = statement.where(Job.name == name)
+    return await page(session, statement, Job, at)
+
+
+async def rerun(session: AsyncSession, job_id: UUID) -> Job:
+    """Give a dead job all its tries again; ConflictError for one that is not dead."""
+    job = await session.get(Job, job_id, with_for_update=True)
+    if job is None:
+        raise NotFoundError("There is no job with this id.")
+    if job.state != "dead":
+        raise ConflictError(f"This job is {job.state}.", code="wrong_status")
+    job.state, job.attempts, job.finished_at = "queued", 0, None
+    job.run_at = utcnow()
     after_commit(session, wake_workers)
+    return job
 
 
 async def purge(session: AsyncSession) -> None:

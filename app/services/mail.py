@@ -7,6 +7,7 @@ value; `$app_name` and `$url`, the address of this installation, are always ther
 
 import html
 from collections.abc import Mapping
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -15,12 +16,14 @@ from pathlib import Path
 from string import Template
 from uuid import UUID
 
+from sqlalchemy import exists, not_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.config import Settings
 from app.core.config.mail import sender
 from app.core.database import utcnow
+from app.models import User, UserSession
 from app.services import job as jobs
 
 MAX_ATTEMPTS = 8
@@ -57,6 +60,49 @@ async def send(
         message_id=str(uuid7()),
         values=values,
     )
+
+
+async def password_changed(session: AsyncSession, user_id: UUID, email: str) -> None:
+    await send(
+        session,
+        "password_changed",
+        to=email,
+        user_id=user_id,
+        **circumstances(utcnow(), None),
+    )
+
+
+async def new_login(
+    session: AsyncSession, user_id: UUID, *, ip: str | None, user_agent: str | None
+) -> None:
+    """Tell the owner of a login from where none came before; the first is expected."""
+    theirs = select(UserSession.id).where(UserSession.user_id == user_id)
+    alike = theirs.where(
+        UserSession.ip.is_not_distinct_from(ip),
+        UserSession.user_agent.is_not_distinct_from(user_agent),
+    )
+    email = await session.scalar(
+        select(User.email).where(
+            User.id == user_id, exists(theirs), not_(exists(alike))
+        )
+    )
+    if email is not None:
+        await send(
+            session,
+            "new_login",
+            to=email,
+            user_id=user_id,
+            user_agent=user_agent or "no name of a program",
+            **circumstances(utcnow(), ip),
+        )
+
+
+def circumstances(when: datetime, ip: str | None) -> dict[str, str]:
+    """The values `$when` and `$whence` of templates that tell what somebody did."""
+    return {
+        "when": f"{when:%d %B %Y, %H:%M} UTC",
+        "whence": f" from the address {ip}" if ip else "",
+    }
 
 
 def compose(

@@ -16,6 +16,7 @@ from app.core.tokens import AccessClaims
 from app.models import User, UserSession
 from app.services.authorization import Principal
 from app.services.chat.reply import Follower
+from app.services.mfa import Mfa
 
 _CACHED = 10_000
 _SECONDS = 60
@@ -27,8 +28,9 @@ _FORGET = "session.forget"
 class Principals:
     """The principals of live sessions, and the streams that hang on them."""
 
-    def __init__(self, database: Database, bus: Bus) -> None:
+    def __init__(self, database: Database, bus: Bus, mfa: Mfa) -> None:
         self._database = database
+        self._mfa = mfa
         self._bus = bus
         self._cache: Cache[UUID, Principal] = Cache(size=_CACHED, ttl=self._trusted_for)
         self._followers: dict[UUID, set[Follower]] = {}
@@ -107,7 +109,7 @@ class Principals:
 
     async def _load(self, claims: AccessClaims) -> Principal:
         statement = (
-            select(UserSession.user_id)
+            select(UserSession.authenticated_at)
             .join(User, User.id == UserSession.user_id)
             .where(
                 UserSession.id == claims.session_id,
@@ -116,10 +118,15 @@ class Principals:
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            user_id = await session.scalar(statement)
-        if user_id is None:
-            raise _ended()
-        return Principal(user_id=user_id, session_id=claims.session_id)
+            authenticated_at = await session.scalar(statement)
+            if authenticated_at is None:
+                raise _ended()
+            return Principal(
+                user_id=claims.account_id,
+                session_id=claims.session_id,
+                authenticated_at=authenticated_at,
+                must_enroll=await self._mfa.owes(session, claims.account_id, "user"),
+            )
 
 
 def alive(now: datetime) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
@@ -26,11 +27,19 @@ from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.ip_rule import IpRules
+from app.services.link.accounts import Accounts as LinkedAccounts
+from app.services.lockout import Lockout
+from app.services.login import Logins
+from app.services.message_log.writer import MessageLogs
+from app.services.mfa import Mfa
+from app.services.oidc import Oidc
 from app.services.plan import Plans
 from app.services.principal import Principals
 
@@ -55,6 +64,58 @@ class Shutdown:
         self.begun = True
 
 
+class _People(NamedTuple):
+    """What tells who somebody is."""
+
+    tokens: Tokens
+    passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
+    logins: Logins
+    principals: Principals
+    auth: Auth
+    oidc: Oidc
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
+
+    @classmethod
+    def build(
+        cls, settings: Settings, *, database: Database, bus: Bus, crypto: Crypto
+    ) -> "_People":
+        tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+            logins=logins,
+        )
+        return cls(
+            tokens=tokens,
+            passwords=passwords,
+            lockout=lockout,
+            mfa=mfa,
+            logins=logins,
+            principals=principals,
+            auth=auth,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
+            desk_principals=desk_principals,
+            desk=DeskAuth(
+                settings.security,
+                passwords=passwords,
+                tokens=tokens,
+                principals=desk_principals,
+                logins=logins,
+            ),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     settings: Settings
@@ -66,14 +127,20 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
+    oidc: Oidc
     auth: Auth
-    mailer: Mailer
     desk_principals: DeskPrincipals
     desk: DeskAuth
+    ip_rules: IpRules
+    linked_accounts: LinkedAccounts
+    mailer: Mailer
     providers: Providers
     plans: Plans
     credits: Credits
     turns: Turns
+    message_logs: MessageLogs
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -88,26 +155,18 @@ class Runtime:
         """Make everything, connect to nothing."""
         database = Database(settings)
         crypto = Crypto(settings.security)
-        tokens = Tokens(settings.security)
-        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
         limiter = connect_limiter(settings.redis)
-        principals = Principals(database, bus)
-        desk_principals = DeskPrincipals(database, bus)
+        people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         providers = _providers(settings)
-        auth = Auth(
-            settings.security,
-            passwords=passwords,
-            tokens=tokens,
-            principals=principals,
-        )
+        mailer = _mailer(settings)
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         turns = Turns(
             settings,
             database=database,
             providers=providers,
-            principals=principals,
+            principals=people.principals,
             bus=bus,
         )
         return cls(
@@ -117,48 +176,65 @@ class Runtime:
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            tokens=tokens,
-            principals=principals,
-            passwords=passwords,
-            auth=auth,
-            desk_principals=desk_principals,
-            desk=DeskAuth(
-                settings.security,
-                passwords=passwords,
-                tokens=tokens,
-                principals=desk_principals,
+            tokens=people.tokens,
+            principals=people.principals,
+            lockout=people.lockout,
+            mfa=people.mfa,
+            oidc=people.oidc,
+            passwords=people.passwords,
+            auth=people.auth,
+            desk_principals=people.desk_principals,
+            desk=people.desk,
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            linked_accounts=LinkedAccounts(
+                settings,
+                passwords=people.passwords,
+                auth=people.auth,
+                logins=people.logins,
             ),
-            mailer=_mailer(settings),
+            mailer=mailer,
             providers=providers,
             plans=plans,
             credits=credits_,
             turns=turns,
+            message_logs=MessageLogs(
+                settings.message_logs, database=database, crypto=crypto
+            ),
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,
-                passwords=passwords,
-                auth=auth,
+                passwords=people.passwords,
+                auth=people.auth,
                 turns=turns,
             ),
-            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
+            erasure=Erasure(
+                settings.accounts, database=database, crypto=crypto, mailer=mailer
+            ),
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
         await self.plans.open()
         await self.credits.open(alone=self.alone)
+        await self.ip_rules.open()
         await self.desk_principals.open()
+        await self.message_logs.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.message_logs.close()
+        await self.ip_rules.close()
         await self.credits.close()
         await self.plans.close()
         await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
+        await self.oidc.close()
         await self.bus.close()
         await self.limiter.close()
         await self.lag.close()

@@ -3,6 +3,26 @@
 A task loads what its ids name and calls a service; it must be safe to run twice.
 """
 
-from app.tasks import account, auth, chat, desk, idempotency, job, mail
+from app.tasks import (
+    account,
+    auth,
+    chat,
+    desk,
+    idempotency,
+    job,
+    link,
+    mail,
+    message_log,
+)
 
-__all__ = ["account", "auth", "chat", "desk", "idempotency", "job", "mail"]
+__all__ = [
+    "account",
+    "auth",
+    "chat",
+    "desk",
+    "idempotency",
+    "job",
+    "link",
+    "mail",
+    "message_log",
+]

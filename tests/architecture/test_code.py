@@ -39,6 +39,8 @@ IMPORTS_HTTP_EXCEPTION = {
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
+    "app/services/message_log/writer.py: MessageLogs._store": "the top of a worker "
+    "loop: what one entry holds must not stop the others",
     "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
@@ -47,6 +49,7 @@ IMPORTS_LATE = {
     "app/core/bus.py: RedisBus.open": "only where Redis is configured",
     "app/core/bus.py: _errors": "only where Redis is configured",
     "app/core/ratelimit.py: connect": "0.2 s, only where Redis is configured",
+    "app/services/mfa.py: _qr": "50 ms, for those who enroll alone",
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock.py: _found": _BOTO,
     "app/integrations/llm/bedrock.py: _signed": _BOTO,
@@ -65,11 +68,18 @@ DOMAINS = {
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
+    "ip_rule": "which addresses may use what",
     "job": "background work as such",
+    "lockout": "failed logins",
+    "login": "what every login comes to",
+    "link": "links that are mailed, and prove who has an address",
     "mail": "mail to people",
     "message": "messages, and the streams of replies",
+    "mfa": "second factors",
+    "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
     "plan": "plans, and the limits that users have",
+    "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",
     "usage": "what was used, and what is left",
@@ -82,6 +92,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/refresh.py": "refresh tokens, of users and of the desk",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",

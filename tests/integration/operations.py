@@ -6,17 +6,23 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
+from secrets import randbelow, token_hex
 from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
+from uuid_utils.compat import uuid7
 
-from app.models import Message
-from app.schemas.desk import Permission
+from app.core.database import utcnow
+from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.services.audit import SYSTEM
+from app.services.link import links
 from tests.client import Answer, Client
-from tests.conftest import Server
+from tests.conftest import Server, desk_form
 
 PASSWORD = "a long pass phrase"
 PERMISSIONS = get_args(Permission)
@@ -36,10 +42,26 @@ class Things:
     """It was stopped, so it can be continued."""
     link: str
     """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
     admin: Client
     """Has every permission."""
     staff: Client
     """Of level 3."""
+    admin_account: str
+    """The id of an admin who may do nothing."""
+    staff_account: str
+    """The id of a member of the staff, of level 1."""
+    suspended: str
+    """The id of a user who is."""
+    job: str
+    """It is dead."""
+    message_log: str
+    ip_rule: str
+    """It denies addresses that nobody has."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
     plan: str = "team"
     """That nobody has."""
 
@@ -130,12 +152,32 @@ def _new_password(_things: Things) -> Request:
     }
 
 
+def _address(things: Things) -> Request:
+    return {"json": {"email": things.email}}
+
+
+def _another_address(things: Things) -> Request:
+    return {"json": {"email": f"moved-{things.name}@example.com"}}
+
+
+def _verify_link(things: Things) -> Request:
+    return {"json": {"token": things.verify_link}}
+
+
+def _reset_link(things: Things) -> Request:
+    return {"json": {"token": things.reset_link, "password": "another pass phrase"}}
+
+
 def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
 
 def _own_deletion(_things: Things) -> Request:
     return {"json": {"password": PASSWORD}}
+
+
+def _reason(_things: Things) -> Request:
+    return {"json": {"reason": "They asked for it."}}
 
 
 def _new_chat(_things: Things) -> Request:
@@ -190,9 +232,74 @@ def _desk_login(_things: Things) -> Request:
     return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
 
 
+def _new_user(things: Things) -> Request:
+    return {"json": {"email": f"made-{things.name}@example.com"}}
+
+
+def _new_users(things: Things) -> Request:
+    return {
+        "data": f"email,full_name\nmade-{things.name}@example.com,Somebody\n",
+        "headers": {"Content-Type": "text/csv"},
+    }
+
+
+def _new_staff(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"level": 1}}
+
+
+def _level(_things: Things) -> Request:
+    return {"json": {"level": 2}}
+
+
+def _new_ip_rule(_things: Things) -> Request:
+    return {"json": {"network": _nobodys(), "action": "deny"}}
+
+
+def _keeping(_things: Things) -> Request:
+    return {"json": {"keep_text": False}}
+
+
+def _new_admin(things: Things) -> Request:
+    return {"json": desk_form(f"new-{things.name}") | {"permissions": []}}
+
+
 V1 = "/api/v1"
 DESK_LOGIN = "doorkeeper"
 """The username of an admin, and of a member of the staff, in every test."""
+
+
+def _otp(_things: Things) -> Request:
+    return {"json": {"otp": "000000"}}
+
+
+def _second_factor(desk: str, **who: Any) -> list[Operation]:
+    """Right in form: what a right code does is told in test_mfa.py."""
+    mfa = f"{V1}{desk}/auth/mfa"
+    return [
+        Operation("GET", mfa, **who),
+        Operation("POST", f"{mfa}/totp/enroll", **who),
+        Operation("POST", f"{mfa}/totp/confirm", 409, _otp, **who),
+        Operation("POST", f"{mfa}/totp/disable", 422, _otp, **who),
+    ]
+
+
+def _code(_things: Things) -> Request:
+    return {"json": {"code": "code"}}
+
+
+def _state(_things: Things) -> Request:
+    return {"params": {"state": "state", "code": "code"}}
+
+
+def _provider(path: str) -> list[Operation]:
+    path = f"{V1}/auth/{path}"
+    return [
+        Operation("GET", f"{path}/login", 404, public=True),
+        Operation("GET", f"{path}/callback", 404, _state, public=True),
+        Operation("POST", f"{path}/exchange", 404, _code, public=True),
+    ]
+
+
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -205,16 +312,29 @@ OPERATIONS = [
     Operation("GET", "/health", public=True),
     Operation("GET", "/metrics", public=True),
     Operation("GET", "/shared/{link}", public=True),
+    Operation("GET", "/verify-email", public=True),
+    Operation("GET", "/reset-password", public=True),
+    Operation("GET", "/forgot-password", public=True),
     Operation("GET", V1 + "/shared/{link}", public=True),
     Operation("POST", f"{V1}/auth/register", 201, _registration, public=True),
     Operation("POST", f"{V1}/auth/login", 200, _login, public=True),
     Operation("POST", f"{V1}/auth/token", 200, _login_form, public=True),
     Operation("POST", f"{V1}/auth/refresh", 200, _refresh, public=True),
     Operation("POST", f"{V1}/auth/logout", 204, _refresh, public=True),
+    Operation("POST", f"{V1}/auth/verify-email", 200, _verify_link, public=True),
+    Operation("POST", f"{V1}/auth/resend-verification", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/forgot-password", 202, _address, public=True),
+    Operation("POST", f"{V1}/auth/reset-password", 204, _reset_link, public=True),
+    Operation("POST", f"{V1}/auth/change-email", 202, _another_address),
     Operation("POST", f"{V1}/auth/change-password", 204, _new_password),
     Operation("GET", f"{V1}/auth/me"),
     Operation("GET", f"{V1}/auth/sessions"),
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
+    *_second_factor(""),
+    # None is configured here: see test_oidc.py.
+    Operation("GET", f"{V1}/auth/oidc", public=True),
+    *_provider("google"),
+    *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
@@ -261,10 +381,60 @@ OPERATIONS = [
     Operation("GET", V1 + "/staff/users/{user}/limits", staff=1),
     Operation("POST", V1 + "/staff/users/{user}/limits/reset", 204, staff=2),
     Operation("POST", V1 + "/staff/users/{user}/credits", 204, _credits, staff=3),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
+    Operation(
+        "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
+    ),
+    Operation("POST", V1 + "/admin/deleted-users/{deleted}/erase", admin="users"),
+    Operation("GET", f"{V1}/staff/deleted-users", staff=3),
+    Operation("POST", V1 + "/staff/deleted-users/{deleted}/restore", 204, staff=3),
+    Operation("POST", f"{V1}/admin/users", 201, _new_user, admin="users"),
+    Operation("GET", f"{V1}/admin/users", admin="users"),
+    Operation("GET", f"{V1}/admin/users/export", admin="users"),
+    Operation("POST", f"{V1}/admin/users/import", 201, _new_users, admin="users"),
+    Operation("GET", V1 + "/admin/users/{user}", admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/suspend", admin="users"),
+    Operation("POST", V1 + "/admin/users/{suspended}/activate", admin="users"),
+    Operation("POST", f"{V1}/admin/staff", 201, _new_staff, admin="staff"),
+    Operation("GET", f"{V1}/admin/staff", admin="staff"),
+    Operation("GET", V1 + "/admin/staff/{staff_account}", admin="staff"),
+    Operation("PATCH", V1 + "/admin/staff/{staff_account}", 200, _level, admin="staff"),
+    Operation("DELETE", V1 + "/admin/staff/{staff_account}", 204, admin="staff"),
+    Operation("POST", f"{V1}/admin/admins", 201, _new_admin, admin="staff"),
+    Operation("GET", f"{V1}/admin/admins", admin="staff"),
+    Operation("GET", V1 + "/admin/admins/{admin_account}", admin="staff"),
+    Operation(
+        "PATCH", V1 + "/admin/admins/{admin_account}", 200, _profile, admin="staff"
+    ),
+    Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
+    Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
+    Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
+    Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
+    Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
+    Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),
+    Operation("GET", f"{V1}/admin/message-logs", admin="logs"),
+    Operation("GET", f"{V1}/admin/message-logs/export", admin="logs"),
+    Operation("GET", V1 + "/admin/message-logs/{message_log}", admin="logs"),
+    Operation(
+        "PUT", V1 + "/admin/users/{user}/message-logs", 200, _keeping, admin="logs"
+    ),
+    Operation("GET", f"{V1}/admin/stats", admin=""),
+    Operation("GET", f"{V1}/admin/system-health", admin=""),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
     Operation("GET", f"{V1}/staff/auth/me", staff=1),
+    *_second_factor("/admin", admin=""),
+    *_second_factor("/staff", staff=1),
+    Operation("GET", f"{V1}/staff/users", staff=1),
+    Operation("GET", V1 + "/staff/users/{user}", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/suspend", staff=3),
+    Operation("POST", V1 + "/staff/users/{suspended}/activate", staff=3),
+    Operation("GET", f"{V1}/staff/message-logs", staff=3),
+    Operation("GET", V1 + "/staff/message-logs/{message_log}", staff=3),
 ]
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
@@ -293,6 +463,66 @@ def nameless(route: str) -> str:
     return re.sub(r"\{[^}]*\}", "{}", route)
 
 
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
+
+
+async def _dead_job(server: Server) -> str:
+    job = Job(name="chat.purge", args={}, state="dead")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(job)
+    return str(job.id)
+
+
+async def _suspended(server: Server) -> str:
+    user = User(
+        email=f"{token_hex(8)}@example.com", password_hash="!", status="suspended"
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return str(user.id)
+
+
+async def _message_log(server: Server, user_id: str) -> str:
+    log = MessageLog(
+        id=uuid7(),
+        user_id=UUID(user_id),
+        username="-",
+        kind="chat",
+        model="guide/manual",
+        messages=None,
+        input_tokens=1,
+        output_tokens=1,
+        credits=0,
+        latency_ms=1,
+        status="complete",
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(log)
+    return str(log.id)
+
+
+async def _ip_rule(server: Server) -> str:
+    rule = IpRule(scope="service", action="deny", network=_nobodys())
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(rule)
+    return str(rule.id)
+
+
+def _nobodys() -> str:
+    """An address for benchmarks (RFC 2544), another one each time."""
+    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+
+
 async def make_things(server: Server, name: str) -> Things:
     """A new user with a chat in which a reply was stopped."""
     client = await server.client(name)
@@ -304,6 +534,7 @@ async def make_things(server: Server, name: str) -> Things:
             update(Message).where(Message.id == UUID(reply)).values(status="stopped")
         )
     share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
     me = await client.get("/auth/me")
     return Things(
@@ -315,6 +546,28 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
         staff=await server.staff(3, name=DESK_LOGIN),
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
+        admin_account=await server.desk_account(
+            AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
+        ),
+        staff_account=await server.desk_account(
+            StaffCreate(**desk_form(f"clerk-{name}"), level=1)
+        ),
+        suspended=await _suspended(server),
+        job=await _dead_job(server),
+        message_log=await _message_log(server, me.json["id"]),
+        ip_rule=await _ip_rule(server),
     )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id

@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from app.core import logging
 from app.core.config import ConfigError, LogSettings
+from tests import mailbox
 from tests.client import Answer
 from tests.conftest import Server, SettingsFactory
 from tests.integration.operations import PASSWORD, send
@@ -455,6 +456,20 @@ async def test_what_goes_by_the_path_does_not_look_at_the_host(server: Server) -
     )
 
     assert_problem(answer, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize("environment", ["development", "staging"])
+async def test_a_mailed_link_is_in_the_log_of_development_alone(
+    serve: Serve, log: Log, environment: str
+) -> None:
+    """TRUST D2: elsewhere the log holds no token."""
+    variables = PRODUCTION | {"ENVIRONMENT": environment, "LOG_LEVEL": "INFO"}
+    async with serve(LOG_FILE=str(log.path), **variables) as server:
+        await server.client()
+        token = await mailbox.token(server)
+
+    assert (token in log.text) == (environment == "development")
+    assert "mail written" in log.text
 
 
 async def test_production_redirects_to_https_and_shows_no_docs(serve: Serve) -> None:

@@ -128,8 +128,10 @@ async def test_who_may_is_let_in(server: Server, kind: Kind) -> None:
     """TRUST A1: else a refusal would prove nothing about who is refused."""
     opened = [o for o in GUARDED if kind.may(o)]
     statuses = {}
+    things = await make_things(server, "ada")
     for number, operation in enumerate(opened):
-        things = await make_things(server, f"ada{number}")
+        if operation.method != "GET":  # what one call changed is not there for another
+            things = await make_things(server, f"ada{number}")
         client = await kind.client(server, things)
         statuses[operation.name] = (await operation.send(client, things)).status
 

@@ -1,10 +1,18 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Form, status
+from fastapi import APIRouter, BackgroundTasks, Form, Response, status
 
-from app.api.deps import AuthDep, ClientDep, CurrentUser, RuntimeDep, SessionDep
+from app.api.deps import (
+    AccountsDep,
+    AuthDep,
+    ClientDep,
+    CurrentUser,
+    RuntimeDep,
+    SessionDep,
+)
 from app.schemas.base import Page
+from app.schemas.link import Accepted
 from app.schemas.user import (
     Login,
     PasswordChange,
@@ -20,9 +28,28 @@ from app.services import user as users
 router = APIRouter(prefix="/auth", tags=["auth"])
 
 
-@router.post("/register", status_code=status.HTTP_201_CREATED)
-async def register(session: SessionDep, auth: AuthDep, form: UserCreate) -> UserRead:
-    return UserRead.model_validate(await auth.register(session, form))
+@router.post(
+    "/register",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        status.HTTP_202_ACCEPTED: {
+            "model": Accepted,
+            "description": "Where addresses must be verified: the link is mailed.",
+        }
+    },
+)
+async def register(
+    session: SessionDep,
+    accounts: AccountsDep,
+    client: ClientDep,
+    response: Response,
+    form: UserCreate,
+) -> UserRead | Accepted:
+    user = await accounts.register(session, form, client)
+    if user is not None:
+        return UserRead.model_validate(user)
+    response.status_code = status.HTTP_202_ACCEPTED
+    return Accepted()
 
 
 @router.post("/login")
@@ -53,7 +80,7 @@ async def token(
     form: Annotated[PasswordForm, Form()],
 ) -> TokenPair:
     """Log in by an OAuth2 password form, as Swagger's Authorize button does."""
-    as_json = Login(login=form.username, password=form.password)
+    as_json = Login(login=form.username, password=form.password, otp=form.otp)
     return await login(session, runtime, client, background, as_json)
 
 

@@ -22,7 +22,9 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings, OidcSettings
 from app.core.config.mail import MailSettings
+from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -40,8 +42,11 @@ __all__ = [
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "LoginSettings",
     "MailSettings",
+    "MessageLogSettings",
     "ModelSettings",
+    "OidcSettings",
     "RedisSettings",
     "SecuritySettings",
     "ServerSettings",

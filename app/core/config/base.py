@@ -1,9 +1,10 @@
 """What every area of settings is made with."""
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout: where `docs/` and `alembic/` are."""
@@ -20,6 +21,20 @@ def _split(value: Any) -> Any:
 
 
 List = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def _networks(ranges: tuple[str, ...]) -> tuple[str, ...]:
+    for one in ranges:
+        try:
+            ipaddress.ip_network(one, strict=False)
+        except ValueError:
+            raise ValueError(
+                f"{one} is no address or CIDR range, such as 10.0.0.0/8"
+            ) from None
+    return ranges
+
+
+Networks = Annotated[List, AfterValidator(_networks)]
 
 
 class Group(BaseModel):

@@ -1,6 +1,6 @@
 from email.errors import HeaderParseError
 from email.headerregistry import Address
-from email.utils import parseaddr
+from email.utils import getaddresses
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -18,8 +18,8 @@ def _sender(value: str) -> str:
 
 def sender(value: str) -> Address:
     """`Name <address>` or an address alone; raises ValueError for anything else."""
-    name, address = parseaddr(value)
     try:
+        ((name, address),) = getaddresses([value])
         found = Address(name, addr_spec=address)
     except (HeaderParseError, IndexError, ValueError):
         found = Address()

@@ -13,6 +13,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_server(settings),
         *_database(settings),
         *_security(settings),
+        *_login(settings),
         *_cors(settings),
         *_mail(settings),
     ]
@@ -45,6 +46,23 @@ def _security(settings: Settings) -> Iterator[str]:
         )
     if settings.security.encryption_key is None:
         yield "ENCRYPTION_KEY: is not set: `python -m app keys generate` makes one"
+
+
+def _login(settings: Settings) -> Iterator[str]:
+    login = settings.login
+    providers = login.identity_providers
+    names = [provider.name for provider in providers]
+    if len(set(names)) < len(names):
+        yield "OIDC_PROVIDERS: has google, as GOOGLE_CLIENT_ID has: keep one of them"
+    for provider in providers:
+        if not provider.is_safe:
+            variable = (
+                "GOOGLE_ISSUER" if provider.name == "google" else "OIDC_PROVIDERS"
+            )
+            yield f"{variable}: {provider.issuer} must begin with https://"
+    page = login.oidc_return_url
+    if page and not page.startswith(("https://", "http://")):
+        yield "OIDC_RETURN_URL: begin it with https:// or http://"
 
 
 def _cors(settings: Settings) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from app.core.config.base import Group
+from app.core.config.base import Group, Networks
 
 
 def _fernet_keys(keys: SecretStr | None) -> SecretStr | None:
@@ -54,4 +54,25 @@ class SecuritySettings(Group):
     )
     bcrypt_rounds: int = Field(
         12, alias="BCRYPT_ROUNDS", ge=4, le=20, description="Cost of a bcrypt hash."
+    )
+    ip_allow: Networks = Field(
+        (),
+        alias="IP_ALLOW",
+        description="Addresses or CIDR ranges that may use this server, and nobody "
+        "else but those that rules of the desk allow, too; by default everybody.",
+    )
+    ip_deny: Networks = Field(
+        (),
+        alias="IP_DENY",
+        description="Addresses or CIDR ranges that may not, whatever allows them.",
+    )
+    desk_ip_allow: Networks = Field(
+        (),
+        alias="DESK_IP_ALLOW",
+        description="The same as IP_ALLOW for the desk of admins and staff alone.",
+    )
+    desk_ip_deny: Networks = Field(
+        (),
+        alias="DESK_IP_DENY",
+        description="The same as IP_DENY for the desk of admins and staff alone.",
     )

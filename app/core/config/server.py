@@ -1,23 +1,11 @@
-import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from app.core.config.base import Group, List
+from app.core.config.base import Group, List, Networks
 
 Environment = Literal["development", "staging", "production"]
-
-
-def _networks(ranges: tuple[str, ...]) -> tuple[str, ...]:
-    for one in ranges:
-        try:
-            ipaddress.ip_network(one, strict=False)
-        except ValueError:
-            raise ValueError(
-                f"{one} is no address or CIDR range, such as 10.0.0.0/8"
-            ) from None
-    return ranges
 
 
 class ServerSettings(Group):
@@ -59,7 +47,7 @@ class ServerSettings(Group):
         alias="ALLOWED_HOSTS",
         description="Host names answered to, comma separated; production needs them.",
     )
-    trusted_proxies: Annotated[List, AfterValidator(_networks)] = Field(
+    trusted_proxies: Networks = Field(
         (),
         alias="TRUSTED_PROXIES",
         description="Addresses or CIDR ranges whose X-Forwarded-* headers count.",

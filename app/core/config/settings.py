@@ -8,7 +8,9 @@ from app.core.config.database import DatabaseSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
+from app.core.config.login import LoginSettings
 from app.core.config.mail import MailSettings
+from app.core.config.message_logs import MessageLogSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -25,6 +27,7 @@ class Settings:
     redis: RedisSettings
     limits: LimitSettings
     security: SecuritySettings
+    login: LoginSettings
     accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings
@@ -32,6 +35,7 @@ class Settings:
     turns: TurnSettings
     jobs: JobSettings
     mail: MailSettings
+    message_logs: MessageLogSettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -18,10 +18,22 @@ class SmtpMailer:
 
     async def deliver(self, message: EmailMessage) -> None:
         """Raises aiosmtplib.SMTPException, whatever it was that failed."""
+        async with self._connection() as server:
+            await server.send_message(message)
+        _log.info("mail sent", message_id=message["Message-ID"])
+
+    async def check(self) -> None:
+        """Connect and log in, and send nothing; raises as `deliver` does."""
+        async with self._connection():
+            pass
+
+    async def forget(self, address: str) -> None:
+        """What was handed on is another server's."""
+
+    def _connection(self) -> aiosmtplib.SMTP:
         settings = self._settings
         password = settings.smtp_password
-        await aiosmtplib.send(
-            message,
+        return aiosmtplib.SMTP(
             hostname=settings.smtp_host,
             port=settings.port,
             username=settings.smtp_username or None,
@@ -31,4 +43,3 @@ class SmtpMailer:
             start_tls=settings.smtp_security == "starttls",
             timeout=settings.smtp_timeout,
         )
-        _log.info("mail sent", message_id=message["Message-ID"])

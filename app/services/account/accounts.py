@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import AccountSettings
@@ -18,15 +17,15 @@ from app.core.exceptions import (
     NotFoundError,
     ValidationFailedError,
 )
-from app.core.passwords import Passwords
-from app.models import Chat, DeletedUser, Message, User
+from app.core.passwords import NO_PASSWORD, Passwords
+from app.models import Chat, DeletedUser, MailLink, Message, User
 from app.schemas.account import OwnDeletion, Restoration
-from app.services import audit
+from app.services import audit, mail
 from app.services import job as jobs
 from app.services.account import sealing
 from app.services.audit import Actor
 from app.services.auth import Auth
-from app.services.authorization import Principal
+from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 
 _STRAGGLERS = timedelta(seconds=10)
@@ -57,13 +56,19 @@ class Accounts:
         *,
         ip: str | None,
     ) -> None:
-        """Raises ValidationFailedError where the password is not theirs."""
+        """Raises ValidationFailedError where the password is not theirs.
+
+        Who has none, for another identity provider lets them in, needs a fresh login.
+        """
         user_id = principal.user_id
         stored = await session.scalar(
             select(User.password_hash).where(User.id == user_id)
         )
         await release(session)
-        if not await self._passwords.verify(form.password, stored):
+        right = await self._passwords.verify(form.password or "", stored)
+        if stored == NO_PASSWORD:
+            require_fresh(principal)
+        elif not right:
             message = "This is not your password."
             raise ValidationFailedError(
                 message, errors=[FieldError(path="password", message=message)]
@@ -80,7 +85,8 @@ class Accounts:
         reason: str | None = None,
     ) -> DeletedUser:
         """Hide the account and all it owns, until it is restored or erased."""
-        await _lock(session, user_id)
+        user = await _lock(session, user_id)
+        email = user.email
         sealed = await sealing.seal(session, self._crypto, user_id, reason=reason)
         now = utcnow()
         deleted = DeletedUser(
@@ -94,13 +100,22 @@ class Accounts:
         session.add(deleted)
         await session.flush()
         await _change(session, user_id, sealing.emptied(user_id))
-        await self._end_all(session, user_id)
+        await session.execute(delete(MailLink).where(MailLink.user_id == user_id))
+        await self.end_all(session, user_id)
         await audit.record(
             session,
             actor,
             "user.delete",
             target=("user", user_id),
             after={"purge_at": deleted.purge_at},
+        )
+        await mail.send(
+            session,
+            "account_deleted",
+            to=email,
+            user_id=user_id,
+            until=f"{deleted.purge_at:%d %B %Y}",
+            **mail.circumstances(now, actor.ip if actor.kind == "user" else None),
         )
         return deleted
 
@@ -122,12 +137,8 @@ class Accounts:
         row = sealing.unseal(self._crypto, user_id, deleted.sealed).row
         if form.username is not None:
             row["username"] = form.username
-        try:
-            await _change(session, user_id, row)
-        except IntegrityError as error:
-            raise _taken(
-                "email" if "email" in str(error.orig) else "username"
-            ) from error
+        await _refuse_taken(session, row)
+        await _change(session, user_id, row)
         await session.execute(delete(DeletedUser).where(DeletedUser.id == user_id))
         target = ("user", user_id)
         await audit.record(session, actor, "user.restore", target=target)
@@ -137,7 +148,7 @@ class Accounts:
         user = await _lock(session, user_id)
         before = user.status
         await _change(session, user_id, {"status": "archived"})
-        await self._end_all(session, user_id)
+        await self.end_all(session, user_id)
         await audit.record(
             session,
             actor,
@@ -147,7 +158,8 @@ class Accounts:
             after={"status": "archived"},
         )
 
-    async def _end_all(self, session: AsyncSession, user_id: UUID) -> None:
+    async def end_all(self, session: AsyncSession, user_id: UUID) -> None:
+        """End what a user who was just locked out still has: sessions and replies."""
         await self._auth.end_sessions_of(session, user_id)
         await self.end_turns(session, user_id)
         jobs.enqueue(
@@ -193,17 +205,24 @@ async def _change(session: AsyncSession, user_id: UUID, row: dict[str, Any]) -> 
     )
 
 
+async def _refuse_taken(session: AsyncSession, row: dict[str, Any]) -> None:
+    same = [User.email == row["email"]]
+    if row["username"] is not None:  # null would meet all without a name
+        same.append(User.username == row["username"])
+    others = (await session.scalars(select(User).where(or_(*same)))).all()
+    if any(other.email == row["email"] for other in others):
+        raise _taken("email", "delete that account first.")
+    if others:
+        raise _taken("username", "send another `username` along.")
+
+
 def not_deleted() -> NotFoundError:
     return NotFoundError("There is no deleted user with this id.")
 
 
-def _taken(field: str) -> ConflictError:
-    what, mend = {
-        "email": ("address", "delete that account first."),
-        "username": ("name", "send another `username` along."),
-    }[field]
+def _taken(field: str, mend: str) -> ConflictError:
     return ConflictError(
-        f"Another account has this {what} by now: {mend}",
+        f"Another account has this {field} by now: {mend}",
         code=f"{field}_taken",
         errors=[FieldError(path=field, message="is taken")],
     )

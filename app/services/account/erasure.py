@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import Table, Text, cast, delete, func, or_, select
+from sqlalchemy import Table, Text, cast, delete, func, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,33 +18,41 @@ from app.core.config import AccountSettings
 from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
-from app.models import DeletedUser, Job, User
+from app.integrations.mail.base import Mailer
+from app.models import DeletedUser, Job, MailLink, User
 from app.schemas.account import ErasureReport
 from app.services import audit
 from app.services.account import holdings, sealing
 from app.services.account.accounts import not_deleted
 from app.services.audit import SYSTEM, Actor
 
-_BATCH = 100  # rows, and all that hangs on them
+_BATCH = 20  # rows, with all that hangs on them: a chat may have many messages
 _log = structlog.get_logger()
 
 
 class Erasure:
     def __init__(
-        self, settings: AccountSettings, *, database: Database, crypto: Crypto
+        self,
+        settings: AccountSettings,
+        *,
+        database: Database,
+        crypto: Crypto,
+        mailer: Mailer,
     ) -> None:
         self._keep_backups = timedelta(days=settings.keep_backups_days)
         self._database = database
         self._crypto = crypto
+        self._mailer = mailer
 
     async def erase(self, actor: Actor, user_id: UUID) -> ErasureReport:
         """Leave nothing of a deleted account; NotFoundError for one that is not."""
         address = await self._condemn(actor, user_id)
         rows = await self._count(user_id)
-        for table in holdings.heads():
-            if table is not DeletedUser.__table__:  # it goes last: it brings us back
-                while await self._delete_some(table, user_id):
-                    pass
+        for table in _emptied_first():
+            while await self._delete_some(table, user_id):
+                pass
+        if address is not None:
+            await self._mailer.forget(address)
         now = utcnow()
         report = ErasureReport(
             user_id=user_id,
@@ -55,7 +63,13 @@ class Erasure:
         )
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
+            await session.execute(delete(MailLink).where(MailLink.email == address))
+            await _clear_kept(session, user_id)
             await audit.forget(session, user_id)
+            for table in _emptied_first():  # what came meanwhile
+                await session.execute(
+                    delete(table).where(holdings.owned_by(table, user_id))
+                )
             await session.execute(delete(User).where(User.id == user_id))
             await audit.record(
                 session,
@@ -113,6 +127,7 @@ class Erasure:
                     .where(holdings.owned_by(table, user_id))
                 )
                 for table in holdings.tables()
+                if holdings.OWNED[table.name].kept is None
             }
         return {name: count for name, count in counts.items() if count}
 
@@ -122,6 +137,26 @@ class Erasure:
         async with self._database.unit_of_work() as session:
             return changed_rows(
                 await session.execute(delete(table).where(key.in_(some)))
+            )
+
+
+def _emptied_first() -> list[Table]:
+    """What goes before the user's row, and not only with it."""
+    return [
+        table
+        for table in holdings.heads()
+        if holdings.OWNED[table.name].kept is None
+        and table is not DeletedUser.__table__  # as long as it is there, we come back
+    ]
+
+
+async def _clear_kept(session: AsyncSession, user_id: UUID) -> None:
+    for table in holdings.heads():
+        if cleared := holdings.OWNED[table.name].cleared:
+            await session.execute(
+                update(table)
+                .where(holdings.owned_by(table, user_id))
+                .values(dict.fromkeys(cleared))
             )
 
 

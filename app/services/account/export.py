@@ -6,7 +6,8 @@ of when it was made: while nothing changes, two exports are the same bytes.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -49,24 +50,27 @@ class _Outgoing:
 
 async def content(
     database: Database, principals: Principals, principal: Principal
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The zip's bytes. Each batch of rows is read in a transaction of its own.
 
     Raises UnauthenticatedError where the session ends meanwhile.
     """
     follower = Follower()
     with principals.following(principal, follower):
-        async for piece in _zip(database, principal.user_id):
-            if follower.closed_by is not None:
-                raise follower.closed_by
-            yield piece
+        async with aclosing(_zip(database, principal.user_id)) as pieces:
+            async for piece in pieces:
+                if follower.closed_by is not None:
+                    raise follower.closed_by
+                yield piece
 
 
-async def _zip(database: Database, user_id: UUID) -> AsyncIterator[bytes]:
+async def _zip(database: Database, user_id: UUID) -> AsyncGenerator[bytes]:
     outgoing = _Outgoing()
-    with ZipFile(outgoing, "w", ZIP_DEFLATED) as archive:  # type: ignore[call-overload]  # it needs no more than `write`
+    with ZipFile(outgoing, "w") as archive:  # type: ignore[call-overload]  # it needs no more than `write`
         async for name, pieces in _files(database, user_id):
-            with archive.open(ZipInfo(name), "w", force_zip64=True) as file:
+            entry = ZipInfo(name)
+            entry.compress_type = ZIP_DEFLATED
+            with archive.open(entry, "w", force_zip64=True) as file:
                 async for piece in pieces:
                     # What is packed is as large as a batch: not in the event loop.
                     await asyncio.to_thread(file.write, piece)
@@ -113,7 +117,8 @@ async def _lines(
 
 
 def _line(row: RowMapping) -> bytes:
-    return orjson.dumps(dict(row), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z)
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+    return orjson.dumps(dict(row), default=str, option=options)
 
 
 async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
@@ -125,6 +130,6 @@ async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
 
 
 def _name(chat: Chat) -> str:
-    title = re.sub(r"[^\w.-]+", " ", chat.title or "").strip(" .")[:80] or "chat"
+    title = re.sub(r"[^\w-]+", " ", chat.title or "").strip()[:80] or "chat"
     # The end of an id is drawn at random; its beginning is the time.
     return f"chats/{chat.created_at:%Y-%m-%d} {title} {chat.id.hex[-8:]}.md"

@@ -5,9 +5,10 @@ A table is in exactly one of the lists below, which a test compares with the mod
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, select
+from sqlalchemy import Column, ColumnElement, Table, select
 
 from app.models import Base
 
@@ -16,13 +17,19 @@ _USERS = Base.metadata.tables["users"]
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """Each row belongs to one user: foreign keys lead to `users`, and cascade.
+    """Each row belongs to one user, to whom foreign keys lead.
 
-    Exports leave out the `hidden` columns, or all of it where it says why.
+    `by` is the column that holds the user's id where no foreign key does. Exports leave
+    out the `hidden` columns, or all of it where it says why. Erasures delete the rows,
+    or where it says why they are kept, empty the `cleared` columns: what stays names a
+    person by an id that leads to nobody any more.
     """
 
+    by: str | None = None
     hidden: frozenset[str] = frozenset()
     not_exported: str | None = None
+    kept: str | None = None
+    cleared: frozenset[str] = frozenset()
 
 
 OWNED: Mapping[str, Owned] = {
@@ -30,8 +37,17 @@ OWNED: Mapping[str, Owned] = {
     "deleted_users": Owned(not_exported="only of accounts that nobody can log in to"),
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
+    "mail_links": Owned(not_exported="secrets for an hour or some days, as hashes"),
+    "authenticators": Owned(by="account_id", hidden=frozenset({"secret"})),
+    "recovery_codes": Owned(not_exported="hashes of secrets, and nothing else"),
+    "login_counters": Owned(
+        by="account_id", not_exported="keyed hashes, gone after some days"
+    ),
+    "identities": Owned(),
+    "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
+    "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "credit_accounts": Owned(),
@@ -41,19 +57,21 @@ OWNED: Mapping[str, Owned] = {
 """In the order of an export."""
 
 NAMING: Mapping[str, str] = {
-    "audit_events": "ids alone, once an erasure has emptied the details",
+    "audit_events": "ids, and details, which an erasure empties",
+    "jobs": "ids and addresses in arguments, which an erasure looks through",
     "credit_entries": "the ledger: amounts and ids",
     "usage_days": "how much was used of what, by id",
 }
-"""They stay, and name a person by an id that leads to nobody any more."""
-
-ADDRESSING: Mapping[str, str] = {
-    "jobs": "its arguments may hold ids and addresses; an erasure looks for them",
-}
-"""No foreign key leads from them, so an erasure looks for the person's rows itself."""
+"""They tell of several people, or of nobody; `erasure` knows what to do with each."""
 
 OTHERS: Mapping[str, str] = {
+    "admins": "people who run the installation, no users of it",
+    "support_staff": "people who help users, none of them",
+    "desk_sessions": "of these two",
+    "desk_refresh_tokens": "of these two",
+    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
+    "ip_rules": "which addresses may use what, as admins wrote it",
     "credit_holders": "processes that lease credits",
     "plans": "what there is to choose from",
 }
@@ -78,11 +96,14 @@ def owned_by(table: Table, user_id: UUID) -> ColumnElement[bool]:
     column, parent = _link(table)
     if parent is _USERS:
         return column == user_id
-    return column.in_(select(parent.c.id).where(owned_by(parent, user_id)))
+    (key,) = column.foreign_keys
+    return column.in_(select(key.column).where(owned_by(parent, user_id)))
 
 
-def _link(table: Table) -> tuple[ColumnElement[UUID], Table]:
+def _link(table: Table) -> tuple[Column[Any], Table]:
     """The column that leads towards `users`, and the table that it leads to."""
+    if (by := OWNED[table.name].by) is not None:
+        return table.c[by], _USERS
     links = [
         (key.parent, key.column.table)
         for key in table.foreign_keys

@@ -8,24 +8,26 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Column, Table, select
+from sqlalchemy import Column, LargeBinary, Table, Uuid, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import TypeEngine
 
 from app.core.crypto import Crypto
-from app.core.database import utcnow
+from app.core.database import UtcDateTime
+from app.core.passwords import NO_PASSWORD
 from app.models import User
 
 _USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
-_READ: dict[type, Callable[[str], Any]] = {
-    datetime: datetime.fromisoformat,
-    UUID: UUID,
-    bytes: b64decode,
+_READ: dict[type[TypeEngine[Any]], Callable[[str], Any]] = {
+    UtcDateTime: datetime.fromisoformat,
+    Uuid: UUID,
+    LargeBinary: b64decode,
 }
 """How a column's value is made again of its JSON; the rest is JSON itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class Content:
     """What of a deleted user is sealed: the columns of their row, by name, and why."""
 
     row: dict[str, Any]
@@ -41,7 +43,7 @@ async def seal(
     return crypto.seal(text, place=_place(user_id))
 
 
-def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Sealed:
+def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Content:
     """Raises CryptoError where the key is lost.
 
     Columns that came since are missing in it; those that went since are left out.
@@ -52,35 +54,43 @@ def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Sealed:
         for column in _USERS.columns
         if column.name in content["row"]
     }
-    return Sealed(row, content["reason"])
+    return Content(row, content["reason"])
 
 
 def emptied(user_id: UUID) -> dict[str, Any]:
     """What stays in `users`: the id, and nothing of the person.
 
     The address is none: nobody can register it, and no look-up of addresses finds it.
+    Foreign keys stay, so that what they lead to is still there for a restoration.
     """
-    needed = {"email": f"deleted:{user_id}", "password_hash": "", "status": "deleted"}
-    rest = (column for column in _USERS.columns if column.name not in {"id", *needed})
+    needed = {
+        "email": f"deleted:{user_id}",
+        "password_hash": NO_PASSWORD,
+        "status": "deleted",
+    }
+    rest = (
+        column
+        for column in _USERS.columns
+        if column.name not in {"id", *needed} and not column.foreign_keys
+    )
     return needed | {column.name: _nothing(column) for column in rest}
 
 
 def _nothing(column: Column[Any]) -> Any:
-    default: Any = column.default
     if column.nullable:
         return None
+    default: Any = column.default
     assert default is not None, f"say in `emptied` what an empty users.{column} is"
-    return utcnow() if column.type.python_type is datetime else default.arg
+    return default.arg(None) if default.is_callable else default.arg
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    raise TypeError
+    """What JSON has no form for."""
+    return b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _value(column: Column[Any], value: Any) -> Any:
-    read = _READ.get(column.type.python_type)
+    read = _READ.get(type(column.type))
     return value if value is None or read is None else read(value)
 
 

@@ -7,6 +7,7 @@ off the end: the last heads are also in a file (`core/anchor`).
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,13 +17,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.anchor import Anchor
-from app.core.crypto import Crypto
-from app.core.database import after_commit, settings_of
+from app.core.config import ConfigError
+from app.core.crypto import Crypto, CryptoError
+from app.core.database import Database, after_commit, settings_of
 from app.models import AuditChain, AuditEvent
 
 _ID = 1
 _KEY_PLACE = f"audit_chain.key:{_ID}"
-_NOTHING = b"\0" * 32
+NOTHING = b"\0" * 32
 """The hash before the first event's."""
 _log = structlog.get_logger()
 
@@ -31,6 +33,24 @@ class Head(NamedTuple):
     seq: int
     hash: bytes
     key: bytes
+
+
+async def require_key(database: Database, crypto: Crypto) -> None:
+    """Raises ConfigError where our keys are not those of what is stored.
+
+    Nothing that is audited could be done then, and no sealed column be read.
+    """
+    async with database.unit_of_work(read_only=True) as session:
+        sealed = await session.scalar(select(AuditChain.key))
+    try:
+        if sealed is not None:
+            open_key(crypto, sealed)
+    except CryptoError as error:
+        raise ConfigError(
+            "ENCRYPTION_KEY: does not open what this database holds: put the key back "
+            "that was in use, behind a newer one if there is one (where none was set, "
+            "SECRET_KEY took its place)"
+        ) from error
 
 
 async def append(session: AsyncSession, events: list[dict[str, Any]]) -> None:
@@ -50,7 +70,7 @@ async def append(session: AsyncSession, events: list[dict[str, Any]]) -> None:
     after_commit(session, lambda: _write_anchor(anchor, seq, head))
 
 
-def event_hash(key: bytes, previous: bytes, event: dict[str, Any]) -> bytes:
+def event_hash(key: bytes, previous: bytes, event: Mapping[str, Any]) -> bytes:
     covered = [
         event["seq"],
         event["created_at"].isoformat(),
@@ -61,6 +81,7 @@ def event_hash(key: bytes, previous: bytes, event: dict[str, Any]) -> bytes:
         event["target_id"],
         event["details_hash"].hex(),
     ]
+    # str: PostgreSQL's driver has a UUID of its own.
     return hmac.digest(key, previous + orjson.dumps(covered, default=str), "sha256")
 
 
@@ -76,13 +97,17 @@ async def _lock_head(session: AsyncSession, crypto: Crypto) -> Head:
     if found is None:
         await _begin_chain(session, crypto)
         found = (await session.execute(statement.with_for_update())).one()
-    key = crypto.open(found.key, place=_KEY_PLACE)
-    return Head(found.seq, found.hash, bytes.fromhex(key))
+    return Head(found.seq, found.hash, open_key(crypto, found.key))
+
+
+def open_key(crypto: Crypto, sealed: str) -> bytes:
+    """The chain's own key; raises CryptoError where ours does not open it."""
+    return bytes.fromhex(crypto.open(sealed, place=_KEY_PLACE))
 
 
 async def _begin_chain(session: AsyncSession, crypto: Crypto) -> None:
     key = crypto.seal(secrets.token_hex(32), place=_KEY_PLACE)
-    first = insert(AuditChain).values(id=_ID, seq=0, hash=_NOTHING, key=key)
+    first = insert(AuditChain).values(id=_ID, seq=0, hash=NOTHING, key=key)
     try:
         async with session.begin_nested():
             await session.execute(first)

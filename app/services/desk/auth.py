@@ -19,13 +19,15 @@ from app.schemas.desk import Kind
 from app.schemas.user import Login, TokenPair
 from app.services import audit
 from app.services.audit import Actor
-from app.services.auth import Client, InvalidCredentialsError, LoggedIn
+from app.services.auth import Client, LoggedIn
 from app.services.desk.principal import (
     DeskPrincipals,
     alive,
     model_of,
     owner_column,
 )
+from app.services.lockout import Account
+from app.services.login import Logins
 from app.services.refresh import Families, InvalidRefreshTokenError
 
 AUDIENCES: dict[Kind, str] = {"admin": ADMIN_AUDIENCE, "staff": STAFF_AUDIENCE}
@@ -42,7 +44,9 @@ class DeskAuth:
         passwords: Passwords,
         tokens: Tokens,
         principals: DeskPrincipals,
+        logins: Logins,
     ) -> None:
+        self._logins = logins
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
@@ -58,14 +62,27 @@ class DeskAuth:
         name = form.login.strip().lower()
         column = model.email if "@" in name else model.username
         found = await session.execute(
-            select(model.id, model.password_hash, model.status).where(column == name)
+            select(model.id, model.email, model.password_hash, model.status).where(
+                column == name
+            )
         )
         account = found.one_or_none()
         await release(session)
         stored: str | None = account.password_hash if account else None
         right = await self._passwords.verify(form.password, stored)
+        attempt = await self._logins.begin(
+            session,
+            Account(
+                kind,
+                name,
+                id=account.id if account else None,
+                email=account.email if account else None,
+            ),
+            client.ip,
+        )
         if account is None or stored is None or not right or account.status != "active":
-            raise InvalidCredentialsError
+            await self._logins.refuse(session, attempt)
+        await self._logins.admit(session, attempt, otp=form.otp)
         await audit.record(session, Actor(kind, account.id, client.ip), "desk.login")
         return LoggedIn(
             tokens=await self._begin_session(session, kind, account.id, client),

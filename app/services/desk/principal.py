@@ -14,6 +14,7 @@ from app.core.tokens import AccessClaims
 from app.models import Admin, DeskAccount, DeskSession, SupportStaff
 from app.schemas.desk import Kind, Permission
 from app.services.audit import Actor
+from app.services.mfa import Mfa
 
 _CACHED = 1000
 _SECONDS = 60
@@ -32,6 +33,8 @@ class DeskUser:
     level: int
     """Of staff, 1 to 3; admins have permissions in its place, and 0."""
     permissions: frozenset[str]
+    must_enroll: bool = False
+    """Whether a second factor is asked for that was not there when this was read."""
 
     def actor(self, ip: str | None) -> Actor:
         """Who the audit says it was."""
@@ -57,8 +60,9 @@ class DeskUser:
 class DeskPrincipals:
     """The principals of live sessions at the desk."""
 
-    def __init__(self, database: Database, bus: Bus) -> None:
+    def __init__(self, database: Database, bus: Bus, mfa: Mfa) -> None:
         self._database = database
+        self._mfa = mfa
         self._bus = bus
         self._cache: Cache[UUID, DeskUser] = Cache(size=_CACHED, ttl=self._trusted_for)
 
@@ -104,21 +108,27 @@ class DeskPrincipals:
         )
         async with self._database.unit_of_work(read_only=True) as session:
             account = await session.scalar(statement)
-        if account is None:
-            raise _ended()
-        return DeskUser(
-            kind=kind,
-            id=account.id,
-            session_id=claims.session_id,
-            level=account.level if isinstance(account, SupportStaff) else 0,
-            permissions=frozenset(
-                account.permissions if isinstance(account, Admin) else []
-            ),
-        )
+            if account is None:
+                raise _ended()
+            level = account.level if isinstance(account, SupportStaff) else 0
+            return DeskUser(
+                kind=kind,
+                id=account.id,
+                session_id=claims.session_id,
+                level=level,
+                permissions=frozenset(
+                    account.permissions if isinstance(account, Admin) else []
+                ),
+                must_enroll=await self._mfa.owes(session, account.id, kind, level),
+            )
 
 
 def model_of(kind: Kind) -> type[DeskAccount]:
     return Admin if kind == "admin" else SupportStaff
+
+
+def kind_of(model: type[DeskAccount]) -> Kind:
+    return "admin" if model is Admin else "staff"
 
 
 def owner_column(kind: Kind) -> ColumnElement[UUID | None]:

@@ -24,6 +24,7 @@ def test_the_defaults_limit_what_strangers_may_try() -> None:
         "auth.login",
         "auth.register",
         "auth.refresh",
+        "auth.link",
     }
 
 

@@ -8,12 +8,12 @@ from starlette.types import ASGIApp
 
 from app.core.config import ROOT, SecuritySettings
 from app.core.database import utcnow
-from app.core.ratelimit import LocalLimiter
+from app.core.ratelimit import LocalLimiter, network
 from app.core.rates import LIMITED, complete
 from app.core.tokens import Tokens
 from app.middleware.admission import PROBES
 from app.middleware.proxies import Proxies
-from app.middleware.rate_limit import RateLimit, endpoint, network
+from app.middleware.rate_limit import RateLimit, endpoint
 from tests.unit.middleware.asgi import Answer, Inner, ask, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))

@@ -2,8 +2,34 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import auth, plans, usage
+from app.api.v1.admin import (
+    account,
+    admins,
+    audit,
+    auth,
+    ip_rules,
+    message_logs,
+    mfa,
+    operations,
+    plans,
+    staff,
+    usage,
+    users,
+)
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth, plans, usage):
+for module in (
+    account,
+    auth,
+    mfa,
+    users,
+    staff,
+    admins,
+    operations,
+    audit,
+    ip_rules,
+    message_logs,
+    plans,
+    usage,
+):
     router.include_router(module.router)

@@ -1,0 +1,1 @@
+"""Links that are mailed, work once, and prove who has an address."""

@@ -1,0 +1,196 @@
+"""Stores entries in batches, off the path of the calls they tell of (TRUST F5).
+
+An entry waits in memory until there are enough of them or the first has waited long
+enough. Where the database does not keep up, whoever writes waits with it, so memory
+stays bounded. Ids are made here, and what is there already is left alone: a batch
+whose commit may or may not have happened is simply stored again.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.core.config import MessageLogSettings
+from app.core.crypto import Crypto
+from app.core.database import Database
+from app.core.exceptions import AppError
+from app.models import MessageLog, User
+from app.services.message_log.entry import Entry, Waiting, text_of
+
+STORED = Counter("workroom_message_logs", "Message logs that were stored")
+LOST = Counter("workroom_message_logs_lost", "Message logs that could not be stored")
+
+_BATCH = 500  # rows
+_BATCH_BYTES = 4 * 2**20
+_RETRY_SECONDS = (0.1, 5.0)  # the first wait, and the longest
+_CLOSE_SECONDS = 10.0
+_INSERTS: dict[str, Any] = {
+    "postgresql": postgresql.insert,
+    "sqlite": sqlite.insert,
+}
+_log = structlog.get_logger()
+
+Row = dict[str, Any]
+
+
+class MessageLogs:
+    def __init__(
+        self, settings: MessageLogSettings, *, database: Database, crypto: Crypto
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._crypto = crypto
+        insert = _INSERTS[database.engine.dialect.name]
+        self._statement = insert(MessageLog).on_conflict_do_nothing()
+        self._waiting: deque[Waiting] = deque()
+        self._bytes = 0
+        self._some, self._enough = asyncio.Event(), asyncio.Event()
+        self._room = asyncio.Event()
+        self._closing = False
+        self._writer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._writer = asyncio.create_task(self._write())
+
+    async def close(self) -> None:
+        """Store what waits; give up where the database does not take it in time."""
+        self._closing = True
+        for event in (self._some, self._enough, self._room):
+            event.set()
+        if self._writer is None:
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._writer, _CLOSE_SECONDS)
+        if self._waiting:
+            LOST.inc(len(self._waiting))
+            _log.error("message logs lost", count=len(self._waiting))
+
+    async def write(self, entry: Entry) -> None:
+        """Have it stored; waits only where too much waits already.
+
+        The entry is taken before any waiting: whoever is cancelled there loses none.
+        """
+        text = text_of(entry.messages) if self._settings.text else None
+        waiting = Waiting(entry, text)
+        self._waiting.append(waiting)
+        self._bytes += waiting.size
+        self._some.set()
+        if len(self._waiting) >= _BATCH or self._bytes >= _BATCH_BYTES:
+            self._enough.set()
+        while self._bytes > self._settings.buffer_bytes and not self._closing:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self) -> None:
+        while self._waiting or not self._closing:
+            await self._some.wait()
+            if not self._closing:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.flush_seconds):
+                        await self._enough.wait()
+            self._some.clear()
+            self._enough.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Store all that waits, however long the database is away."""
+        delay, longest = _RETRY_SECONDS
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                await self._store(batch)
+            except AppError as error:
+                _log.warning("message logs wait", code=error.code, rows=len(batch))
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, longest)
+                continue
+            delay = _RETRY_SECONDS[0]
+            for done in batch:
+                self._waiting.popleft()
+                self._bytes -= done.size
+            self._room.set()
+
+    def _next_batch(self) -> list[Waiting]:
+        batch: list[Waiting] = []
+        size = 0
+        for waiting in islice(self._waiting, _BATCH):
+            size += waiting.size
+            if batch and size > _BATCH_BYTES:
+                break
+            batch.append(waiting)
+        return batch
+
+    async def _store(self, batch: Sequence[Waiting]) -> None:
+        """One that the database refuses, a NUL in a name say, costs no other.
+
+        Raises UnavailableError where the database is away.
+        """
+        try:
+            await self._insert(batch)
+        except AppError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the top of a worker loop: it must go on
+            if len(batch) == 1:
+                LOST.inc()
+                # Its kind alone: what the database says may hold what was written.
+                _log.error("message log refused", error=type(error).__name__)
+                return
+            half = len(batch) // 2
+            await self._store(batch[:half])
+            await self._store(batch[half:])
+        else:
+            STORED.inc(len(batch))
+
+    async def _insert(self, batch: Sequence[Waiting]) -> None:
+        people = await self._people({w.entry.user_id for w in batch})
+        known = [w for w in batch if w.entry.user_id in people]
+        if not known:
+            return
+        # Sealing takes its time: meanwhile the loop goes on with others' work.
+        rows = await asyncio.to_thread(self._rows, known, people)
+        async with self._database.unit_of_work() as session:
+            connection = await session.connection()
+            await connection.execute(self._statement, rows)
+
+    async def _people(self, user_ids: set[UUID]) -> dict[UUID, tuple[str, bool]]:
+        """Their names, and whether text of theirs is kept; none of who was erased."""
+        statement = select(
+            User.id, func.coalesce(User.username, User.email), User.log_messages
+        ).where(User.id.in_(user_ids))
+        async with self._database.unit_of_work(read_only=True) as session:
+            found = await session.execute(statement)
+            return {row[0]: (row[1], row[2]) for row in found}
+
+    def _rows(
+        self, batch: Sequence[Waiting], people: dict[UUID, tuple[str, bool]]
+    ) -> list[Row]:
+        return [self._row(w, *people[w.entry.user_id]) for w in batch]
+
+    def _row(self, waiting: Waiting, username: str, keeps_text: bool) -> Row:  # noqa: FBT001 - both come from one row
+        entry, sealed = waiting.entry, None
+        if waiting.text is not None and keeps_text:
+            place = f"message_logs.messages:{waiting.id}"
+            sealed = self._crypto.seal(waiting.text.decode(), place=place)
+        return {
+            "id": waiting.id,
+            "created_at": waiting.created_at,
+            "user_id": entry.user_id,
+            "username": username,
+            "kind": entry.kind[:32],
+            "model": entry.model[:200],
+            "messages": sealed,
+            "input_tokens": entry.input_tokens,
+            "output_tokens": entry.output_tokens,
+            "credits": entry.credits,
+            "latency_ms": entry.latency_ms,
+            "status": entry.status[:16],
+        }

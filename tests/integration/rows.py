@@ -1,0 +1,63 @@
+"""All that a database holds, to be compared and to be searched."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+
+from app.core.database import Database
+from app.models import Base
+
+Rows = dict[tuple[Any, ...], dict[str, Any]]
+
+
+async def stored(database: Database) -> Rows:
+    """Every row of every table, by the table's name and the row's key."""
+    rows: Rows = {}
+    async with database.unit_of_work(read_only=True) as session:
+        for name, table in Base.metadata.tables.items():
+            for row in (await session.execute(select(table))).mappings():
+                key = (row[column.name] for column in table.primary_key.columns)
+                rows[name, *key] = dict(row)
+    return rows
+
+
+async def traces(database: Database, needles: Iterable[object]) -> set[str]:
+    """Where, as `table.column`, any of the needles stands in whatever form."""
+    sought = [form for needle in needles for form in _forms(needle)]
+    found = {
+        f"{table}.{column}"
+        for (table, *_), row in (await stored(database)).items()
+        for column, value in row.items()
+        if any(form in _text(value) for form in sought)
+    }
+    if database.is_sqlite:
+        return found | await _traces_in_index(database, sought)
+    return found
+
+
+def _forms(needle: object) -> set[str]:
+    if isinstance(needle, UUID):
+        return {str(needle), needle.hex, needle.bytes.decode("latin-1")}
+    return {str(needle).casefold()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    return str(value).casefold()
+
+
+async def _traces_in_index(database: Database, sought: Iterable[str]) -> set[str]:
+    """Words that SQLite's full-text index has rows for."""
+    found = set()
+    async with database.unit_of_work(read_only=True) as session:
+        for word in (form for form in sought if form.isascii() and form.isalnum()):
+            hits = await session.execute(
+                text("SELECT rowid FROM search_index WHERE search_index MATCH :word"),
+                {"word": f'"{word}"'},
+            )
+            if hits.first() is not None:
+                found.add("search_index")
+    return found
