@@ -15,11 +15,25 @@ from app.api.v1 import (
     oidc,
     share,
     staff,
+    usage,
     user,
 )
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, link, mfa, oidc, user, chat, message, model, share, admin, staff):
+for module in (
+    auth,
+    link,
+    mfa,
+    oidc,
+    user,
+    usage,
+    chat,
+    message,
+    model,
+    share,
+    admin,
+    staff,
+):
     api.include_router(module.router)
 
 root = APIRouter()

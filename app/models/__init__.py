@@ -4,6 +4,12 @@ from app.models.account import DeletedUser
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.credits import (
+    CreditAccount,
+    CreditEntry,
+    CreditHolder,
+    CreditLease,
+)
 from app.models.desk import (
     Admin,
     DeskAccount,
@@ -20,6 +26,8 @@ from app.models.message import Message
 from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
 from app.models.oidc import Identity, OidcCode, OidcLogin
+from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms", "ix_users_beginning")
@@ -30,6 +38,7 @@ an expression, and so are those by which users are found.
 """
 
 __all__ = [
+    "FIRST_PLAN",
     "MADE_BY_MIGRATIONS",
     "Admin",
     "AnyRefreshToken",
@@ -39,6 +48,10 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "CreditAccount",
+    "CreditEntry",
+    "CreditHolder",
+    "CreditLease",
     "DeletedUser",
     "DeskAccount",
     "DeskRefreshToken",
@@ -47,16 +60,19 @@ __all__ = [
     "Identity",
     "IpRule",
     "Job",
+    "Limits",
     "LoginCounter",
     "MailLink",
     "Message",
     "MessageLog",
     "OidcCode",
     "OidcLogin",
+    "Plan",
     "RecoveryCode",
     "RefreshToken",
     "SearchEntry",
     "SupportStaff",
+    "UsageDay",
     "User",
     "UserSession",
     "first_id",

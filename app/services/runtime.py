@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
@@ -29,6 +30,7 @@ from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
 from app.services.ip_rule import IpRules
@@ -38,6 +40,7 @@ from app.services.login import Logins
 from app.services.message_log.writer import MessageLogs
 from app.services.mfa import Mfa
 from app.services.oidc import Oidc
+from app.services.plan import Plans
 from app.services.principal import Principals
 
 
@@ -61,6 +64,58 @@ class Shutdown:
         self.begun = True
 
 
+class _People(NamedTuple):
+    """What tells who somebody is."""
+
+    tokens: Tokens
+    passwords: Passwords
+    lockout: Lockout
+    mfa: Mfa
+    logins: Logins
+    principals: Principals
+    auth: Auth
+    oidc: Oidc
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
+
+    @classmethod
+    def build(
+        cls, settings: Settings, *, database: Database, bus: Bus, crypto: Crypto
+    ) -> "_People":
+        tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
+        lockout = Lockout(settings)
+        mfa = Mfa(settings, crypto, lockout)
+        logins = Logins(lockout, mfa)
+        principals = Principals(database, bus, mfa)
+        desk_principals = DeskPrincipals(database, bus, mfa)
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+            logins=logins,
+        )
+        return cls(
+            tokens=tokens,
+            passwords=passwords,
+            lockout=lockout,
+            mfa=mfa,
+            logins=logins,
+            principals=principals,
+            auth=auth,
+            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
+            desk_principals=desk_principals,
+            desk=DeskAuth(
+                settings.security,
+                passwords=passwords,
+                tokens=tokens,
+                principals=desk_principals,
+                logins=logins,
+            ),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     settings: Settings
@@ -82,6 +137,8 @@ class Runtime:
     linked_accounts: LinkedAccounts
     mailer: Mailer
     providers: Providers
+    plans: Plans
+    credits: Credits
     turns: Turns
     message_logs: MessageLogs
     accounts: Accounts
@@ -98,22 +155,18 @@ class Runtime:
         """Make everything, connect to nothing."""
         database = Database(settings)
         crypto = Crypto(settings.security)
-        tokens = Tokens(settings.security)
-        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
-        lockout = Lockout(settings)
-        mfa = Mfa(settings, crypto, lockout)
-        logins = Logins(lockout, mfa)
-        principals = Principals(database, bus, mfa)
-        desk_principals = DeskPrincipals(database, bus, mfa)
+        limiter = connect_limiter(settings.redis)
+        people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         providers = _providers(settings)
         mailer = _mailer(settings)
-        auth = _auth(settings, passwords, tokens, principals, logins=logins)
+        plans = Plans(database, bus)
+        credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         turns = Turns(
             settings,
             database=database,
             providers=providers,
-            principals=principals,
+            principals=people.principals,
             bus=bus,
         )
         return cls(
@@ -121,23 +174,28 @@ class Runtime:
             database=database,
             crypto=crypto,
             bus=bus,
-            limiter=connect_limiter(settings.redis),
+            limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            tokens=tokens,
-            principals=principals,
-            lockout=lockout,
-            mfa=mfa,
-            oidc=Oidc(settings, database=database, auth=auth, logins=logins, mfa=mfa),
-            passwords=passwords,
-            auth=auth,
-            desk_principals=desk_principals,
-            desk=_desk(settings, passwords, tokens, desk_principals, logins=logins),
+            tokens=people.tokens,
+            principals=people.principals,
+            lockout=people.lockout,
+            mfa=people.mfa,
+            oidc=people.oidc,
+            passwords=people.passwords,
+            auth=people.auth,
+            desk_principals=people.desk_principals,
+            desk=people.desk,
             ip_rules=IpRules(settings.security, database=database, bus=bus),
             linked_accounts=LinkedAccounts(
-                settings, passwords=passwords, auth=auth, logins=logins
+                settings,
+                passwords=people.passwords,
+                auth=people.auth,
+                logins=people.logins,
             ),
             mailer=mailer,
             providers=providers,
+            plans=plans,
+            credits=credits_,
             turns=turns,
             message_logs=MessageLogs(
                 settings.message_logs, database=database, crypto=crypto
@@ -145,8 +203,8 @@ class Runtime:
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,
-                passwords=passwords,
-                auth=auth,
+                passwords=people.passwords,
+                auth=people.auth,
                 turns=turns,
             ),
             erasure=Erasure(
@@ -160,6 +218,8 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.plans.open()
+        await self.credits.open(alone=self.alone)
         await self.ip_rules.open()
         await self.desk_principals.open()
         await self.message_logs.open()
@@ -169,6 +229,8 @@ class Runtime:
         await self.turns.close()
         await self.message_logs.close()
         await self.ip_rules.close()
+        await self.credits.close()
+        await self.plans.close()
         await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
@@ -177,46 +239,6 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
-
-
-def _auth(
-    settings: Settings,
-    passwords: Passwords,
-    tokens: Tokens,
-    principals: Principals,
-    *,
-    logins: Logins,
-) -> Auth:
-    return Auth(
-        settings.security,
-        passwords=passwords,
-        tokens=tokens,
-        principals=principals,
-        logins=logins,
-    )
-
-
-def _desk(
-    settings: Settings,
-    passwords: Passwords,
-    tokens: Tokens,
-    principals: DeskPrincipals,
-    *,
-    logins: Logins,
-) -> DeskAuth:
-    return DeskAuth(
-        settings.security,
-        passwords=passwords,
-        tokens=tokens,
-        principals=principals,
-        logins=logins,
-    )
-
-
-def _mailer(settings: Settings) -> Mailer:
-    if settings.mail.smtp_host:
-        return SmtpMailer(settings.mail)
-    return FileMailer(settings.server.data_dir / "mail")
 
 
 def _providers(settings: Settings) -> Providers:
@@ -235,29 +257,7 @@ def _providers(settings: Settings) -> Providers:
     )
 
 
-def _turns(
-    settings: Settings,
-    database: Database,
-    providers: Providers,
-    principals: Principals,
-    bus: Bus,
-) -> Turns:
-    return Turns(
-        settings,
-        database=database,
-        providers=providers,
-        principals=principals,
-        bus=bus,
-    )
-
-
-def _accounts(
-    settings: Settings, crypto: Crypto, passwords: Passwords, auth: Auth, turns: Turns
-) -> Accounts:
-    return Accounts(
-        settings.accounts,
-        crypto=crypto,
-        passwords=passwords,
-        auth=auth,
-        turns=turns,
-    )
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")

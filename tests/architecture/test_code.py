@@ -64,6 +64,7 @@ DOMAINS = {
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
+    "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
     "health": "whether the process can work",
     "home": "the page at the root",
@@ -78,9 +79,11 @@ DOMAINS = {
     "mfa": "second factors",
     "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
+    "plan": "plans, and the limits that users have",
     "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",
+    "usage": "what was used, and what is left",
     "user": "accounts and profiles",
 }
 """Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""

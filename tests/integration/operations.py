@@ -63,6 +63,8 @@ class Things:
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
+    plan: str = "team"
+    """That nobody has."""
 
     @property
     def email(self) -> str:
@@ -216,6 +218,22 @@ def _staff_refresh(things: Things) -> Request:
     return {"json": {"refresh_token": things.staff.tokens["refresh_token"]}}
 
 
+def _new_plan(_things: Things) -> Request:
+    return {"json": {"name": "small", "daily_conversations": 10, "models": ["guide/*"]}}
+
+
+def _assignment(_things: Things) -> Request:
+    return {"json": {"plan": "pro"}}
+
+
+def _limits(_things: Things) -> Request:
+    return {"json": {"daily_conversations": 5000}}
+
+
+def _credits(_things: Things) -> Request:
+    return {"json": {"amount": 1_000_000, "note": "A present."}}
+
+
 def _desk_login(_things: Things) -> Request:
     return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
 
@@ -347,10 +365,31 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
+    Operation("GET", f"{V1}/usage"),
+    Operation("GET", f"{V1}/usage/limits"),
     Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("GET", f"{V1}/admin/plans", admin="plans"),
+    Operation("POST", f"{V1}/admin/plans", 201, _new_plan, admin="plans"),
+    Operation("GET", V1 + "/admin/plans/{plan}", admin="plans"),
+    Operation("PATCH", V1 + "/admin/plans/{plan}", 200, _limits, admin="plans"),
+    Operation("DELETE", V1 + "/admin/plans/{plan}", 204, admin="plans"),
+    Operation("PUT", V1 + "/admin/users/{user}/plan", 204, _assignment, admin="plans"),
+    Operation("GET", V1 + "/admin/users/{user}/limits", admin="plans"),
+    Operation("PUT", V1 + "/admin/users/{user}/limits", 204, _limits, admin="plans"),
+    Operation("POST", V1 + "/admin/users/{user}/limits/reset", 204, admin="plans"),
+    Operation("GET", V1 + "/admin/users/{user}/credits", admin="credits"),
+    Operation(
+        "POST", V1 + "/admin/users/{user}/credits", 204, _credits, admin="credits"
+    ),
+    Operation("GET", V1 + "/staff/users/{user}/limits", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/limits/reset", 204, staff=2),
+    Operation("POST", V1 + "/staff/users/{user}/credits", 204, _credits, staff=3),
+    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
+    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
+    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
     Operation(
         "POST", f"{V1}/admin/auth/change-password", 204, _same_password, admin=""
     ),
@@ -390,9 +429,6 @@ OPERATIONS = [
     ),
     Operation("GET", f"{V1}/admin/stats", admin=""),
     Operation("GET", f"{V1}/admin/system-health", admin=""),
-    Operation("POST", V1 + "/admin/users/{user}/archive", 204, admin="users"),
-    Operation("POST", V1 + "/admin/users/{user}/delete", 200, _reason, admin="users"),
-    Operation("GET", f"{V1}/admin/deleted-users", admin="users"),
     Operation(
         "POST", V1 + "/admin/deleted-users/{deleted}/restore", 204, admin="users"
     ),

@@ -14,6 +14,7 @@ MODEL = "openai/fake-small"
 _BACKGROUND = (
     "Worker.",
     "Checkpoints.",
+    "Credits.",
     "IpRules.",
     "MessageLogs.",
     "run_coroutine_job",

@@ -50,6 +50,12 @@ OWNED: Mapping[str, Owned] = {
     "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
+    "credit_accounts": Owned(),
+    "credit_leases": Owned(not_exported="what processes hold just now"),
+    "credit_entries": Owned(
+        by="user_id", kept="the ledger: amounts and ids", cleared=frozenset({"note"})
+    ),
+    "usage_days": Owned(by="user_id", kept="figures by id"),
     "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
 }
 """In the order of an export."""
@@ -68,6 +74,8 @@ OTHERS: Mapping[str, str] = {
     "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
     "ip_rules": "which addresses may use what, as admins wrote it",
+    "credit_holders": "processes that lease credits",
+    "plans": "what there is to choose from",
 }
 """Nothing in them is of a user."""
 

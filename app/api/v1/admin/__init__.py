@@ -11,7 +11,9 @@ from app.api.v1.admin import (
     message_logs,
     mfa,
     operations,
+    plans,
     staff,
+    usage,
     users,
 )
 
@@ -27,5 +29,7 @@ for module in (
     audit,
     ip_rules,
     message_logs,
+    plans,
+    usage,
 ):
     router.include_router(module.router)

@@ -4,7 +4,7 @@ import pytest
 
 from app.integrations.llm.base import Prices, Usage
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.pricing import cost
+from app.integrations.llm.pricing import cost, most
 
 PRICES = Prices(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"))
 
@@ -39,3 +39,18 @@ def test_a_known_model_is_billed_by_the_catalogue() -> None:
 
     # 3 and 15 dollars, and 10 % more outside of the global inference profile.
     assert cost(Usage(1000, 200), info.prices) == 3300 + 3300
+
+
+def test_the_most_takes_the_dearest_price_of_input_and_rounds_up() -> None:
+    prices = Prices(
+        input=Decimal(3),
+        output=Decimal(15),
+        cache_read=Decimal("0.3"),
+        cache_write=Decimal("3.75"),
+    )
+
+    assert most(10, 2, prices) == 68  # 37.5 and 30
+    assert most(0, 0, prices) == 0
+    assert most(10**6, 10**6, None) == 0
+    for usage in (Usage(10, 2), Usage(0, 2, cache_write_tokens=10), Usage(7, 1, 3)):
+        assert cost(usage, prices) <= most(10, 2, prices)
