@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import auth, chat, health, home, message, model, share, user
+from app.api.v1 import apikey, auth, chat, health, home, message, model, share, user
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, chat, message, model, share):
+for module in (auth, user, apikey, chat, message, model, share):
     api.include_router(module.router)
 
 root = APIRouter()

@@ -1,10 +1,12 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
+from app.models.apikey import ApiKey
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
+from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.user import RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -16,6 +18,7 @@ an expression.
 
 __all__ = [
     "MADE_BY_MIGRATIONS",
+    "ApiKey",
     "Base",
     "Chat",
     "ChatShare",
@@ -23,7 +26,9 @@ __all__ = [
     "Job",
     "Message",
     "RefreshToken",
+    "ReportedUsage",
     "SearchEntry",
+    "ServiceKey",
     "User",
     "UserSession",
 ]

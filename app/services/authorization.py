@@ -10,17 +10,20 @@ from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.exceptions import NotFoundError
-from app.models import Base, Chat, Message, UserSession
+from app.models import ApiKey, Base, Chat, Message, UserSession
 
 M = TypeVar("M", bound=Base)
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: a user, by way of one of their sessions."""
+    """Who is asking: a user, by way of one of their sessions or API keys."""
 
     user_id: UUID
     session_id: UUID
+    """Of the session, or of the key that stands for one."""
+    scopes: frozenset[str] | None = None
+    """What a key is confined to; who is logged in is to nothing."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:
@@ -65,6 +68,7 @@ async def require(
 
 
 _OWNERS: dict[type[Base], Any] = {
+    ApiKey: ApiKey.user_id,
     Chat: Chat.user_id,
     UserSession: UserSession.user_id,
 }
@@ -73,6 +77,7 @@ _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
 }
 """What is loaded besides the columns, for it is shown with them."""
 _NAMES: dict[type[Base], str] = {
+    ApiKey: "API key",
     Chat: "chat",
     Message: "message",
     UserSession: "session",

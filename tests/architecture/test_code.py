@@ -55,6 +55,7 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "apikey": "keys by which programs act for their owner",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
     "health": "whether the process can work",
@@ -63,6 +64,7 @@ DOMAINS = {
     "job": "background work as such",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
+    "servicekey": "keys of external applications",
     "share": "links by which everybody may read a chat",
     "user": "accounts and profiles",
 }
@@ -72,6 +74,7 @@ NO_DOMAIN = {
     "app/models/base.py": "ids, times, naming convention of all tables",
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
+    "app/services/keyring.py": "keys of every kind, as they come with requests",
     "app/services/principal.py": "who is asking, for every domain",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",

@@ -31,6 +31,7 @@ class Things:
     question: str
     reply: str
     """It was stopped, so it can be continued."""
+    apikey: str
     link: str
     """The token by which everybody may read the chat."""
 
@@ -41,7 +42,7 @@ class Things:
     @property
     def secrets(self) -> set[str]:
         """What no answer to anybody else may hold."""
-        ids = {self.session, self.chat, self.question, self.reply}
+        ids = {self.session, self.chat, self.question, self.reply, self.apikey}
         return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
 
 
@@ -136,6 +137,14 @@ def _rating(_things: Things) -> Request:
     return {"json": {"value": 1, "comment": "Well said."}}
 
 
+def _new_key(_things: Things) -> Request:
+    return {"json": {"name": "a script", "scopes": ["chats:read"]}}
+
+
+def _key_changes(_things: Things) -> Request:
+    return {"json": {"name": "another script"}}
+
+
 V1 = "/api/v1"
 OPERATIONS = [
     Operation("GET", "/", public=True),
@@ -161,6 +170,11 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
+    Operation("POST", f"{V1}/apikeys", 201, _new_key),
+    Operation("GET", f"{V1}/apikeys"),
+    Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
+    Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
+    Operation("DELETE", V1 + "/apikeys/{apikey}", 204),
     Operation("POST", f"{V1}/chats", 201, _new_chat),
     Operation("GET", f"{V1}/chats"),
     Operation("GET", V1 + "/chats/{chat}"),
@@ -216,6 +230,7 @@ async def make_things(server: Server, name: str) -> Things:
         )
     share = await client.post(f"/chats/{chat}/share")
     sessions = await client.get("/auth/sessions")
+    key = await client.post("/apikeys", json={"name": "a script"})
     return Things(
         client=client,
         name=name,
@@ -223,5 +238,6 @@ async def make_things(server: Server, name: str) -> Things:
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
+        apikey=key.json["id"],
         link=share.json["token"],
     )

@@ -171,7 +171,7 @@ async def test_another_users_thing_reads_like_one_that_never_was(
     owner = await make_things(server, "ada")
     other = await make_things(server, "mallory")
     never = "01900000-0000-7000-8000-000000000000"
-    made_up = Things(other.client, "nobody", never, never, never, never, never)
+    made_up = Things(other.client, "nobody", *[never] * 6)
 
     for operation in PRIVATE:
         if operation.names_things:
