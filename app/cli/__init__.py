@@ -6,6 +6,7 @@ be up in two seconds, and must not wait for what another command needs.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-keys = typer.Typer(help="Make keys.", no_args_is_help=True)
+keys = typer.Typer(help="Make keys, and replace them.", no_args_is_help=True)
 config = typer.Typer(help="Show and explain settings.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
 cli.add_typer(config, name="config")
@@ -89,6 +90,28 @@ def generate_keys() -> None:
     """Print fresh random keys, as lines for .env."""
     for name, value in fresh_keys().items():
         typer.echo(f"{name}={value}")
+
+
+@keys.command("rotate")
+def rotate_keys(*, as_json: AsJson = False) -> None:
+    """Seal all encrypted columns with the first key of ENCRYPTION_KEY.
+
+    Put the new key before the old one, restart every server, run this, then take the
+    old key out. It may be stopped and run again; exits 1 where something is unreadable.
+    """
+    from app.cli.keys import rotate
+
+    rotations = rotate()
+    if as_json:
+        typer.echo(json.dumps([asdict(r) for r in rotations], indent=2))
+    else:
+        for r in rotations:
+            counts = f"{r.rows} sealed, {r.resealed} of them anew"
+            typer.echo(f"{r.column}: {counts}, {r.unreadable} unreadable")
+            for problem in r.first_unreadable:
+                typer.echo(f"    {problem}")
+    if any(r.unreadable for r in rotations):
+        raise typer.Exit(1)
 
 
 @config.command("explain")

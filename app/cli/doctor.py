@@ -19,9 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.cli.serve import open_port, why_not
 from app.cli.terminal import reason
 from app.core import logging
+from app.core.anchor import Anchor
 from app.core.config import ROOT, ConfigError, LogSettings, Settings, load_settings
+from app.core.crypto import Crypto
+from app.core.database import Database
 from app.core.lock import holder
 from app.core.migrations import alembic_config, run_with_connection
+from app.services.audit.checking import Findings, check
 from app.services.runtime import Runtime
 
 _OLDEST_PYTHON = (3, 11)
@@ -58,7 +62,10 @@ def _examine() -> Iterator[Check]:
     folder = settings.server.data_dir
     yield _data_folder(folder)
     yield _disk(folder)
-    yield _database(settings)
+    database = _database(settings)
+    yield database
+    if database.state == "ok":
+        yield from _audit(settings)
     yield _port(settings)
     yield _models(settings)
 
@@ -129,6 +136,37 @@ def _database(settings: Settings) -> Check:
             f"{', '.join(heads)}: run `python -m app migrate`",
         )
     return Check("database", "ok", f"{where} is up to date")
+
+
+def _audit(settings: Settings) -> Iterator[Check]:
+    """Reads every event, and so needs its time where there are millions."""
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return
+    found = asyncio.run(_check_audit(settings))
+    for fault in found.faults:
+        yield Check("audit", "problem", fault)
+    if found.faults:
+        return
+    if found.events and not found.anchored:
+        yield Check(
+            "audit",
+            "warning",
+            f"{found.events} events, all as they were written; whether later ones were "
+            "cut off cannot be told: DATA_DIR has no audit.anchor from a server",
+        )
+    else:
+        yield Check("audit", "ok", f"{found.events} events, all as they were written")
+
+
+async def _check_audit(settings: Settings) -> Findings:
+    database = Database(settings)
+    try:
+        return await check(
+            database, Crypto(settings.security), Anchor(settings.server.data_dir)
+        )
+    finally:
+        await database.close()
 
 
 def _port(settings: Settings) -> Check:

@@ -2,10 +2,11 @@
 
 `Database.unit_of_work()` is used by requests, turns, jobs and the command line alike;
 nothing else commits. What must only happen once a change is safe (start a turn, wake
-the job worker, forget a cached principal) is registered with `after_commit`.
+the job worker, forget a cached principal) is registered with `after_commit`; what must
+be the last to be written, with `before_commit`.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +34,7 @@ Session = AsyncSession
 """What a unit of work gives; the API names it so, and imports no SQLAlchemy."""
 
 AfterCommit = Callable[[], None]
+BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 
 _SQLITE_BUSY_SECONDS = 10
 
@@ -87,7 +89,9 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
-        self._writing = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._writing = async_sessionmaker(
+            self.engine, expire_on_commit=False, info={"settings": settings}
+        )
         self._reading = async_sessionmaker(
             self.engine.execution_options(read_only=True), expire_on_commit=False
         )
@@ -150,6 +154,11 @@ def _is_outage(error: DBAPIError) -> bool:
 
 
 async def _commit(session: AsyncSession) -> None:
+    steps: list[BeforeCommit] = session.info.pop("before_commit", [])
+    if steps:
+        await session.flush()
+    for step in steps:
+        await step(session)
     await session.commit()
     callbacks: list[AfterCommit] = session.info.pop("after_commit", [])
     for callback in callbacks:
@@ -159,6 +168,21 @@ async def _commit(session: AsyncSession) -> None:
 def after_commit(session: AsyncSession, callback: AfterCommit) -> None:
     """Run `callback` once this unit of work is safely stored, and only then."""
     session.info.setdefault("after_commit", []).append(callback)
+
+
+def before_commit(session: AsyncSession, step: BeforeCommit) -> None:
+    """Run `step` as the last of this unit of work, where it ends well.
+
+    For what everybody's transactions wait on: it is held for the commit alone, and no
+    lock is taken after it, so it cannot be part of a deadlock.
+    """
+    session.info.setdefault("before_commit", []).append(step)
+
+
+def settings_of(session: AsyncSession) -> Settings:
+    """The settings under which a unit of work, not a read-only one, was begun."""
+    settings: Settings = session.info["settings"]
+    return settings
 
 
 def changed_rows(result: Result[Any]) -> int:

@@ -1,6 +1,7 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
 from app.models.apikey import ApiKey
+from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
 from app.models.idempotency import IdempotencyKey
@@ -19,6 +20,8 @@ an expression.
 __all__ = [
     "MADE_BY_MIGRATIONS",
     "ApiKey",
+    "AuditChain",
+    "AuditEvent",
     "Base",
     "Chat",
     "ChatShare",

@@ -2,7 +2,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
-from sqlalchemy import JSON, MetaData, Uuid
+from sqlalchemy import JSON, MetaData, Text, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
@@ -12,6 +12,13 @@ from app.core.database import UtcDateTime, utcnow
 # prompt's bytes must not change between turns), and any text fits, NUL included.
 Json = JSON()
 NullableJson = JSON(none_as_null=True)
+
+
+class Sealed(Text):
+    """Text that `Crypto` sealed, for the place `table.column:<the row's key>`.
+
+    By this type `python -m app keys rotate` knows which columns to seal anew.
+    """
 
 
 class Base(DeclarativeBase):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from app.core.bus import Bus, connect
 from app.core.config import Settings
+from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lag import LoopLag
 from app.core.passwords import Passwords
@@ -20,6 +21,7 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
 from app.services.principal import Principals
@@ -49,6 +51,7 @@ class Shutdown:
 class Runtime:
     settings: Settings
     database: Database
+    crypto: Crypto
     bus: Bus
     limiter: Limiter
     lag: LoopLag
@@ -87,6 +90,7 @@ class Runtime:
         return cls(
             settings=settings,
             database=database,
+            crypto=Crypto(settings.security),
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
@@ -109,6 +113,8 @@ class Runtime:
         )
 
     async def open(self) -> None:
+        """Raises ConfigError for keys that are not those of the database."""
+        await require_key(self.database, self.crypto)
         self.lag.open()
         await self.bus.open()
         await self.principals.open()

@@ -56,6 +56,7 @@ IMPORTS_LATE = {
 
 DOMAINS = {
     "apikey": "keys by which programs act for their owner",
+    "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
     "health": "whether the process can work",
@@ -76,6 +77,7 @@ NO_DOMAIN = {
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/keyring.py": "keys of every kind, as they come with requests",
     "app/services/principal.py": "who is asking, for every domain",
+    "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,15 @@ def set_up(folder: Path, **settings: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "serve", "migrate", "doctor", "keys generate", "config explain"],
+    [
+        "",
+        "serve",
+        "migrate",
+        "doctor",
+        "keys generate",
+        "keys rotate",
+        "config explain",
+    ],
 )
 def test_every_command_has_help(command: str) -> None:
     done = run(*command.split(), "--help")
@@ -65,6 +74,43 @@ def test_without_a_command_it_tells_the_commands(
 
 
 class TestKeys:
+    def test_that_are_not_the_right_ones_leave_everything(self, folder: Path) -> None:
+        """TRUST D1."""
+        set_up(folder)
+        run("migrate")
+        run("keys", "rotate")  # is audited, and so the chain has its key
+
+        key = run("keys", "generate").stdout.partition("ENCRYPTION_KEY=")[2].strip()
+        lost = run("keys", "rotate", ENCRYPTION_KEY=key)
+        assert lost.exit_code == 1
+        assert "1 sealed, 0 of them anew, 1 unreadable" in lost.stdout
+        assert "does not open with the keys in ENCRYPTION_KEY" in lost.stdout
+
+    def test_that_replace_none_say_so(self, folder: Path) -> None:
+        set_up(folder)
+        run("migrate")
+        run("keys", "rotate")
+
+        done = run("keys", "rotate", "--json")
+
+        assert done.exit_code == 0
+        assert json.loads(done.stdout)[0] == {
+            "column": "audit_chain.key",
+            "rows": 1,
+            "resealed": 0,
+            "unreadable": 0,
+            "first_unreadable": [],
+        }
+
+    def test_need_a_database(self, folder: Path) -> None:
+        set_up(folder)
+        (folder / "data").mkdir()
+
+        done = run("keys", "rotate")
+
+        assert done.exit_code == 1
+        assert done.stderr.startswith("workroom: no such table")
+
     def test_are_lines_for_dot_env(self, folder: Path) -> None:
         (folder / ".env").write_text(run("keys", "generate").stdout)
 
@@ -184,6 +230,24 @@ class TestDoctor:
         run("migrate")
 
         assert self.checks()["database"][0] == "ok"
+
+    def test_tells_whether_the_audit_is_as_it_was_written(self, folder: Path) -> None:
+        """TRUST D2."""
+        set_up(folder, PORT=str(free_port()))
+        run("migrate")
+        run("keys", "rotate")
+        assert self.checks()["audit"] == ("ok", "1 events, all as they were written")
+
+        anchor = folder / "data" / "audit.anchor"
+        line = anchor.read_bytes()
+        anchor.unlink()
+        assert self.checks()["audit"][0] == "warning"
+
+        anchor.write_bytes(line)
+        with closing(sqlite3.connect(folder / "data" / "workroom.db")) as database:
+            database.execute("UPDATE audit_events SET action = 'user.login'")
+            database.commit()
+        assert self.checks(code=1)["audit"] == ("problem", "event 1 was changed")
 
     def test_tells_the_models_of_every_provider(self, folder: Path) -> None:
         set_up(
