@@ -1,7 +1,7 @@
 """API keys, service keys, and the usage that external applications report.
 
 Revision ID: 4f6b0d92c7e1
-Revises: 8c1d27a4be90
+Revises: 4b7e90c2d1fa
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "4f6b0d92c7e1"
-down_revision = "8c1d27a4be90"
+down_revision = "4b7e90c2d1fa"
 branch_labels = None
 depends_on = None
 

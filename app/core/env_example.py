@@ -24,6 +24,7 @@ _TITLES = {
     "models": "Models",
     "turns": "Replies in progress",
     "jobs": "Background jobs",
+    "mail": "Mail",
 }
 
 _SET: dict[Occasion | None, dict[str, str]] = {

@@ -21,6 +21,9 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.mail.base import Mailer
+from app.integrations.mail.file import FileMailer
+from app.integrations.mail.smtp import SmtpMailer
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
@@ -58,6 +61,7 @@ class Runtime:
     tokens: Tokens
     principals: Principals
     auth: Auth
+    mailer: Mailer
     providers: Providers
     turns: Turns
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -102,6 +106,7 @@ class Runtime:
                 tokens=tokens,
                 principals=principals,
             ),
+            mailer=_mailer(settings),
             providers=providers,
             turns=Turns(
                 settings,
@@ -128,3 +133,9 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.mail.smtp_host:
+        return SmtpMailer(settings.mail)
+    return FileMailer(settings.server.data_dir / "mail")

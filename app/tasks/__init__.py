@@ -3,6 +3,6 @@
 A task loads what its ids name and calls a service; it must be safe to run twice.
 """
 
-from app.tasks import auth, chat, idempotency, job
+from app.tasks import auth, chat, idempotency, job, mail
 
-__all__ = ["auth", "chat", "idempotency", "job"]
+__all__ = ["auth", "chat", "idempotency", "job", "mail"]

@@ -63,6 +63,7 @@ DOMAINS = {
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
     "job": "background work as such",
+    "mail": "mail to people",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
     "servicekey": "keys of external applications",

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from app.core.database import utcnow
 from app.core.keys import KeyKind, new_key
-from app.models import ApiKey, User
+from app.models import ApiKey, AuditEvent, Job, User
 from app.services.apikey import MOST_KEYS
 from tests.client import Client
 from tests.conftest import Server, ServerFactory
@@ -308,6 +308,40 @@ async def test_there_is_a_bound_on_keys(server: Server) -> None:
 
     assert (one_more.status, one_more.json["code"]) == (409, "too_many_keys")
     assert (await owner.post("/apikeys", json={"name": "x"})).status == 201
+
+
+async def test_what_happens_to_a_key_is_audited_and_its_owner_mailed(
+    server: Server,
+) -> None:
+    """TRUST D2: without the key itself."""
+    owner = await server.client()
+    key = await made(owner, name="backup & sync")
+    at = f"/apikeys/{key['id']}"
+    await owner.patch(at, json={"name": "renamed"})
+    rotated = (await owner.post(f"{at}/rotate")).json
+    await owner.delete(at)
+
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        events = (
+            await session.scalars(
+                select(AuditEvent)
+                .where(AuditEvent.target_kind == "key")
+                .order_by(AuditEvent.seq)
+            )
+        ).all()
+        jobs = await session.scalars(select(Job.args).where(Job.name == "mail.send"))
+        mailed = [args for args in jobs if args["template"] == "key_created"]
+
+    assert [event.action for event in events] == [
+        "key.create", "key.change", "key.rotate", "key.revoke",
+    ]  # fmt: skip
+    assert {str(event.target_id) for event in events} == {key["id"]}
+    told = [event.details or {} for event in events]
+    assert told[1]["before"]["name"] == "backup & sync"
+    assert told[1]["after"]["name"] == "renamed"
+    assert [args["to"] for args in mailed] == ["ada@example.com"]
+    for secret in (key["key"], rotated["key"]):
+        assert secret not in str(told) + str(mailed)
 
 
 async def test_its_last_use_is_told(server: Server) -> None:

@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 NOT_OURS = {
     "OLLAMA_HOST",  # a variable of Ollama's own
+    "SSL_CERT_FILE",  # one of OpenSSL's
 }
 OF_EXAMPLES = {"BASE", "CHAT", "END", "LAST", "LOGIN", "MESSAGE", "REFRESH", "REPLY",
                "TOKEN"}  # fmt: skip

@@ -21,6 +21,7 @@ from app.core.config.loading import (
     variables,
 )
 from app.core.config.log import LogSettings
+from app.core.config.mail import MailSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -37,6 +38,7 @@ __all__ = [
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "MailSettings",
     "ModelSettings",
     "RedisSettings",
     "SecuritySettings",

@@ -14,6 +14,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_database(settings),
         *_security(settings),
         *_cors(settings),
+        *_mail(settings),
     ]
 
 
@@ -54,6 +55,16 @@ def _cors(settings: Settings) -> Iterator[str]:
         yield "CORS_ORIGINS: write each as scheme://host[:port], without a path"
     if "*" in origins and settings.server.environment != "development":
         yield "CORS_ORIGINS: name exact origins, not *"
+
+
+def _mail(settings: Settings) -> Iterator[str]:
+    mail = settings.mail
+    if mail.smtp_host and not mail.mail_from:
+        yield "MAIL_FROM: is not set: write it as Workroom <no-reply@example.com>"
+    if bool(mail.smtp_username) != bool(mail.smtp_password):
+        yield "SMTP_PASSWORD: set it and SMTP_USERNAME, or neither"
+    if mail.smtp_username and mail.smtp_security == "none":
+        yield "SMTP_SECURITY: none would send the password in clear: use starttls"
 
 
 def _is_origin(value: str) -> bool:

@@ -7,6 +7,7 @@ from app.core.config.database import DatabaseSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
 from app.core.config.log import LogSettings
+from app.core.config.mail import MailSettings
 from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
@@ -28,12 +29,20 @@ class Settings:
     models: ModelSettings
     turns: TurnSettings
     jobs: JobSettings
+    mail: MailSettings
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def database_url(self) -> str:
         """The URL with an async driver, ready for SQLAlchemy."""
         return self.database.url(self.server.data_dir)
+
+    @property
+    def verification_required(self) -> bool:
+        """Whether an account begins with the link that is mailed to its address."""
+        if self.mail.email_verification is not None:
+            return self.mail.email_verification == "required"
+        return self.server.environment != "development" and bool(self.mail.smtp_host)
 
 
 GROUPS: dict[str, type[Group]] = {

@@ -1,0 +1,1 @@
+"""Sending mail: a port, an adapter for SMTP, and one that writes files."""
