@@ -80,9 +80,10 @@ class Client:
         self.headers: dict[str, str] = {}
         self.tokens: dict[str, Any] = {}
 
-    async def login(self, login: str, password: str) -> None:
+    async def login(self, login: str, password: str, *, desk: str = "") -> None:
+        """As a user, or at the `desk` of "/admin" or "/staff"."""
         answer = await self.post(
-            "/auth/login", json={"login": login, "password": password}
+            f"{desk}/auth/login", json={"login": login, "password": password}
         )
         assert answer.status == 200, answer.body
         self.use(answer.json)

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,16 @@ from app.cli.connection import Connection
 from app.core import migrations
 from app.core.config import Settings, load_settings
 from app.core.database import Database
+from app.core.exceptions import ConflictError
 from app.core.rates import LIMITED
 from app.main import create_app
 from app.models import Base
+from app.schemas.apikey import KeyCreated
+from app.schemas.desk import AdminCreate, StaffCreate
+from app.schemas.servicekey import ServiceKeyCreate, ServiceScope
+from app.services import servicekey
+from app.services.audit import SYSTEM
+from app.services.desk import accounts
 from tests.client import Client
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import FakeBedrock
@@ -233,6 +240,44 @@ class Server:
         )
         await client.login(email, password)
         return client
+
+    async def admin(self, *permissions: str, name: str = "root") -> Client:
+        """A client that is logged in as this admin, who is made if need be."""
+        form = AdminCreate.model_validate(
+            _desk_account(name) | {"permissions": permissions}
+        )
+        return await self._at_the_desk("/admin", form)
+
+    async def staff(self, level: int, name: str = "grace") -> Client:
+        """The same for a member of the support staff."""
+        form = StaffCreate.model_validate(_desk_account(name) | {"level": level})
+        return await self._at_the_desk("/staff", form)
+
+    async def service(self, *scopes: ServiceScope) -> Client:
+        """An external application with a key of these scopes."""
+        client = self.anonymous()
+        key = (await self.service_key(*scopes)).key
+        client.headers["Authorization"] = f"Bearer {key}"
+        return client
+
+    async def service_key(self, *scopes: ServiceScope) -> KeyCreated:
+        form = ServiceKeyCreate(name="an application", scopes=list(scopes))
+        async with self.runtime.database.unit_of_work() as session:
+            return await servicekey.create(session, SYSTEM, form)
+
+    async def _at_the_desk(self, desk: str, form: AdminCreate | StaffCreate) -> Client:
+        runtime = self.runtime
+        with suppress(ConflictError):
+            async with runtime.database.unit_of_work() as session:
+                await accounts.create(session, runtime.passwords, SYSTEM, form)
+        client = self.anonymous()
+        await client.login(form.email, form.password, desk=desk)
+        return client
+
+
+def _desk_account(name: str) -> dict[str, Any]:
+    email = f"{name}@desk.example.com"
+    return {"email": email, "username": name, "password": "a long pass phrase"}
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """API keys, service keys, and the usage that external applications report.
 
 Revision ID: 4f6b0d92c7e1
-Revises: 4b7e90c2d1fa
+Revises: c2a84f1be6d3
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "4f6b0d92c7e1"
-down_revision = "4b7e90c2d1fa"
+down_revision = "c2a84f1be6d3"
 branch_labels = None
 depends_on = None
 

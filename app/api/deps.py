@@ -4,12 +4,17 @@ All are coroutines, even where they await nothing: FastAPI sends a plain functio
 thread, which costs more than the rest of a request.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
-from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
+from fastapi.security import (
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBearer,
+    OAuth2PasswordBearer,
+)
 from pydantic import BaseModel, Field
 
 from app.api.scopes import check_scope
@@ -17,10 +22,13 @@ from app.core.database import Session
 from app.core.exceptions import UnauthenticatedError
 from app.core.keys import looks_like_key
 from app.integrations.llm.registry import Providers
+from app.schemas.desk import Kind, Permission
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal
 from app.services.chat.turns import Turns
+from app.services.desk.auth import AUDIENCES
+from app.services.desk.principal import DeskUser
 from app.services.runtime import Runtime
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -77,6 +85,55 @@ async def principal_of(request: Request) -> Principal:
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
+
+
+_desk_bearer = HTTPBearer(
+    scheme_name="DeskBearer",
+    description="An access token of /admin/auth/login or /staff/auth/login.",
+    auto_error=False,
+)
+DeskToken = Annotated[HTTPAuthorizationCredentials | None, Depends(_desk_bearer)]
+
+
+async def get_admin(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
+    return await _at_the_desk(runtime, token, "admin")
+
+
+async def get_staff(runtime: RuntimeDep, token: DeskToken) -> DeskUser:
+    return await _at_the_desk(runtime, token, "staff")
+
+
+async def _at_the_desk(runtime: Runtime, token: DeskToken, kind: Kind) -> DeskUser:
+    if token is None:
+        raise UnauthenticatedError(
+            f"Send an access token of /{kind}/auth/login: Authorization: Bearer ..."
+        )
+    claims = runtime.tokens.read_access(token.credentials, AUDIENCES[kind])
+    return await runtime.desk_principals.of(claims, kind)
+
+
+AnyAdmin = Annotated[DeskUser, Depends(get_admin)]
+AnyStaff = Annotated[DeskUser, Depends(get_staff)]
+
+
+def admin_with(permission: Permission) -> Callable[..., Awaitable[DeskUser]]:
+    """Use as `admin: Annotated[DeskUser, Depends(admin_with("plans"))]`."""
+
+    async def allowed(admin: AnyAdmin) -> DeskUser:
+        admin.require(permission)
+        return admin
+
+    return allowed
+
+
+def staff_of(level: int) -> Callable[..., Awaitable[DeskUser]]:
+    """The same for support staff of this level or above."""
+
+    async def allowed(staff: AnyStaff) -> DeskUser:
+        staff.require_level(level)
+        return staff
+
+    return allowed
 
 
 async def get_client(request: Request) -> Client:

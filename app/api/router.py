@@ -2,10 +2,34 @@
 
 from fastapi import APIRouter
 
-from app.api.v1 import apikey, auth, chat, health, home, message, model, share, user
+from app.api.v1 import (
+    admin,
+    apikey,
+    auth,
+    chat,
+    health,
+    home,
+    introspection,
+    message,
+    model,
+    share,
+    staff,
+    user,
+)
 
 api = APIRouter(prefix="/api/v1")
-for module in (auth, user, apikey, chat, message, model, share):
+for module in (
+    auth,
+    user,
+    apikey,
+    introspection,
+    chat,
+    message,
+    model,
+    share,
+    admin,
+    staff,
+):
     api.include_router(module.router)
 
 root = APIRouter()

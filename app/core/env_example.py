@@ -19,6 +19,7 @@ _TITLES = {
     "redis": "Redis",
     "limits": "Limits, for everybody's sake",
     "security": "Security",
+    "accounts": "Accounts that are deleted",
     "cors": "Other sites that call the API (CORS)",
     "log": "Log",
     "models": "Models",

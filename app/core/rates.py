@@ -12,9 +12,9 @@ class Rate(NamedTuple):
 
 
 LIMITED = {
-    "auth.login": "POST /api/v1/auth/login and /token, for each address",
-    "auth.register": "POST /api/v1/auth/register, for each address",
-    "auth.refresh": "POST /api/v1/auth/refresh, for each address",
+    "auth.login": "POST /auth/login and /token, the desk's too, for each address",
+    "auth.register": "POST /auth/register, for each address",
+    "auth.refresh": "POST /auth/refresh, the desk's too, for each address",
     "chats.send": "messages sent and replies continued, for each user",
     "default": "everything else, for each user, or address where nobody is logged in",
 }

@@ -21,6 +21,8 @@ from app.core.database import utcnow
 from app.core.exceptions import UnauthenticatedError
 
 USER_AUDIENCE = "workroom:user"
+ADMIN_AUDIENCE = "workroom:admin"
+STAFF_AUDIENCE = "workroom:staff"
 
 _ALGORITHM = "HS256"
 _ISSUER = "workroom"
@@ -31,7 +33,7 @@ _CLAIMS = ["iss", "aud", "exp", "iat", "sub", "sid"]
 
 @dataclass(frozen=True, slots=True)
 class AccessClaims:
-    user_id: UUID
+    account_id: UUID
     session_id: UUID
     expires_at: int
     """Seconds since the epoch."""
@@ -47,25 +49,32 @@ class Tokens:
         # A client sends the same token again and again; its signature stays right.
         self._verified = lru_cache(_REMEMBERED)(self._verify)
 
-    def issue_access(self, *, user_id: UUID, session_id: UUID, now: datetime) -> str:
+    def issue_access(
+        self,
+        *,
+        account_id: UUID,
+        session_id: UUID,
+        now: datetime,
+        audience: str = USER_AUDIENCE,
+    ) -> str:
         claims = {
             "iss": _ISSUER,
-            "aud": USER_AUDIENCE,
-            "sub": str(user_id),
+            "aud": audience,
+            "sub": str(account_id),
             "sid": str(session_id),
             "iat": int(now.timestamp()),
             "exp": int((now + self.access_life).timestamp()),
         }
         return jwt.encode(claims, self._access_key, _ALGORITHM, headers={"typ": _TYPE})
 
-    def read_access(self, token: str) -> AccessClaims:
+    def read_access(self, token: str, audience: str = USER_AUDIENCE) -> AccessClaims:
         """Raises UnauthenticatedError for whatever is not exactly ours and alive."""
-        claims = self._verified(token)
+        claims = self._verified(token, audience)
         if claims.expires_at <= time.time():
             raise _expired()
         return claims
 
-    def _verify(self, token: str) -> AccessClaims:
+    def _verify(self, token: str, audience: str) -> AccessClaims:
         try:
             header = jwt.get_unverified_header(token)
             if header != {"alg": _ALGORITHM, "typ": _TYPE}:
@@ -75,11 +84,11 @@ class Tokens:
                 self._access_key,
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
-                audience=USER_AUDIENCE,
+                audience=audience,
                 options={"require": _CLAIMS, "strict_aud": True},
             )
             return AccessClaims(
-                user_id=UUID(claims["sub"]),
+                account_id=UUID(claims["sub"]),
                 session_id=UUID(claims["sid"]),
                 expires_at=claims["exp"],
             )

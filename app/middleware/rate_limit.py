@@ -31,8 +31,12 @@ REFUSED = Counter(
 _POSTS = {
     "/api/v1/auth/login": "auth.login",
     "/api/v1/auth/token": "auth.login",
+    "/api/v1/admin/auth/login": "auth.login",
+    "/api/v1/staff/auth/login": "auth.login",
     "/api/v1/auth/register": "auth.register",
     "/api/v1/auth/refresh": "auth.refresh",
+    "/api/v1/admin/auth/refresh": "auth.refresh",
+    "/api/v1/staff/auth/refresh": "auth.refresh",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 
@@ -97,7 +101,7 @@ class RateLimit:
         if looks_like_key(sent):
             return self._owner_of_key(sent)
         try:
-            return self._tokens.read_access(sent).user_id if token else None
+            return self._tokens.read_access(sent).account_id if token else None
         except UnauthenticatedError:
             return None
 

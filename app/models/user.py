@@ -11,11 +11,17 @@ from app.models.base import Base, Identified, Timestamped
 
 
 class User(Identified, Timestamped, Base):
-    """`email` and `username` are stored in lower case, so they are unique in any."""
+    """`email` and `username` are stored in lower case, so they are unique in any.
+
+    Only an `active` account can be used. An `archived` one is kept as it is, for its
+    owner is gone; of a `deleted` one this row is what is left beside `deleted_users`.
+    """
 
     __tablename__ = "users"
     __table_args__ = (
-        CheckConstraint("status IN ('active', 'suspended')", name="status"),
+        CheckConstraint(
+            "status IN ('active', 'suspended', 'archived', 'deleted')", name="status"
+        ),
     )
 
     email: Mapped[str] = mapped_column(String(320), unique=True)
@@ -41,14 +47,20 @@ class UserSession(Identified, Base):
     user_agent: Mapped[str | None] = mapped_column(String(255))
 
 
-class RefreshToken(Identified, Base):
+class AnyRefreshToken(Identified, Base):
     """A refresh token, known only by its SHA-256; used once, then replaced."""
 
+    __abstract__ = True
+
+    session_id: Mapped[UUID]
+    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+    used_at: Mapped[datetime | None]
+
+
+class RefreshToken(AnyRefreshToken):
     __tablename__ = "refresh_tokens"
 
     session_id: Mapped[UUID] = mapped_column(
         ForeignKey("user_sessions.id", ondelete="CASCADE"), index=True
     )
-    token_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
-    created_at: Mapped[datetime] = mapped_column(default=utcnow)
-    used_at: Mapped[datetime | None]

@@ -51,7 +51,7 @@ def _in_future(value: datetime) -> datetime:
     return value
 
 
-def _sorted_set(values: list[str]) -> list[str]:
+def sorted_set(values: list[str]) -> list[str]:
     return sorted(set(values))
 
 
@@ -59,7 +59,7 @@ KeyName = Annotated[Line, Field(max_length=100)]
 Scopes = Annotated[
     list[Annotated[str, Field(max_length=64), AfterValidator(_scope)]],
     Field(min_length=1, max_length=50),
-    AfterValidator(_sorted_set),
+    AfterValidator(sorted_set),
 ]
 Networks = Annotated[
     list[Annotated[str, Field(max_length=50), AfterValidator(_network)]],
@@ -68,7 +68,7 @@ Networks = Annotated[
         description="From where the key may be used, as addresses or networks; "
         "an empty list is from everywhere.",
     ),
-    AfterValidator(_sorted_set),
+    AfterValidator(sorted_set),
 ]
 Expiry = Annotated[AwareDatetime, AfterValidator(_in_future)]
 

@@ -1,8 +1,4 @@
-"""Registering, logging in, and the life of a session.
-
-The rules for refresh tokens are those of OAuth 2.0 Security Best Current Practice (RFC
-9700, section 4.14.2): each is used once, and one that is used again ends its family.
-"""
+"""Registering, logging in, and the life of a session."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +17,7 @@ from app.core.exceptions import (
     ValidationFailedError,
 )
 from app.core.passwords import Passwords, weakness
-from app.core.tokens import Tokens, expires_after, fingerprint, new_refresh_token
+from app.core.tokens import Tokens, expires_after
 from app.models import RefreshToken, User, UserSession
 from app.schemas.user import (
     Login,
@@ -32,6 +28,7 @@ from app.schemas.user import (
 )
 from app.services.authorization import Principal, require, visible_to
 from app.services.principal import Principals, alive
+from app.services.refresh import Families, InvalidRefreshTokenError
 
 _KEEP_ENDED_SESSIONS = timedelta(days=30)
 
@@ -41,19 +38,6 @@ class InvalidCredentialsError(UnauthenticatedError):
 
     def __init__(self) -> None:
         super().__init__("These credentials are not right.")
-
-
-class InvalidRefreshTokenError(UnauthenticatedError):
-    code = "invalid_refresh_token"
-
-    def __init__(self) -> None:
-        super().__init__("This refresh token is not valid: log in again.")
-
-
-class RefreshTokenReusedError(InvalidRefreshTokenError):
-    """Somebody holds a copy: the session's end is stored although the request fails."""
-
-    keeps_changes = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +68,9 @@ class Auth:
         self._passwords = passwords
         self._tokens = tokens
         self._principals = principals
+        self._families = Families(
+            settings, tokens, model=RefreshToken, revoke=self._revoke_one
+        )
 
     async def register(self, session: AsyncSession, form: UserCreate) -> User:
         """Raises ValidationFailedError for a weak password, ConflictError if taken."""
@@ -141,22 +128,9 @@ class Auth:
             )
 
     async def refresh(self, session: AsyncSession, refresh_token: str) -> TokenPair:
-        """Spend a refresh token for a new pair.
-
-        Inside the grace time a spent token gives the same successor again: to a client
-        that lost the answer, and to tabs that refresh at once. Later it means a copy.
-        """
+        """Spend a refresh token for a new pair."""
+        session_id, successor = await self._families.spend(session, refresh_token)
         now = utcnow()
-        used = fingerprint(refresh_token)
-        session_id = await session.scalar(
-            update(RefreshToken)
-            .where(RefreshToken.token_hash == used, RefreshToken.used_at.is_(None))
-            .values(used_at=now)
-            .returning(RefreshToken.session_id)
-        )
-        first = session_id is not None
-        if session_id is None:
-            session_id = await self._within_grace(session, used)
         family = await session.scalar(
             select(UserSession)
             .join(User, User.id == UserSession.user_id)
@@ -164,23 +138,14 @@ class Auth:
         )
         if family is None:
             raise InvalidRefreshTokenError
-        successor = self._tokens.successor(refresh_token)
-        if first:
-            family.last_used_at = now
-            session.add(
-                RefreshToken(session_id=session_id, token_hash=fingerprint(successor))
-            )
+        family.last_used_at = now
         return self._pair(family.user_id, session_id, successor)
 
     async def logout(self, session: AsyncSession, refresh_token: str) -> None:
         """End the token's session; a token of no session is as good as logged out."""
-        session_id = await session.scalar(
-            select(RefreshToken.session_id).where(
-                RefreshToken.token_hash == fingerprint(refresh_token)
-            )
-        )
+        session_id = await self._families.family_of(session, refresh_token)
         if session_id is not None:
-            await self._revoke(session, UserSession.id == session_id)
+            await self._revoke_one(session, session_id)
 
     async def change_password(
         self, session: AsyncSession, principal: Principal, form: PasswordChange
@@ -231,6 +196,11 @@ class Auth:
         found = await require(session, principal, UserSession, session_id)
         await self._revoke(session, UserSession.id == found.id)
 
+    async def end_sessions_of(self, session: AsyncSession, user_id: UUID) -> None:
+        """Their API keys, too, end for as long as the account is not active."""
+        await self._revoke(session, UserSession.user_id == user_id)
+        after_commit(session, lambda: self._principals.forget_user(user_id))
+
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS
@@ -251,21 +221,11 @@ class Auth:
         )
         session.add(begun)
         await session.flush()
-        token = new_refresh_token()
-        session.add(RefreshToken(session_id=begun.id, token_hash=fingerprint(token)))
+        token = await self._families.begin(session, begun.id)
         return self._pair(user_id, begun.id, token)
 
-    async def _within_grace(self, session: AsyncSession, used: bytes) -> UUID:
-        token = await session.scalar(
-            select(RefreshToken).where(RefreshToken.token_hash == used)
-        )
-        if token is None or token.used_at is None:
-            raise InvalidRefreshTokenError
-        grace = timedelta(seconds=self._settings.refresh_grace_seconds)
-        if utcnow() - token.used_at > grace:
-            await self._revoke(session, UserSession.id == token.session_id)
-            raise RefreshTokenReusedError
-        return token.session_id
+    async def _revoke_one(self, session: AsyncSession, session_id: UUID) -> None:
+        await self._revoke(session, UserSession.id == session_id)
 
     async def _revoke(self, session: AsyncSession, *which: ColumnElement[bool]) -> None:
         ended = await session.scalars(
@@ -280,7 +240,7 @@ class Auth:
 
     def _pair(self, user_id: UUID, session_id: UUID, refresh_token: str) -> TokenPair:
         access = self._tokens.issue_access(
-            user_id=user_id, session_id=session_id, now=utcnow()
+            account_id=user_id, session_id=session_id, now=utcnow()
         )
         return TokenPair(
             access_token=access,

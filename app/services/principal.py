@@ -45,7 +45,7 @@ class Principals:
         """Raises UnauthenticatedError where the session or its user is no more."""
         sid = claims.session_id
         principal = await self._cache.get(sid, lambda: self._load(claims))
-        if principal.user_id != claims.user_id:  # it was loaded for another token
+        if principal.user_id != claims.account_id:  # it was loaded for another token
             raise _ended()
         return principal
 
@@ -159,7 +159,7 @@ class Principals:
             .join(User, User.id == UserSession.user_id)
             .where(
                 UserSession.id == claims.session_id,
-                UserSession.user_id == claims.user_id,
+                UserSession.user_id == claims.account_id,
                 alive(utcnow()),
             )
         )

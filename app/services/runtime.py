@@ -24,9 +24,13 @@ from app.integrations.llm.registry import Providers
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
+from app.services.account.accounts import Accounts
+from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.desk.auth import DeskAuth
+from app.services.desk.principal import DeskPrincipals
 from app.services.principal import Principals
 
 
@@ -60,10 +64,15 @@ class Runtime:
     lag: LoopLag
     tokens: Tokens
     principals: Principals
+    passwords: Passwords
     auth: Auth
     mailer: Mailer
+    desk_principals: DeskPrincipals
+    desk: DeskAuth
     providers: Providers
     turns: Turns
+    accounts: Accounts
+    erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
@@ -75,9 +84,12 @@ class Runtime:
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
         database = Database(settings)
+        crypto = Crypto(settings.security)
         tokens = Tokens(settings.security)
+        passwords = Passwords(settings.security)
         bus = connect(settings.redis)
         principals = Principals(database, bus)
+        desk_principals = DeskPrincipals(database, bus)
         catalogue = Catalogue.load(settings.models.catalogue)
         http = Http(settings.models)
         providers = Providers(
@@ -91,30 +103,48 @@ class Runtime:
             ],
             catalogue=catalogue,
         )
+        auth = Auth(
+            settings.security,
+            passwords=passwords,
+            tokens=tokens,
+            principals=principals,
+        )
+        turns = Turns(
+            settings,
+            database=database,
+            providers=providers,
+            principals=principals,
+            bus=bus,
+        )
         return cls(
             settings=settings,
             database=database,
-            crypto=Crypto(settings.security),
+            crypto=crypto,
             bus=bus,
             limiter=connect_limiter(settings.redis),
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
-            auth=Auth(
+            passwords=passwords,
+            auth=auth,
+            desk_principals=desk_principals,
+            desk=DeskAuth(
                 settings.security,
-                passwords=Passwords(settings.security),
+                passwords=passwords,
                 tokens=tokens,
-                principals=principals,
+                principals=desk_principals,
             ),
             mailer=_mailer(settings),
             providers=providers,
-            turns=Turns(
-                settings,
-                database=database,
-                providers=providers,
-                principals=principals,
-                bus=bus,
+            turns=turns,
+            accounts=Accounts(
+                settings.accounts,
+                crypto=crypto,
+                passwords=passwords,
+                auth=auth,
+                turns=turns,
             ),
+            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
         )
 
     async def open(self) -> None:
@@ -123,10 +153,12 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
         await self.bus.close()

@@ -3,6 +3,6 @@
 A task loads what its ids name and calls a service; it must be safe to run twice.
 """
 
-from app.tasks import auth, chat, idempotency, job, mail
+from app.tasks import account, auth, chat, desk, idempotency, job, mail
 
-__all__ = ["auth", "chat", "idempotency", "job", "mail"]
+__all__ = ["account", "auth", "chat", "desk", "idempotency", "job", "mail"]

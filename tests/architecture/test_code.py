@@ -56,18 +56,23 @@ IMPORTS_LATE = {
 
 DOMAINS = {
     "apikey": "keys by which programs act for their owner",
+    "account": "accounts that are archived, deleted, restored, erased, exported",
+    "admin": "what admins may do",
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
+    "desk": "admins and support staff themselves",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
+    "introspection": "what external applications ask and tell",
     "job": "background work as such",
     "mail": "mail to people",
     "message": "messages, and the streams of replies",
     "model": "what models there are",
     "servicekey": "keys of external applications",
     "share": "links by which everybody may read a chat",
+    "staff": "what support staff may do",
     "user": "accounts and profiles",
 }
 """Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""
@@ -79,6 +84,7 @@ NO_DOMAIN = {
     "app/services/keyring.py": "keys of every kind, as they come with requests",
     "app/services/principal.py": "who is asking, for every domain",
     "app/services/sealed.py": "the sealed columns of every domain",
+    "app/services/refresh.py": "refresh tokens, of users and of the desk",
     "app/services/runtime.py": "all that a process holds",
     "app/tasks/worker.py": "runs the tasks of every domain",
 }

@@ -6,7 +6,7 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from fastapi import FastAPI
@@ -14,10 +14,12 @@ from fastapi.routing import iter_route_contexts
 from sqlalchemy import update
 
 from app.models import Message
+from app.schemas.desk import Permission
 from tests.client import Answer, Client
 from tests.conftest import Server
 
 PASSWORD = "a long pass phrase"
+PERMISSIONS = get_args(Permission)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Things:
 
     client: Client
     name: str
+    user: str
     session: str
     chat: str
     question: str
@@ -34,6 +37,14 @@ class Things:
     apikey: str
     link: str
     """The token by which everybody may read the chat."""
+    admin: Client
+    """Has every permission."""
+    staff: Client
+    """Of level 3."""
+    service: Client
+    """An external application with a key of every scope."""
+    servicekey: str
+    """The id of another service key."""
 
     @property
     def email(self) -> str:
@@ -42,7 +53,14 @@ class Things:
     @property
     def secrets(self) -> set[str]:
         """What no answer to anybody else may hold."""
-        ids = {self.session, self.chat, self.question, self.reply, self.apikey}
+        ids = {
+            self.user,
+            self.session,
+            self.chat,
+            self.question,
+            self.reply,
+            self.apikey,
+        }
         return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
 
 
@@ -56,7 +74,10 @@ def _nothing(_things: Things) -> Request:
 
 @dataclass(frozen=True)
 class Operation:
-    """`build` makes a request that is right for who owns the things."""
+    """`build` makes a request that is right for who owns the things.
+
+    Users may call it, unless one of the last four says otherwise.
+    """
 
     method: str
     path: str
@@ -64,6 +85,12 @@ class Operation:
     status: int = 200
     build: Callable[[Things], Request] = _nothing
     public: bool = field(default=False, kw_only=True)
+    admin: str | None = field(default=None, kw_only=True)
+    """The permission that an admin needs; "" where any admin may."""
+    staff: int | None = field(default=None, kw_only=True)
+    """The level that support staff needs."""
+    service: bool = field(default=False, kw_only=True)
+    """For external applications, each with a service key."""
 
     @property
     def name(self) -> str:
@@ -72,6 +99,14 @@ class Operation:
     @property
     def names_things(self) -> bool:
         return "{" in self.path
+
+    def proper(self, things: Things) -> Client:
+        """Who may call it."""
+        if self.admin is not None:
+            return things.admin
+        if self.service:
+            return things.service
+        return things.client if self.staff is None else things.staff
 
     async def send(self, client: Client, things: Things, **changes: Any) -> Answer:
         path = self.path.format(**vars(things))
@@ -113,6 +148,10 @@ def _profile(_things: Things) -> Request:
     return {"json": {"full_name": "Somebody New"}}
 
 
+def _own_deletion(_things: Things) -> Request:
+    return {"json": {"password": PASSWORD}}
+
+
 def _new_chat(_things: Things) -> Request:
     return {"json": {"title": "New", "system_prompt": "Be brief."}}
 
@@ -137,6 +176,18 @@ def _rating(_things: Things) -> Request:
     return {"json": {"value": 1, "comment": "Well said."}}
 
 
+def _introspection(things: Things) -> Request:
+    return {"data": {"token": things.client.tokens["access_token"]}}
+
+
+def _usage_report(things: Things) -> Request:
+    return {"json": {"subject": things.user, "kind": "documents", "amount": 3}}
+
+
+def _new_service_key(_things: Things) -> Request:
+    return {"json": {"name": "another application", "scopes": ["introspect"]}}
+
+
 def _new_key(_things: Things) -> Request:
     return {"json": {"name": "a script", "scopes": ["chats:read"]}}
 
@@ -145,7 +196,21 @@ def _key_changes(_things: Things) -> Request:
     return {"json": {"name": "another script"}}
 
 
+def _admin_refresh(things: Things) -> Request:
+    return {"json": {"refresh_token": things.admin.tokens["refresh_token"]}}
+
+
+def _staff_refresh(things: Things) -> Request:
+    return {"json": {"refresh_token": things.staff.tokens["refresh_token"]}}
+
+
+def _desk_login(_things: Things) -> Request:
+    return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
+
+
 V1 = "/api/v1"
+DESK_LOGIN = "doorkeeper"
+"""The username of an admin, and of a member of the staff, in every test."""
 OPERATIONS = [
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
@@ -170,11 +235,20 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/auth/sessions/{session}", 204),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
+    Operation("POST", f"{V1}/auth/introspect", 200, _introspection, service=True),
+    Operation("POST", f"{V1}/usage/report", 200, _usage_report, service=True),
+    Operation(
+        "POST", f"{V1}/admin/service-keys", 201, _new_service_key, admin="settings"
+    ),
+    Operation("GET", f"{V1}/admin/service-keys", admin="settings"),
+    Operation("DELETE", V1 + "/admin/service-keys/{servicekey}", 204, admin="settings"),
     Operation("POST", f"{V1}/apikeys", 201, _new_key),
     Operation("GET", f"{V1}/apikeys"),
     Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
     Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
     Operation("DELETE", V1 + "/apikeys/{apikey}", 204),
+    Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
+    Operation("GET", f"{V1}/users/me/export"),
     Operation("POST", f"{V1}/chats", 201, _new_chat),
     Operation("GET", f"{V1}/chats"),
     Operation("GET", V1 + "/chats/{chat}"),
@@ -195,9 +269,22 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
+    Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),
+    Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
+    Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
+    Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
+    Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
+    Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),
+    Operation("GET", f"{V1}/staff/auth/me", staff=1),
 ]
-PUBLIC = [operation for operation in OPERATIONS if operation.public]
-PRIVATE = [operation for operation in OPERATIONS if not operation.public]
+PUBLIC = [o for o in OPERATIONS if o.public]
+ADMINS = [o for o in OPERATIONS if o.admin is not None]
+STAFF = [o for o in OPERATIONS if o.staff is not None]
+SERVICES = [o for o in OPERATIONS if o.service]
+_OF_OTHERS = (*PUBLIC, *ADMINS, *STAFF, *SERVICES)
+PRIVATE = [o for o in OPERATIONS if o not in _OF_OTHERS]
+GUARDED = [*PRIVATE, *ADMINS, *STAFF, *SERVICES]
 
 
 def routes_of(app: FastAPI) -> set[str]:
@@ -231,13 +318,19 @@ async def make_things(server: Server, name: str) -> Things:
     share = await client.post(f"/chats/{chat}/share")
     sessions = await client.get("/auth/sessions")
     key = await client.post("/apikeys", json={"name": "a script"})
+    me = await client.get("/auth/me")
     return Things(
         client=client,
         name=name,
+        user=me.json["id"],
         session=sessions.json["items"][0]["id"],
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
         apikey=key.json["id"],
         link=share.json["token"],
+        admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
+        staff=await server.staff(3, name=DESK_LOGIN),
+        service=await server.service("introspect", "report"),
+        servicekey=str((await server.service_key("introspect")).id),
     )

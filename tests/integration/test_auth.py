@@ -337,7 +337,7 @@ async def test_a_token_of_a_session_that_never_was_is_refused(server: Server) ->
     client = await server.client()
     me = (await client.get("/auth/me")).json
     token = server.runtime.tokens.issue_access(
-        user_id=UUID(me["id"]), session_id=uuid4(), now=utcnow()
+        account_id=UUID(me["id"]), session_id=uuid4(), now=utcnow()
     )
     client.headers["Authorization"] = f"Bearer {token}"
 

@@ -12,7 +12,7 @@ from app.cli.openapi import document
 from app.core.config import ROOT
 from app.main import create_app
 from tests.conftest import Server, SettingsFactory
-from tests.integration.operations import PRIVATE, nameless, routes_of, send
+from tests.integration.operations import GUARDED, nameless, routes_of, send
 
 COMMITTED = ROOT / "openapi.json"
 NOT_DESCRIBED = {
@@ -84,7 +84,7 @@ def test_every_private_operation_declares_security_and_no_public_one_does() -> N
     secured = {
         nameless(name) for name, operation in operations() if operation.get("security")
     }
-    private = {nameless(operation.name) for operation in PRIVATE}
+    private = {nameless(operation.name) for operation in GUARDED}
 
     assert secured == private
 

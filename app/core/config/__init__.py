@@ -8,6 +8,7 @@ A new area is a module here, a field of `Settings`, and a title in
 `app/core/env_example.py`.
 """
 
+from app.core.config.account import AccountSettings
 from app.core.config.base import ROOT, ConfigError
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
@@ -32,6 +33,7 @@ from app.core.config.turns import TurnSettings
 __all__ = [
     "GROUPS",
     "ROOT",
+    "AccountSettings",
     "ConfigError",
     "CorsSettings",
     "DatabaseSettings",

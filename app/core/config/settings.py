@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from app.core.config.account import AccountSettings
 from app.core.config.base import Group
 from app.core.config.cors import CorsSettings
 from app.core.config.database import DatabaseSettings
@@ -24,6 +25,7 @@ class Settings:
     redis: RedisSettings
     limits: LimitSettings
     security: SecuritySettings
+    accounts: AccountSettings
     cors: CorsSettings
     log: LogSettings
     models: ModelSettings

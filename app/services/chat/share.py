@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import Database
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.tokens import fingerprint
-from app.models import Chat, ChatShare, Message
+from app.models import Chat, ChatShare, Message, User
 from app.schemas.chat import ShareRead
 from app.schemas.message import CitationRead, SharedMessage
 from app.services.authorization import Principal, require
@@ -59,10 +59,15 @@ async def revoke(session: AsyncSession, principal: Principal, chat_id: UUID) -> 
 
 
 async def opened(session: AsyncSession, token: str) -> ChatShare:
-    """What a link leads to; raises NotFoundError for one that never was or is ended."""
-    hashed = fingerprint(token)
+    """What a link leads to; raises NotFoundError for one that never was or is ended.
+
+    One of an account that cannot be used rests until it can.
+    """
     share = await session.scalar(
-        select(ChatShare).where(ChatShare.token_hash == hashed)
+        select(ChatShare)
+        .join(Chat, Chat.id == ChatShare.chat_id)
+        .join(User, User.id == Chat.user_id)
+        .where(ChatShare.token_hash == fingerprint(token), User.status == "active")
     )
     if share is None:
         raise NotFoundError("This link leads nowhere: it may have been taken back.")

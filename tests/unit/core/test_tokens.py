@@ -50,17 +50,17 @@ def forged(
 
 def test_an_issued_token_reads_back(tokens: Tokens) -> None:
     now = utcnow()
-    token = tokens.issue_access(user_id=USER, session_id=SESSION, now=now)
+    token = tokens.issue_access(account_id=USER, session_id=SESSION, now=now)
 
     claims = tokens.read_access(token)
 
-    assert claims.user_id == USER
+    assert claims.account_id == USER
     assert claims.session_id == SESSION
     assert claims.expires_at == int(now.timestamp()) + 30 * 60
 
 
 def test_the_forger_of_these_tests_can_make_a_good_one(tokens: Tokens) -> None:
-    assert tokens.read_access(forged(tokens)).user_id == USER
+    assert tokens.read_access(forged(tokens)).account_id == USER
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_unsigned_token_is_refused(tokens: Tokens) -> None:
 
 def test_an_expired_token_says_so(tokens: Tokens) -> None:
     past = utcnow() - timedelta(hours=2)
-    token = tokens.issue_access(user_id=USER, session_id=SESSION, now=past)
+    token = tokens.issue_access(account_id=USER, session_id=SESSION, now=past)
 
     with pytest.raises(UnauthenticatedError) as refused:
         tokens.read_access(token)
@@ -151,7 +151,7 @@ def test_a_token_that_was_good_expires_all_the_same(
     tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = utcnow()
-    token = tokens.issue_access(user_id=USER, session_id=SESSION, now=now)
+    token = tokens.issue_access(account_id=USER, session_id=SESSION, now=now)
     tokens.read_access(token)
 
     monkeypatch.setattr("time.time", lambda: now.timestamp() + 30 * 60)

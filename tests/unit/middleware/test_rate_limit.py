@@ -33,7 +33,7 @@ def limited(rates: str) -> ASGIApp:
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
-    token = TOKENS.issue_access(user_id=user_id, session_id=uuid4(), now=utcnow())
+    token = TOKENS.issue_access(account_id=user_id, session_id=uuid4(), now=utcnow())
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -178,7 +178,12 @@ def test_every_name_is_a_route_and_every_route_has_a_name() -> None:
 
     assert named.pop(None) <= {f"get {probe}" for probe in PROBES}
     assert named.keys() == LIMITED.keys()
-    assert named["auth.login"] == {"post /api/v1/auth/login", "post /api/v1/auth/token"}
+    assert named["auth.login"] == {
+        "post /api/v1/auth/login",
+        "post /api/v1/auth/token",
+        "post /api/v1/admin/auth/login",
+        "post /api/v1/staff/auth/login",
+    }
     assert named["chats.send"] == {
         "post /api/v1/chats/{chat_id}/messages",
         "post /api/v1/messages/{message_id}/continue",

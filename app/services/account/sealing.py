@@ -1,0 +1,88 @@
+"""A user's row as sealed text, and what stays in its place."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Column, Table, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.crypto import Crypto
+from app.core.database import utcnow
+from app.models import User
+
+_USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
+_READ: dict[type, Callable[[str], Any]] = {
+    datetime: datetime.fromisoformat,
+    UUID: UUID,
+    bytes: b64decode,
+}
+"""How a column's value is made again of its JSON; the rest is JSON itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What of a deleted user is sealed: the columns of their row, by name, and why."""
+
+    row: dict[str, Any]
+    reason: str | None
+
+
+async def seal(
+    session: AsyncSession, crypto: Crypto, user_id: UUID, *, reason: str | None
+) -> str:
+    found = await session.execute(select(_USERS).where(_USERS.c.id == user_id))
+    content = {"row": dict(found.mappings().one()), "reason": reason}
+    text = orjson.dumps(content, default=_text).decode()
+    return crypto.seal(text, place=_place(user_id))
+
+
+def unseal(crypto: Crypto, user_id: UUID, sealed: str) -> Sealed:
+    """Raises CryptoError where the key is lost.
+
+    Columns that came since are missing in it; those that went since are left out.
+    """
+    content = orjson.loads(crypto.open(sealed, place=_place(user_id)))
+    row = {
+        column.name: _value(column, content["row"][column.name])
+        for column in _USERS.columns
+        if column.name in content["row"]
+    }
+    return Sealed(row, content["reason"])
+
+
+def emptied(user_id: UUID) -> dict[str, Any]:
+    """What stays in `users`: the id, and nothing of the person.
+
+    The address is none: nobody can register it, and no look-up of addresses finds it.
+    """
+    needed = {"email": f"deleted:{user_id}", "password_hash": "", "status": "deleted"}
+    rest = (column for column in _USERS.columns if column.name not in {"id", *needed})
+    return needed | {column.name: _nothing(column) for column in rest}
+
+
+def _nothing(column: Column[Any]) -> Any:
+    default: Any = column.default
+    if column.nullable:
+        return None
+    assert default is not None, f"say in `emptied` what an empty users.{column} is"
+    return utcnow() if column.type.python_type is datetime else default.arg
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    raise TypeError
+
+
+def _value(column: Column[Any], value: Any) -> Any:
+    read = _READ.get(column.type.python_type)
+    return value if value is None or read is None else read(value)
+
+
+def _place(user_id: UUID) -> str:
+    return f"deleted_users.sealed:{user_id}"

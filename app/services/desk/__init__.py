@@ -1,0 +1,1 @@
+"""Those who run the installation (admins) and help its users (support staff)."""
