@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import aiohttp
 import pytest
 import structlog
 import uvicorn
+from alembic.script import ScriptDirectory
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.cli.connection import Connection
 from app.core import migrations
@@ -30,7 +32,7 @@ from app.core.database import Database
 from app.core.exceptions import ConflictError
 from app.core.rates import LIMITED
 from app.main import create_app
-from app.models import Base
+from app.models import Base, Plan
 from app.schemas.apikey import KeyCreated
 from app.schemas.desk import AdminCreate, StaffCreate
 from app.schemas.servicekey import ServiceKeyCreate, ServiceScope
@@ -184,6 +186,16 @@ async def _empty(database: Database) -> None:
     tables = ", ".join(Base.metadata.tables)
     async with database.unit_of_work() as session:
         await session.execute(text(f"TRUNCATE {tables} CASCADE"))
+        await session.execute(insert(Plan), seeded_plans())
+
+
+@cache
+def seeded_plans() -> list[dict[str, Any]]:
+    """The plans that a migration makes."""
+    script = ScriptDirectory.from_config(migrations.alembic_config())
+    revision = script.get_revision("3ed6ddd4e145")
+    assert revision is not None
+    return [dict(plan) for plan in revision.module.PLANS]
 
 
 ServerFactory = Callable[..., Any]

@@ -1,7 +1,7 @@
 """API keys, service keys, and the usage that external applications report.
 
 Revision ID: 4f6b0d92c7e1
-Revises: c2a84f1be6d3
+Revises: 3ed6ddd4e145
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "4f6b0d92c7e1"
-down_revision = "c2a84f1be6d3"
+down_revision = "3ed6ddd4e145"
 branch_labels = None
 depends_on = None
 

@@ -14,6 +14,7 @@ from app.api.v1 import (
     model,
     share,
     staff,
+    usage,
     user,
 )
 
@@ -27,6 +28,7 @@ for module in (
     message,
     model,
     share,
+    usage,
     admin,
     staff,
 ):

@@ -31,6 +31,11 @@ LOOP_LAG = Gauge(
     "How late the event loop was when last looked at",
     multiprocess_mode="livemax",
 )
+CREDITS = Counter(
+    "workroom_credits",
+    "Credits that calls of models cost, by who bears them",
+    ["payer"],
+)
 JOBS = Counter("workroom_jobs", "Jobs that ran", ["name", "outcome"])
 
 

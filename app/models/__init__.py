@@ -5,6 +5,12 @@ from app.models.apikey import ApiKey
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base
 from app.models.chat import Chat, ChatShare, SearchEntry
+from app.models.credits import (
+    CreditAccount,
+    CreditEntry,
+    CreditHolder,
+    CreditLease,
+)
 from app.models.desk import (
     Admin,
     DeskAccount,
@@ -15,7 +21,9 @@ from app.models.desk import (
 from app.models.idempotency import IdempotencyKey
 from app.models.job import Job
 from app.models.message import Message
+from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.servicekey import ReportedUsage, ServiceKey
+from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
 MADE_BY_MIGRATIONS = ("search_index", "ix_search_entries_terms")
@@ -26,6 +34,7 @@ an expression.
 """
 
 __all__ = [
+    "FIRST_PLAN",
     "MADE_BY_MIGRATIONS",
     "Admin",
     "AnyRefreshToken",
@@ -35,18 +44,25 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "CreditAccount",
+    "CreditEntry",
+    "CreditHolder",
+    "CreditLease",
     "DeletedUser",
     "DeskAccount",
     "DeskRefreshToken",
     "DeskSession",
     "IdempotencyKey",
     "Job",
+    "Limits",
     "Message",
+    "Plan",
     "RefreshToken",
     "ReportedUsage",
     "SearchEntry",
     "ServiceKey",
     "SupportStaff",
+    "UsageDay",
     "User",
     "UserSession",
 ]

@@ -13,7 +13,7 @@ class DeletedUser(Base):
 
     `sealed` holds what stood in its row of `users`, and why it was deleted. That row
     stays, emptied, for all that the account owns to hang on; so nothing moves when it
-    is restored, and erasing that row erases everything. See docs/adr/0008.
+    is restored, and erasing that row erases everything. See docs/adr/0009.
     """
 
     __tablename__ = "deleted_users"

@@ -1,13 +1,15 @@
 """Accounts of kind user, their sessions, and the refresh tokens of these."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
-from app.models.base import Base, Identified, Timestamped
+from app.models.base import Base, Identified, NullableJson, Timestamped
+from app.models.plan import FIRST_PLAN
 
 
 class User(Identified, Timestamped, Base):
@@ -15,6 +17,7 @@ class User(Identified, Timestamped, Base):
 
     Only an `active` account can be used. An `archived` one is kept as it is, for its
     owner is gone; of a `deleted` one this row is what is left beside `deleted_users`.
+    `limits` are those that differ from the plan's, by the names of its columns.
     """
 
     __tablename__ = "users"
@@ -29,6 +32,10 @@ class User(Identified, Timestamped, Base):
     full_name: Mapped[str | None] = mapped_column(String(200))
     password_hash: Mapped[str] = mapped_column(String(255))
     status: Mapped[str] = mapped_column(String(16), default="active")
+    plan: Mapped[str] = mapped_column(
+        ForeignKey("plans.name"), default=FIRST_PLAN, index=True
+    )
+    limits: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
 
 
 class UserSession(Identified, Base):

@@ -29,8 +29,10 @@ from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.turns import Turns
+from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.plan import Plans
 from app.services.principal import Principals
 
 
@@ -70,6 +72,8 @@ class Runtime:
     desk_principals: DeskPrincipals
     desk: DeskAuth
     providers: Providers
+    plans: Plans
+    credits: Credits
     turns: Turns
     accounts: Accounts
     erasure: Erasure
@@ -88,21 +92,11 @@ class Runtime:
         tokens = Tokens(settings.security)
         passwords = Passwords(settings.security)
         bus = connect(settings.redis)
+        limiter = connect_limiter(settings.redis)
         principals = Principals(database, bus)
+        plans = Plans(database, bus)
         desk_principals = DeskPrincipals(database, bus)
-        catalogue = Catalogue.load(settings.models.catalogue)
-        http = Http(settings.models)
-        providers = Providers(
-            settings,
-            [
-                BedrockProvider(settings.models, catalogue, http),
-                AnthropicProvider(settings.models, catalogue, http),
-                OpenAIProvider(settings.models, catalogue, http),
-                OllamaProvider(settings.models, catalogue, http),
-                GuideProvider(),
-            ],
-            catalogue=catalogue,
-        )
+        providers = _providers(settings)
         auth = Auth(
             settings.security,
             passwords=passwords,
@@ -121,7 +115,7 @@ class Runtime:
             database=database,
             crypto=crypto,
             bus=bus,
-            limiter=connect_limiter(settings.redis),
+            limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
             tokens=tokens,
             principals=principals,
@@ -136,6 +130,8 @@ class Runtime:
             ),
             mailer=_mailer(settings),
             providers=providers,
+            plans=plans,
+            credits=Credits(database, bus=bus, limiter=limiter, plans=plans),
             turns=turns,
             accounts=Accounts(
                 settings.accounts,
@@ -153,11 +149,15 @@ class Runtime:
         self.lag.open()
         await self.bus.open()
         await self.principals.open()
+        await self.plans.open()
+        await self.credits.open(alone=self.alone)
         await self.desk_principals.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.credits.close()
+        await self.plans.close()
         await self.desk_principals.close()
         await self.principals.close()
         await self.providers.close()
@@ -165,6 +165,22 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
+
+
+def _providers(settings: Settings) -> Providers:
+    catalogue = Catalogue.load(settings.models.catalogue)
+    http = Http(settings.models)
+    return Providers(
+        settings,
+        [
+            BedrockProvider(settings.models, catalogue, http),
+            AnthropicProvider(settings.models, catalogue, http),
+            OpenAIProvider(settings.models, catalogue, http),
+            OllamaProvider(settings.models, catalogue, http),
+            GuideProvider(),
+        ],
+        catalogue=catalogue,
+    )
 
 
 def _mailer(settings: Settings) -> Mailer:

@@ -61,6 +61,7 @@ DOMAINS = {
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
+    "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
     "health": "whether the process can work",
     "home": "the page at the root",
@@ -71,8 +72,10 @@ DOMAINS = {
     "message": "messages, and the streams of replies",
     "model": "what models there are",
     "servicekey": "keys of external applications",
+    "plan": "plans, and the limits that users have",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",
+    "usage": "what was used, and what is left",
     "user": "accounts and profiles",
 }
 """Each has one stem in every folder: `git ls-files '*chat*'` lists a whole domain."""

@@ -45,6 +45,8 @@ class Things:
     """An external application with a key of every scope."""
     servicekey: str
     """The id of another service key."""
+    plan: str = "team"
+    """That nobody has."""
 
     @property
     def email(self) -> str:
@@ -204,6 +206,22 @@ def _staff_refresh(things: Things) -> Request:
     return {"json": {"refresh_token": things.staff.tokens["refresh_token"]}}
 
 
+def _new_plan(_things: Things) -> Request:
+    return {"json": {"name": "small", "daily_conversations": 10, "models": ["guide/*"]}}
+
+
+def _assignment(_things: Things) -> Request:
+    return {"json": {"plan": "pro"}}
+
+
+def _limits(_things: Things) -> Request:
+    return {"json": {"daily_conversations": 5000}}
+
+
+def _credits(_things: Things) -> Request:
+    return {"json": {"amount": 1_000_000, "note": "A present."}}
+
+
 def _desk_login(_things: Things) -> Request:
     return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
 
@@ -269,10 +287,28 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
+    Operation("GET", f"{V1}/usage"),
+    Operation("GET", f"{V1}/usage/limits"),
     Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/admin/auth/refresh", 200, _admin_refresh, public=True),
     Operation("POST", f"{V1}/admin/auth/logout", 204, _admin_refresh, public=True),
     Operation("GET", f"{V1}/admin/auth/me", admin=""),
+    Operation("GET", f"{V1}/admin/plans", admin="plans"),
+    Operation("POST", f"{V1}/admin/plans", 201, _new_plan, admin="plans"),
+    Operation("GET", V1 + "/admin/plans/{plan}", admin="plans"),
+    Operation("PATCH", V1 + "/admin/plans/{plan}", 200, _limits, admin="plans"),
+    Operation("DELETE", V1 + "/admin/plans/{plan}", 204, admin="plans"),
+    Operation("PUT", V1 + "/admin/users/{user}/plan", 204, _assignment, admin="plans"),
+    Operation("GET", V1 + "/admin/users/{user}/limits", admin="plans"),
+    Operation("PUT", V1 + "/admin/users/{user}/limits", 204, _limits, admin="plans"),
+    Operation("POST", V1 + "/admin/users/{user}/limits/reset", 204, admin="plans"),
+    Operation("GET", V1 + "/admin/users/{user}/credits", admin="credits"),
+    Operation(
+        "POST", V1 + "/admin/users/{user}/credits", 204, _credits, admin="credits"
+    ),
+    Operation("GET", V1 + "/staff/users/{user}/limits", staff=1),
+    Operation("POST", V1 + "/staff/users/{user}/limits/reset", 204, staff=2),
+    Operation("POST", V1 + "/staff/users/{user}/credits", 204, _credits, staff=3),
     Operation("POST", f"{V1}/staff/auth/login", 200, _desk_login, public=True),
     Operation("POST", f"{V1}/staff/auth/refresh", 200, _staff_refresh, public=True),
     Operation("POST", f"{V1}/staff/auth/logout", 204, _staff_refresh, public=True),

@@ -11,7 +11,7 @@ from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
 
 MODEL = "openai/fake-small"
-_BACKGROUND = ("Worker.", "Checkpoints.", "run_coroutine_job")
+_BACKGROUND = ("Worker.", "Checkpoints.", "Credits.", "run_coroutine_job")
 _CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
 
 

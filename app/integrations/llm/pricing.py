@@ -1,6 +1,6 @@
 """What a call costs, in credits: a credit is one millionth of a US dollar."""
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 from app.integrations.llm.base import Prices, Usage
 
@@ -20,3 +20,15 @@ def cost(usage: Usage, prices: Prices | None) -> int:
         + usage.cache_write_tokens * prices.cache_write
     )
     return int(exact.quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def most(input_tokens: int, output_tokens: int, prices: Prices | None) -> int:
+    """The credits that a call of so many tokens can cost at the most.
+
+    A provider decides what of the input it writes into its cache, which is dearer.
+    """
+    if prices is None:
+        return 0
+    dearest = max(prices.input, prices.cache_read, prices.cache_write)
+    exact = input_tokens * dearest + output_tokens * prices.output
+    return int(exact.quantize(Decimal(1), ROUND_CEILING))

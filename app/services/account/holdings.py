@@ -36,12 +36,16 @@ OWNED: Mapping[str, Owned] = {
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
+    "credit_accounts": Owned(),
+    "credit_leases": Owned(not_exported="what processes hold just now"),
     "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
 }
 """In the order of an export."""
 
 NAMING: Mapping[str, str] = {
     "audit_events": "ids alone, once an erasure has emptied the details",
+    "credit_entries": "the ledger: amounts and ids",
+    "usage_days": "how much was used of what, by id",
 }
 """They stay, and name a person by an id that leads to nobody any more."""
 
@@ -53,6 +57,8 @@ ADDRESSING: Mapping[str, str] = {
 OTHERS: Mapping[str, str] = {
     "audit_chain": "where the chain of audit events ends",
     "service_keys": "keys of external applications, which are nobody's",
+    "credit_holders": "processes that lease credits",
+    "plans": "what there is to choose from",
 }
 """Nothing in them is of a user."""
 

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.admin import auth, servicekey
+from app.api.v1.admin import auth, plans, servicekey, usage
 
 router = APIRouter(prefix="/admin", tags=["admin"])
-for module in (auth, servicekey):
+for module in (auth, plans, servicekey, usage):
     router.include_router(module.router)

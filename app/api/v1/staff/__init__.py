@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from app.api.v1.staff import auth
+from app.api.v1.staff import auth, usage
 
 router = APIRouter(prefix="/staff", tags=["staff"])
-for module in (auth,):
+for module in (auth, usage):
     router.include_router(module.router)

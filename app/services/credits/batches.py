@@ -1,0 +1,352 @@
+"""What a process has spent, written for many users in a few statements."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, bindparam, case, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from app.core.database import changed_rows
+from app.integrations.llm.base import Usage
+from app.models import (
+    CreditAccount,
+    CreditEntry,
+    CreditHolder,
+    CreditLease,
+    Limits,
+    UsageDay,
+)
+from app.services.credits import accounts
+from app.services.credits.accounts import INSERTS, HolderLostError
+
+NO_KEY = UUID(int=0)
+_KEYS = ("user_id", "day", "kind", "model", "key_id")
+COUNTS = (
+    "requests",
+    "estimated",
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "credits",
+    "absorbed",
+)
+
+
+class Used(NamedTuple):
+    """Whose usage, and of what: a row of `usage_days`."""
+
+    user_id: UUID
+    day: date
+    kind: str
+    model: str
+    key_id: UUID
+
+
+class Tally(defaultdict[Used, list[int]]):
+    """Usage that is not written yet, as numbers in the order of `COUNTS`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: [0] * len(COUNTS))
+
+    def count(self, used: Used, usage: Usage, *, paid: int, absorbed: int) -> None:
+        self.add(
+            used,
+            (
+                1,
+                int(usage.estimated),
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cache_read_tokens,
+                usage.cache_write_tokens,
+                paid,
+                absorbed,
+            ),
+        )
+
+    def add(self, used: Used, counts: Sequence[int]) -> None:
+        self[used] = [a + b for a, b in zip(self[used], counts, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A user's lease as its process has it.
+
+    `spent` is since the lease was settled last. Where `keep` is not None it is settled
+    now, and goes on with so many credits; `returned` conversations go back. A `closed`
+    one is given up.
+    """
+
+    user_id: UUID
+    spent: int
+    conversations: int
+    day: date | None
+    keep: int | None = None
+    returned: int = 0
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`late` are costs of calls whose lease was lost meanwhile."""
+
+    sequence: int
+    lines: Sequence[Line]
+    tally: Tally
+    late: Sequence[tuple[Limits, int]] = ()
+
+
+async def begin(
+    session: AsyncSession, holder_id: UUID, *, expires_at: datetime
+) -> None:
+    """Make this process one that may lease."""
+    insert_ = INSERTS[session.get_bind().dialect.name](CreditHolder)
+    await session.execute(
+        insert_.values(
+            id=holder_id, sequence=0, expires_at=expires_at
+        ).on_conflict_do_nothing()
+    )
+
+
+async def write(
+    session: AsyncSession,
+    holder_id: UUID,
+    batch: Batch,
+    *,
+    now: datetime,
+    expires_at: datetime,
+) -> None:
+    """Write a batch and renew the holder; one that is written already is left alone.
+
+    Raises HolderLostError.
+    """
+    renewed = await session.execute(
+        update(CreditHolder)
+        .where(
+            CreditHolder.id == holder_id, CreditHolder.sequence == batch.sequence - 1
+        )
+        .values(sequence=batch.sequence, expires_at=expires_at)
+    )
+    if changed_rows(renewed) == 0:
+        written = await session.scalar(
+            select(CreditHolder.sequence).where(CreditHolder.id == holder_id)
+        )
+        if written != batch.sequence:
+            raise HolderLostError
+        return
+    await _note(session, holder_id, [line for line in batch.lines if line.keep is None])
+    await _settle(
+        session, holder_id, [line for line in batch.lines if line.keep is not None], now
+    )
+    for limits, amount in batch.late:
+        await accounts.charge(session, limits, amount, now=now)
+    await write_usage(session, batch.tally)
+
+
+async def _note(session: AsyncSession, holder_id: UUID, lines: Sequence[Line]) -> None:
+    if lines:
+        await _many(
+            session,
+            _NOTE,
+            [
+                {
+                    "holder": holder_id,
+                    "user": line.user_id,
+                    "new_spent": line.spent,
+                    "new_conversations": line.conversations,
+                }
+                for line in lines
+            ],
+        )
+
+
+async def _settle(
+    session: AsyncSession, holder_id: UUID, lines: Sequence[Line], now: datetime
+) -> None:
+    if not lines:
+        return
+    users = [line.user_id for line in lines]
+    mine = (CreditLease.holder_id == holder_id, CreditLease.user_id.in_(users))
+    found = await session.execute(
+        select(CreditLease.user_id, CreditLease.credits).where(*mine)
+    )
+    held = {row.user_id: row.credits for row in found}
+    kept = [line for line in lines if line.user_id in held]  # not of erased users
+    await _book(
+        session,
+        [
+            _Change(
+                line.user_id,
+                line.spent,
+                held[line.user_id] - (line.keep or 0),
+                line.returned,
+                line.day,
+            )
+            for line in kept
+        ],
+        now,
+    )
+    if closed := [line.user_id for line in kept if line.closed]:
+        await session.execute(
+            delete(CreditLease).where(
+                CreditLease.holder_id == holder_id, CreditLease.user_id.in_(closed)
+            )
+        )
+    if going_on := [line for line in kept if not line.closed]:
+        await _many(
+            session,
+            _GO_ON,
+            [
+                {
+                    "holder": holder_id,
+                    "user": line.user_id,
+                    "new_credits": line.keep,
+                    "new_conversations": line.conversations,
+                }
+                for line in going_on
+            ],
+        )
+
+
+class _Change(NamedTuple):
+    """What a settlement changes of an account."""
+
+    user_id: UUID
+    spent: int
+    given_back: int
+    """What of the account is leased no more; the spent is among it."""
+    conversations: int
+    day: date | None
+
+
+async def _book(
+    session: AsyncSession, changes: Iterable[_Change], now: datetime
+) -> None:
+    """Enter what was spent; all sides take the accounts' locks in the same order."""
+    ordered = sorted(changes, key=lambda change: change.user_id)
+    if not ordered:
+        return
+    await _many(
+        session,
+        _GIVE_BACK,
+        [
+            {
+                "user": change.user_id,
+                "spent": change.spent,
+                "given_back": change.given_back,
+                "returned": change.conversations,
+                "of_day": change.day,
+            }
+            for change in ordered
+        ],
+    )
+    entries = [
+        {
+            "id": uuid7(),
+            "user_id": change.user_id,
+            "kind": "usage",
+            "amount": -change.spent,
+            "created_at": now,
+        }
+        for change in ordered
+        if change.spent
+    ]
+    if entries:
+        await session.execute(insert(CreditEntry), entries)
+
+
+async def take_back(
+    session: AsyncSession, which: ColumnElement[bool], *, now: datetime
+) -> int:
+    """Settle and close what such holders have; gives how many these were."""
+    dead = (
+        await session.scalars(
+            select(CreditHolder.id).where(which).with_for_update(skip_locked=True)
+        )
+    ).all()
+    if not dead:
+        return 0
+    leases = (
+        await session.scalars(
+            select(CreditLease).where(CreditLease.holder_id.in_(dead))
+        )
+    ).all()
+    await _book(
+        session,
+        [
+            _Change(row.user_id, row.spent, row.credits, row.conversations, row.day)
+            for row in leases
+        ],
+        now,
+    )
+    await session.execute(delete(CreditLease).where(CreditLease.holder_id.in_(dead)))
+    await session.execute(delete(CreditHolder).where(CreditHolder.id.in_(dead)))
+    return len(dead)
+
+
+async def write_usage(session: AsyncSession, tally: Tally) -> None:
+    """Add to what is counted of each day."""
+    if not tally:
+        return
+    rows = [
+        {
+            "id": uuid7(),
+            **used._asdict(),
+            **dict(zip(COUNTS, tally[used], strict=True)),
+        }
+        for used in sorted(tally)
+    ]
+    insert_ = INSERTS[session.get_bind().dialect.name](UsageDay)
+    sums = {
+        name: getattr(UsageDay, name) + getattr(insert_.excluded, name)
+        for name in COUNTS
+    }
+    await _many(
+        session,
+        insert_.on_conflict_do_update(index_elements=list(_KEYS), set_=sums),
+        rows,
+    )
+
+
+async def _many(session: AsyncSession, statement: Any, rows: list[Any]) -> None:
+    """On the connection: of so many rows, the session would make objects."""
+    await (await session.connection()).execute(statement, rows)
+
+
+_LEASES: Any = CreditLease.__table__
+_ACCOUNTS: Any = CreditAccount.__table__
+_OURS = (
+    _LEASES.c.holder_id == bindparam("holder"),
+    _LEASES.c.user_id == bindparam("user"),
+)
+_NOTE = (
+    update(_LEASES)
+    .where(*_OURS)
+    .values(spent=bindparam("new_spent"), conversations=bindparam("new_conversations"))
+)
+_GO_ON = (
+    update(_LEASES)
+    .where(*_OURS)
+    .values(
+        spent=0,
+        credits=bindparam("new_credits"),
+        conversations=bindparam("new_conversations"),
+    )
+)
+_GIVE_BACK = (
+    update(_ACCOUNTS)
+    .where(_ACCOUNTS.c.id == bindparam("user"))
+    .values(
+        balance=_ACCOUNTS.c.balance - bindparam("spent"),
+        leased=_ACCOUNTS.c.leased - bindparam("given_back"),
+        conversations=_ACCOUNTS.c.conversations
+        - case(
+            (_ACCOUNTS.c.day == bindparam("of_day"), bindparam("returned")), else_=0
+        ),
+    )
+)

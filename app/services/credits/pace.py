@@ -1,0 +1,60 @@
+"""How much a plan allows in a minute."""
+
+import math
+from dataclasses import dataclass
+
+from app.core.exceptions import RateLimitedError
+from app.core.ratelimit import Limiter
+from app.core.rates import Rate
+from app.models import Limits
+
+_SECONDS = 60
+
+
+@dataclass(slots=True)
+class Minute:
+    """Tokens of the last minute, in this process.
+
+    Two buckets tell it: this minute's, and the part of the last one that still counts.
+    """
+
+    minute: int = 0
+    tokens: int = 0
+    before: int = 0
+
+    def used(self, seconds: float) -> float:
+        minute, past = divmod(seconds, _SECONDS)
+        if minute != self.minute:
+            self.before = self.tokens if minute == self.minute + 1 else 0
+            self.minute, self.tokens = int(minute), 0
+        return self.before * (1 - past / _SECONDS) + self.tokens
+
+    def add(self, tokens: int, seconds: float) -> None:
+        self.used(seconds)
+        self.tokens += tokens
+
+
+async def keep(
+    limits: Limits, minute: Minute, limiter: Limiter, *, seconds: float
+) -> None:
+    """Count a request; raises RateLimitedError for one more than the plan allows.
+
+    Of tokens, those of calls that have ended count: what a call will need, nobody
+    knows.
+    """
+    most = limits.tokens_per_minute
+    if most is not None and minute.used(seconds) >= most:
+        raise _too_fast(f"{most} tokens", _SECONDS - seconds % _SECONDS)
+    if limits.requests_per_minute is not None:
+        rate = Rate(limits.requests_per_minute, _SECONDS)
+        standing = await limiter.hit(rate, f"plan:{limits.user_id}")
+        if not standing.allowed:
+            raise _too_fast(f"{rate.amount} requests", standing.reset)
+
+
+def _too_fast(what: str, seconds: float) -> RateLimitedError:
+    wait = max(1, math.ceil(seconds))
+    return RateLimitedError(
+        f"Your plan allows {what} a minute: try again in {wait} s.",
+        headers={"Retry-After": str(wait)},
+    )
