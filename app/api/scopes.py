@@ -9,6 +9,7 @@ _READING = ("GET", "HEAD")
 _RULES = (
     (re.compile(r"/api/v1/(?:chats|messages)(?:/.*)?"), "chats:read", "chats:write"),
     (re.compile(r"/api/v1/models(?:/.*)?"), "models:read", None),
+    (re.compile(r"/api/v1/usage(?:/limits)?"), "usage:read", None),
     (re.compile(r"/api/v1/(?:users|auth)/me"), "profile:read", None),
 )
 """Each path's scope for reading, and for everything else."""

@@ -20,6 +20,7 @@ SCOPES = {
     "chats:write": "create, change and delete chats; send messages",
     "models:read": "see the models on offer",
     "profile:read": "see the profile of the account",
+    "usage:read": "see what was used, and what is left",
 }
 """What a key may be allowed to do here; everything else needs a login."""
 

@@ -4,8 +4,10 @@ from uuid import UUID
 from pydantic import BaseModel, Field, StringConstraints
 
 from app.schemas.base import Text
+from app.schemas.usage import UsageLimits
 
 MOST_REPORTS = 1000
+MOST_AMOUNT = 10**12
 
 
 class IntrospectionForm(BaseModel):
@@ -37,19 +39,22 @@ class Introspection(BaseModel):
         None, description="What an API key is confined to; * of who is logged in."
     )
     exp: int | None = Field(None, description="Seconds since the epoch.")
+    limits: UsageLimits | None = Field(None, description="What is left, and may be.")
 
 
-class UsageReport(BaseModel):
+class UsageEntry(BaseModel):
+    """`credits` are paid from the user's balance; other kinds are counted."""
+
     subject: UUID = Field(description="`sub` of the introspection.")
     kind: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.:-]{0,63}$")]
-    amount: Annotated[int, Field(ge=1, le=2**53 - 1)]
+    amount: Annotated[int, Field(ge=1, le=MOST_AMOUNT)]
     id: UUID | None = Field(
         None, description="A report that is sent again with the same id counts once."
     )
 
 
-class UsageReports(BaseModel):
-    reports: Annotated[list[UsageReport], Field(min_length=1, max_length=MOST_REPORTS)]
+class UsageEntries(BaseModel):
+    reports: Annotated[list[UsageEntry], Field(min_length=1, max_length=MOST_REPORTS)]
 
 
 class UsageBooked(BaseModel):

@@ -1,26 +1,35 @@
 """For external applications: whose a token is, and what was used up there."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import Database, changed_rows, utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import UnauthenticatedError
 from app.core.keys import KeyKind, looks_like_key
 from app.core.tokens import Tokens
+from app.integrations.llm.base import Usage
 from app.models import ReportedUsage, User
 from app.schemas.introspection import (
     Introspection,
     IntrospectionForm,
     UsageBooked,
-    UsageReport,
+    UsageEntry,
 )
+from app.services import usage
+from app.services.credits.leasing import Credits
+from app.services.credits.purse import Call
 from app.services.keyring import Grant
 from app.services.principal import Principals
+
+CREDITS = "credits"
+"""The kind of usage that is paid for."""
 
 _EVERYTHING = "*"
 _INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
@@ -40,12 +49,15 @@ async def introspect(
         found = await _credential(principals, tokens, form)
     except UnauthenticatedError:
         return Introspection(active=False)
-    profile = select(User.username).where(User.id == found.sub)
+    assert found.sub is not None
     async with database.unit_of_work(read_only=True) as session:
-        user = (await session.execute(profile)).one_or_none()
-    if user is None:  # erased this moment
-        return Introspection(active=False)
-    found.username = user.username
+        user = await session.execute(select(User.username).where(User.id == found.sub))
+        known = user.one_or_none()
+        if known is None:  # erased this moment
+            return Introspection(active=False)
+        found.username = known.username
+        found.limits = await usage.limits(session, found.sub)
+        found.plan = found.limits.plan
     return found
 
 
@@ -75,9 +87,15 @@ async def _credential(
 
 
 async def report(
-    session: AsyncSession, service: Grant, reports: Sequence[UsageReport]
+    session: AsyncSession,
+    credits_: Credits,
+    service: Grant,
+    reports: Sequence[UsageEntry],
 ) -> UsageBooked:
-    """Book what users used up; a report whose id was booked before counts no more."""
+    """Book what users used up; a report whose id was booked before counts no more.
+
+    Credits are taken from the balance; what it does not hold, the installation bears.
+    """
     subjects = {report.subject for report in reports}
     known = set(await session.scalars(select(User.id).where(User.id.in_(subjects))))
     rows = [
@@ -93,9 +111,25 @@ async def report(
         for report in reports
         if report.subject in known
     ]
+    booked = await _insert(session, rows) if rows else []
+    spent: Counter[UUID] = Counter()
+    for entry in booked:
+        if entry.kind == CREDITS:
+            spent[entry.user_id] += entry.amount
+    call = Call(kind="external", model=service.name)
+    for user_id in sorted(spent):  # always in this order: they are locked
+        await credits_.charge(session, user_id, spent[user_id], Usage(0, 0), call)
+    return UsageBooked(booked=len(booked), unknown=sorted(subjects - known))
+
+
+async def _insert(
+    session: AsyncSession, rows: list[dict[str, Any]]
+) -> Sequence[Row[UUID, str, int]]:
+    """The user, kind and amount of each row that is new."""
     insert = _INSERTS[session.get_bind().dialect.name](ReportedUsage)
-    booked = 0
-    if rows:
-        result = await session.execute(insert.values(rows).on_conflict_do_nothing())
-        booked = changed_rows(result)
-    return UsageBooked(booked=booked, unknown=sorted(subjects - known))
+    new = insert.values(rows).on_conflict_do_nothing()
+    table = ReportedUsage
+    result = await session.execute(
+        new.returning(table.user_id, table.kind, table.amount)
+    )
+    return result.all()

@@ -44,6 +44,7 @@ async def test_a_session_is_told_with_its_user(server: Server) -> None:
     )
 
     told = answer.json
+    limits = (await user.get("/usage/limits")).json
     assert answer.headers["Cache-Control"] == "no-store"
     assert utcnow().timestamp() < told.pop("exp") <= utcnow().timestamp() + 1800
     assert told == {
@@ -53,6 +54,8 @@ async def test_a_session_is_told_with_its_user(server: Server) -> None:
         "kind": "user",
         "username": "ada",
         "scope": "*",
+        "plan": "free",
+        "limits": {name: limit for name, limit in limits.items() if limit is not None},
     }
 
 
@@ -193,7 +196,7 @@ async def test_a_revoked_service_key_ends_at_once(server: Server) -> None:
     assert listed == []
 
 
-async def test_a_question_costs_one_statement(server: Server) -> None:
+async def test_a_question_costs_three_statements(server: Server) -> None:
     user, service = await server.client(), await server.service("introspect")
     await asked(service, token_of(user))
 
@@ -201,7 +204,7 @@ async def test_a_question_costs_one_statement(server: Server) -> None:
         await asked(service, token_of(user))
         await asked(service, "wr_garbage")
 
-    assert len(statements) == 1, statements
+    assert len(statements) == 3, statements  # the user, the limits, what is used
 
 
 async def report(service: Client, **fields: Any) -> Answer:
@@ -250,11 +253,33 @@ async def test_many_reports_are_booked_without_those_of_strangers(
     assert await total(server) == 2
 
 
+async def test_credits_are_paid_for_once(server: Server) -> None:
+    """TRUST M1: the balance is never negative, whatever others report."""
+    user, service = await server.client(), await server.service("report")
+    subject = (await user.get("/auth/me")).json["id"]
+    before = (await user.get("/usage/limits")).json["credits"]["balance"]
+    one = str(uuid4())
+
+    for _ in range(2):
+        await report(service, subject=subject, kind="credits", amount=7, id=one)
+    after = (await user.get("/usage/limits")).json["credits"]["balance"]
+    await report(service, subject=subject, kind="credits", amount=10**12)
+    limits = (await user.get("/usage/limits")).json
+    usage = (await user.get("/usage?group_by=kind,model")).json["items"]
+
+    assert after == before - 7
+    assert limits["credits"]["balance"] == 0
+    assert [(one["kind"], one["model"]) for one in usage] == [
+        ("external", "an application")
+    ]
+    assert usage[0]["credits"] == before
+
+
 @pytest.mark.parametrize(
     ("wrong", "path"),
     [
         ({"amount": 0}, "amount"),
-        ({"amount": 2**63}, "amount"),
+        ({"amount": 10**12 + 1}, "amount"),
         ({"kind": "two words"}, "kind"),
         ({"subject": "ada"}, "subject"),
     ],

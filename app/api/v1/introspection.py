@@ -11,8 +11,8 @@ from app.schemas.introspection import (
     Introspection,
     IntrospectionForm,
     UsageBooked,
-    UsageReport,
-    UsageReports,
+    UsageEntries,
+    UsageEntry,
 )
 from app.schemas.servicekey import ServiceScope
 from app.services import introspection
@@ -60,9 +60,10 @@ async def introspect(
 @router.post("/usage/report")
 async def report_usage(
     session: SessionDep,
+    runtime: RuntimeDep,
     service: Annotated[Grant, Depends(ServiceWith("report"))],
-    form: UsageReport | UsageReports,
+    form: UsageEntry | UsageEntries,
 ) -> UsageBooked:
     """Book what users used up in an external application, one report or many."""
-    reports = form.reports if isinstance(form, UsageReports) else [form]
-    return await introspection.report(session, service, reports)
+    reports = form.reports if isinstance(form, UsageEntries) else [form]
+    return await introspection.report(session, runtime.credits, service, reports)

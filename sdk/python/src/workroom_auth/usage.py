@@ -16,7 +16,7 @@ from workroom_auth.errors import UnavailableError
 _BATCH = 500
 _MOST = 100_000
 _KIND = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
-_LARGEST = 2**53 - 1
+_LARGEST = 10**12
 _log = logging.getLogger("workroom_auth")
 
 Report = dict[str, Any]
