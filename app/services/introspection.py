@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from app.core.cache import Cache
 from app.core.database import Database, utcnow
 from app.core.exceptions import UnauthenticatedError
 from app.core.keys import KeyKind, looks_like_key
@@ -22,6 +24,7 @@ from app.schemas.introspection import (
     UsageBooked,
     UsageEntry,
 )
+from app.schemas.usage import UsageLimits
 from app.services import usage
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call
@@ -31,6 +34,8 @@ from app.services.principal import Principals
 CREDITS = "credits"
 """The kind of usage that is paid for."""
 
+_CACHED = 10_000
+_SECONDS = 1.0
 _EVERYTHING = "*"
 _INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.insert,
@@ -38,52 +43,74 @@ _INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
 }
 
 
-async def introspect(
-    database: Database,
-    principals: Principals,
-    tokens: Tokens,
-    form: IntrospectionForm,
-) -> Introspection:
-    """What is true of the token now, by the rules that hold for it here."""
-    try:
-        found = await _credential(principals, tokens, form)
-    except UnauthenticatedError:
-        return Introspection(active=False)
-    assert found.sub is not None
-    async with database.unit_of_work(read_only=True) as session:
-        user = await session.execute(select(User.username).where(User.id == found.sub))
-        known = user.one_or_none()
-        if known is None:  # erased this moment
+class Introspector:
+    """Tells external applications whose a token is.
+
+    Whether it is alive is told as of now; name, plan and limits as of a second ago,
+    which is how old what was used is anyway.
+    """
+
+    def __init__(
+        self, database: Database, principals: Principals, tokens: Tokens
+    ) -> None:
+        self._database = database
+        self._principals = principals
+        self._tokens = tokens
+        self._profiles: Cache[UUID, _Profile] = Cache(
+            size=_CACHED, ttl=lambda: _SECONDS
+        )
+
+    async def introspect(self, form: IntrospectionForm) -> Introspection:
+        """What is true of the token, by the rules that hold for it here."""
+        try:
+            found = await self._credential(form)
+            assert found.sub is not None
+            profile = await self._profile(found.sub)
+        except UnauthenticatedError:
             return Introspection(active=False)
-        found.username = known.username
-        found.limits = await usage.limits(session, found.sub)
-        found.plan = found.limits.plan
-    return found
+        found.username = profile.username
+        found.plan, found.limits = profile.limits.plan, profile.limits
+        return found
 
-
-async def _credential(
-    principals: Principals, tokens: Tokens, form: IntrospectionForm
-) -> Introspection:
-    if looks_like_key(form.token):
-        key = await principals.keys.get(form.token, KeyKind.USER, ip=form.client_ip)
+    async def _credential(self, form: IntrospectionForm) -> Introspection:
+        if looks_like_key(form.token):
+            keys = self._principals.keys
+            key = await keys.get(form.token, KeyKind.USER, ip=form.client_ip)
+            return Introspection(
+                active=True,
+                kind="user",
+                sub=key.owner,
+                sid=key.id,
+                scope=" ".join(sorted(key.scopes)),
+                exp=int(key.expires_at.timestamp()) if key.expires_at else None,
+            )
+        claims = self._tokens.read_access(form.token)
+        principal = await self._principals.of(claims)
         return Introspection(
             active=True,
             kind="user",
-            sub=key.owner,
-            sid=key.id,
-            scope=" ".join(sorted(key.scopes)),
-            exp=int(key.expires_at.timestamp()) if key.expires_at else None,
+            sub=principal.user_id,
+            sid=principal.session_id,
+            scope=_EVERYTHING,
+            exp=claims.expires_at,
         )
-    claims = tokens.read_access(form.token)
-    principal = await principals.of(claims)
-    return Introspection(
-        active=True,
-        kind="user",
-        sub=principal.user_id,
-        sid=principal.session_id,
-        scope=_EVERYTHING,
-        exp=claims.expires_at,
-    )
+
+    async def _profile(self, user_id: UUID) -> "_Profile":
+        return await self._profiles.get(user_id, lambda: self._load(user_id))
+
+    async def _load(self, user_id: UUID) -> "_Profile":
+        name = select(User.username).where(User.id == user_id)
+        async with self._database.unit_of_work(read_only=True) as session:
+            user = (await session.execute(name)).one_or_none()
+            if user is None:  # erased this moment
+                raise UnauthenticatedError("This account is no more.")
+            return _Profile(user.username, await usage.limits(session, user_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    username: str | None
+    limits: UsageLimits
 
 
 async def report(

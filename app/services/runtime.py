@@ -32,6 +32,7 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.introspection import Introspector
 from app.services.plan import Plans
 from app.services.principal import Principals
 
@@ -74,6 +75,7 @@ class Runtime:
     providers: Providers
     plans: Plans
     credits: Credits
+    introspector: Introspector
     turns: Turns
     accounts: Accounts
     erasure: Erasure
@@ -131,6 +133,7 @@ class Runtime:
             mailer=_mailer(settings),
             providers=providers,
             plans=plans,
+            introspector=Introspector(database, principals, tokens),
             credits=Credits(database, bus=bus, limiter=limiter, plans=plans),
             turns=turns,
             accounts=Accounts(

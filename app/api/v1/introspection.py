@@ -52,9 +52,7 @@ async def introspect(
 ) -> Introspection:
     """Tell whose a token is and what it may do (RFC 7662)."""
     response.headers["Cache-Control"] = "no-store"
-    return await introspection.introspect(
-        runtime.database, runtime.principals, runtime.tokens, form
-    )
+    return await runtime.introspector.introspect(form)
 
 
 @router.post("/usage/report")
