@@ -137,7 +137,11 @@ async def test_who_is_not_logged_in_hears_nothing_of_what_else_is_wrong(
 
     for operation in GUARDED:
         answer = await operation.send(
-            server.anonymous(), owner, json={"wrong": []}, params={"limit": "wrong"}
+            server.anonymous(),
+            owner,
+            json={"wrong": []},
+            data=None,
+            params={"limit": "wrong"},
         )
         assert answer.status == 401, operation.name
 
