@@ -1,22 +1,23 @@
 """The engine, and the one place that opens, commits and rolls back.
 
 `Database.unit_of_work()` is used by requests, turns, jobs and the command line alike;
-nothing else commits. What must only happen once a change is safe (start a turn, wake
-the job worker, forget a cached principal) is registered with `after_commit`; what must
-be the last to be written, with `before_commit`.
+the busiest paths go without a session, by `Database.run()` and `transact()`. Nothing
+else commits. What must only happen once a change is safe (start a turn, wake the job
+worker, forget a cached principal) is registered with `after_commit`;
+what must be the last to be written, with `before_commit`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
+import sqlalchemy
 from sqlalchemy import (
     CursorResult,
     DateTime,
     Dialect,
-    Result,
     TypeDecorator,
     event,
     make_url,
@@ -24,19 +25,29 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from app.core import sqlite
 from app.core.config import Settings
+from app.core.connections import Connections
 from app.core.exceptions import AppError, UnavailableError
+from app.core.statements import Bound, Compiled, Driver, Result, Script, Statement
 
 Session = AsyncSession
 """What a unit of work gives; the API names it so, and imports no SQLAlchemy."""
 
 AfterCommit = Callable[[], None]
 BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
+T = TypeVar("T")
 
 _SQLITE_BUSY_SECONDS = 10
+_ALONE = 0x576F726B726F6F6D
+"""The advisory lock of a server that shares its database with no other."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -95,6 +106,18 @@ class Database:
         self._reading = async_sessionmaker(
             self.engine.execution_options(read_only=True), expire_on_commit=False
         )
+        seconds = settings.database.pool_timeout
+        self._connections = self._writers = Connections(
+            self._connect, size=settings.database.pool_size, seconds=seconds
+        )
+        if self.is_sqlite:
+            # One writes at a time anyway: the others wait for it here, where they do
+            # not keep readers from a connection, and are woken as it ends.
+            self._writers = Connections(self._connect, size=1, seconds=seconds)
+        self._claim: AsyncConnection | None = None
+        self._compiled: dict[Statement, Compiled] = {}
+        self.watchers: list[Callable[[str], None]] = []
+        """Told the SQL of what `run` and `transact` run, for tests that count it."""
 
     @asynccontextmanager
     async def unit_of_work(
@@ -118,12 +141,96 @@ class Database:
                 if not read_only:
                     await _commit(session)
             except _UNREACHABLE as error:
-                if isinstance(error, DBAPIError) and not _is_outage(error):
+                if not _is_outage(error):
                     raise
-                raise UnavailableError(
-                    "The database cannot be reached just now; nothing was changed.",
-                    code="database_unavailable",
-                ) from error
+                raise _unavailable() from error
+
+    async def run(self, bound: Bound) -> Result:
+        """Run one statement, in a transaction of its own if it writes.
+
+        As quick as it gets: no session and no objects. Errors are as in a unit of work,
+        so an IntegrityError is SQLAlchemy's.
+        """
+        statement, values = bound
+
+        async def work(connection: Driver) -> Result:
+            compiled = self._compile(statement)
+            for watch in self.watchers:
+                watch(compiled.sql)
+            return await connection.run(compiled, values)
+
+        connections = self._connections if statement.reads else self._writers
+        try:
+            return await connections.use(work)
+        except _UNREACHABLE as error:
+            if not _is_outage(error):
+                raise
+            raise _unavailable() from error
+
+    async def transact(self, script: Script[T]) -> T:
+        """Run a script in one transaction, and give what it returns.
+
+        It is committed where a unit of work would be, and rolled back elsewhere. On
+        SQLite all of it is one trip to the connection's thread.
+        """
+        ran: list[Compiled] = []
+
+        def compiled(statement: Statement) -> Compiled:
+            ran.append(self._compile(statement))
+            return ran[-1]
+
+        try:
+            return await self._writers.use(
+                lambda connection: connection.transact(script, compiled)
+            )
+        except _UNREACHABLE as error:
+            if not _is_outage(error):
+                raise
+            raise _unavailable() from error
+        finally:
+            for watch in self.watchers:
+                for one in ran:
+                    watch(one.sql)
+
+    def _compile(self, statement: Statement) -> Compiled:
+        compiled = self._compiled.get(statement)
+        if compiled is None:
+            dialect = self.engine.dialect
+            compiled = Compiled(statement.construct_for(dialect.name), dialect)
+            self._compiled[statement] = compiled
+        return compiled
+
+    async def _connect(self) -> Driver:
+        """Take a connection out of the engine's pool for good: it is set up as all."""
+        try:
+            connection = await self.engine.raw_connection()
+        except self.engine.dialect.loaded_dbapi.Error as error:
+            raise OperationalError(None, None, error, hide_parameters=True) from error
+        driver: Any = connection.driver_connection
+        connection.detach()
+        if self.is_sqlite:
+            return driver  # type: ignore[no-any-return]  # it is our own class
+        from app.core.postgresql import Connection  # noqa: PLC0415 - asyncpg takes time to load
+
+        return Connection(driver)
+
+    async def claim(self) -> bool:
+        """Take the database for this process alone, until it is closed or dies.
+
+        False where another has it. Always True on SQLite, whose folder is locked.
+        """
+        if self.is_sqlite:
+            return True
+        connection = await self.engine.connect()
+        claimed: bool | None = await connection.scalar(
+            text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _ALONE}
+        )
+        await connection.commit()
+        if claimed:
+            self._claim = connection  # the lock is the connection's
+        else:
+            await connection.close()
+        return bool(claimed)
 
     async def ping(self) -> None:
         """Raise UnavailableError where the database does not answer."""
@@ -131,6 +238,11 @@ class Database:
             await session.execute(text("SELECT 1"))
 
     async def close(self) -> None:
+        await self._writers.close()
+        await self._connections.close()
+        if self._claim is not None:
+            await self._claim.invalidate()
+            await self._claim.close()
         await self.engine.dispose()
 
 
@@ -141,8 +253,17 @@ _OUTAGES = ("08", "25006", "40", "53", "57", "58")
 standby that takes no writes, a deadlock, no disk or memory, a shutdown, its system."""
 
 
-def _is_outage(error: DBAPIError) -> bool:
+def _unavailable() -> UnavailableError:
+    return UnavailableError(
+        "The database cannot be reached just now; nothing was changed.",
+        code="database_unavailable",
+    )
+
+
+def _is_outage(error: Exception) -> bool:
     """Tell a lost or busy database from a statement that is wrong."""
+    if not isinstance(error, DBAPIError):
+        return True
     if error.connection_invalidated or error.statement is None:
         return True
     if state := getattr(error.orig, "sqlstate", None):
@@ -185,7 +306,7 @@ def settings_of(session: AsyncSession) -> Settings:
     return settings
 
 
-def changed_rows(result: Result[Any]) -> int:
+def changed_rows(result: sqlalchemy.Result[Any]) -> int:
     """How many rows an UPDATE or DELETE met."""
     assert isinstance(result, CursorResult)
     return result.rowcount

@@ -7,6 +7,8 @@ a field whose name says that it is a secret is never written.
 import logging
 import re
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -39,11 +41,6 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
         structlog.processors.format_exc_info,
         redact,
     ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(
             serializer=lambda value, **_: orjson.dumps(value, default=str).decode()
@@ -69,9 +66,47 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
     root.setLevel(level)
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *names: _Lines(_name(*names), handlers),
+        cache_logger_on_first_use=True,
+    )
     # The server's own access log would hold the query, and what is secret there.
     for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+class _Lines:
+    """Writes finished lines to where the handlers write, and is spared their records.
+
+    The way through the standard library costs more than the rest of a short request.
+    """
+
+    def __init__(self, name: str, handlers: Sequence[logging.Handler]) -> None:
+        self.name = name
+        self._handlers = handlers
+
+    def msg(self, line: str) -> None:
+        for handler in self._handlers:
+            assert isinstance(handler, logging.StreamHandler)
+            handler.acquire()
+            try:
+                # A full disk, or a terminal that is gone, ends no request.
+                with suppress(OSError, ValueError):
+                    handler.stream.write(line + "\n")
+                    handler.flush()
+            finally:
+                handler.release()
+
+    debug = info = warning = error = critical = msg
+
+
+_name_of_caller = structlog.stdlib.LoggerFactory()
+
+
+def _name(*names: str) -> str:
+    return names[0] if names else _name_of_caller().name
 
 
 def redact(

@@ -6,10 +6,16 @@ microseconds of CPU. Here a cursor fetches as it executes, and what needs no dat
 """
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import aiosqlite
+from sqlalchemy.exc import DBAPIError
+
+from app.core.exceptions import AppError
+from app.core.statements import Compiled, Result, Script, Statement
+
+T = TypeVar("T")
 
 
 class Connection(aiosqlite.Connection):
@@ -23,6 +29,28 @@ class Connection(aiosqlite.Connection):
     async def rollback(self) -> None:
         if self.in_transaction:
             await super().rollback()
+
+    # As `Database.run` and `Database.transact` use it: one trip, and the connection is
+    # as it was afterwards, whatever became of those who wait.
+
+    @property
+    def lost(self) -> bool:
+        return not self._running
+
+    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+        trip: Any = self._execute
+        result: Result = await trip(_run, self._conn, compiled, values)
+        return result
+
+    async def transact(
+        self, script: Script[T], compiled: Callable[[Statement], Compiled]
+    ) -> T:
+        trip: Any = self._execute
+        result: T = await trip(_transact, self._conn, script, compiled)
+        return result
+
+    def abandon(self) -> None:
+        self.stop()
 
 
 class Cursor:
@@ -81,6 +109,70 @@ def _all(cursor: sqlite3.Cursor) -> Any:
     facts = (cursor.description, cursor.rowcount, cursor.lastrowid, rows)
     cursor.close()
     return facts
+
+
+def _run(
+    database: sqlite3.Connection, compiled: Compiled, values: Mapping[str, Any]
+) -> Result:
+    arguments = compiled.arguments(values)
+    try:
+        cursor = database.execute(compiled.sql, arguments)
+        if compiled.gives_rows:
+            found = cursor.fetchall()
+            return Result(compiled.rows(found), len(found))
+        return Result([], cursor.rowcount)
+    except sqlite3.Error as error:
+        raise _translated(error, compiled.sql) from error
+
+
+def _transact(
+    database: sqlite3.Connection,
+    script: Script[T],
+    compiled: Callable[[Statement], Compiled],
+) -> T:
+    _control(database, "BEGIN IMMEDIATE")
+    try:
+        try:
+            result = _play(database, script, compiled)
+        except AppError as error:
+            if error.keeps_changes:
+                _control(database, "COMMIT")
+            raise
+        _control(database, "COMMIT")
+    finally:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+    return result
+
+
+def _play(
+    database: sqlite3.Connection,
+    script: Script[T],
+    compiled: Callable[[Statement], Compiled],
+) -> T:
+    try:
+        statement, values = next(script)
+        while True:
+            try:
+                result = _run(database, compiled(statement), values)
+            except DBAPIError as error:
+                statement, values = script.throw(error)
+            else:
+                statement, values = script.send(result)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+
+
+def _control(database: sqlite3.Connection, sql: str) -> None:
+    try:
+        database.execute(sql)
+    except sqlite3.Error as error:
+        raise _translated(error, sql) from error
+
+
+def _translated(error: sqlite3.Error, sql: str) -> Exception:
+    return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
 
 async def connect(path: str) -> Connection:

@@ -44,6 +44,7 @@ CATCHES_EVERYTHING = {
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
 IMPORTS_LATE = {
     "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",
+    "app/core/database.py: Database._connect": "only where PostgreSQL is configured",
     "app/core/bus.py: RedisBus.open": "only where Redis is configured",
     "app/core/bus.py: _errors": "only where Redis is configured",
     "app/core/ratelimit.py: connect": "0.2 s, only where Redis is configured",

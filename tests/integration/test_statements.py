@@ -20,7 +20,10 @@ def counted(server: Server) -> Iterator[list[str]]:
     """Collect the statements of requests and turns; not the workers' own."""
     statements: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+    def note_of_session(_connection: Any, _cursor: Any, sql: str, *_rest: Any) -> None:
+        note(sql)
+
+    def note(statement: str) -> None:
         task = asyncio.current_task()
         coroutine = task.get_coro() if task else None
         name = getattr(coroutine, "__qualname__", "")
@@ -28,12 +31,15 @@ def counted(server: Server) -> Iterator[list[str]]:
         if not in_background and not statement.startswith(_CONTROL):
             statements.append(statement)
 
-    engine = server.runtime.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", note)
+    database = server.runtime.database
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note_of_session)
+    database.watchers.append(note)
     try:
         yield statements
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        database.watchers.remove(note)
+        event.remove(engine, "before_cursor_execute", note_of_session)
 
 
 async def test_a_turn_costs_at_most_eight_statements(

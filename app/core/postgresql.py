@@ -1,0 +1,134 @@
+"""asyncpg's connection as `Database.run` and `Database.transact` use it.
+
+asyncpg itself prepares each statement once for a connection, and keeps it.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+from app.core.exceptions import AppError
+from app.core.statements import Compiled, LostError, Result, Script, Statement
+
+T = TypeVar("T")
+
+_ERRORS: dict[type[Exception], type[DBAPIError]] = {
+    asyncpg.IntegrityConstraintViolationError: IntegrityError,
+    asyncpg.PostgresError: DBAPIError,
+    asyncpg.InterfaceError: InterfaceError,
+    OSError: OperationalError,
+}
+"""What SQLAlchemy calls the driver's errors; the first that fits."""
+
+_CLOSING_SECONDS = 2
+
+
+class Connection:
+    """Where it is in doubt what became of a statement, the connection is given up."""
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self._driver = driver
+
+    @property
+    def lost(self) -> bool:
+        return bool(self._driver.is_closed())
+
+    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+        try:
+            return await self._execute(compiled, values)
+        except DBAPIError as error:
+            if error.connection_invalidated and compiled.is_select:
+                raise LostError(error.statement, None, error) from error
+            raise
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    async def transact(
+        self, script: Script[T], compiled: Callable[[Statement], Compiled]
+    ) -> T:
+        try:
+            await self._begin()
+            try:
+                result = await self._play(script, compiled)
+            except AppError as error:
+                if error.keeps_changes:
+                    await self._control("COMMIT")
+                raise
+            await self._control("COMMIT")
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        finally:
+            await self._roll_back()
+        return result
+
+    async def close(self) -> None:
+        await self._driver.close(timeout=_CLOSING_SECONDS)
+
+    def abandon(self) -> None:
+        self._driver.terminate()
+
+    async def _begin(self) -> None:
+        try:
+            await self._control("BEGIN")
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise LostError(error.statement, None, error) from error
+            raise
+
+    async def _play(
+        self, script: Script[T], compiled: Callable[[Statement], Compiled]
+    ) -> T:
+        try:
+            statement, values = next(script)
+            while True:
+                try:
+                    result = await self._execute(compiled(statement), values)
+                except DBAPIError as error:
+                    statement, values = script.throw(error)
+                else:
+                    statement, values = script.send(result)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    async def _execute(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+        arguments = compiled.arguments(values)
+        try:
+            if compiled.gives_rows:
+                found = await self._driver.fetch(compiled.sql, *arguments)
+                return Result(compiled.rows(found), len(found))
+            status = await self._driver.execute(compiled.sql, *arguments)
+        except tuple(_ERRORS) as error:
+            raise self._translated(error, compiled.sql) from error
+        return Result([], int(status.rpartition(" ")[2]))
+
+    async def _control(self, sql: str) -> None:
+        try:
+            status = await self._driver.execute(sql)
+        except tuple(_ERRORS) as error:
+            raise self._translated(error, sql) from error
+        assert status == sql, "a script has gone on after an error of the database"
+
+    async def _roll_back(self) -> None:
+        if self.lost or not self._driver.is_in_transaction():
+            return
+        try:
+            await self._driver.execute("ROLLBACK")
+        except tuple(_ERRORS):
+            self.abandon()
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    def _translated(self, error: Exception, sql: str) -> DBAPIError:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None  # it quotes the row
+        kind = next(k for theirs, k in _ERRORS.items() if isinstance(error, theirs))
+        return kind(
+            sql, None, error, hide_parameters=True, connection_invalidated=self.lost
+        )
