@@ -73,6 +73,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         rates=limits.rates,
         limiter=runtime.limiter,
         tokens=runtime.tokens,
+        owner_of_key=runtime.principals.keys.owner_of,
     )
     app.add_middleware(Admission, most=limits.max_requests, lag=runtime.lag)
     app.add_middleware(

@@ -1,6 +1,7 @@
 """What ours is measured against: the same work by the plainest good means.
 
 `passthrough` hands an upstream's stream on and does nothing else: raw ASGI and aiohttp.
+`answer` reads a request and gives a fixed answer, the least that a server must do.
 `crud` is the usual FastAPI and SQLAlchemy service over our tables.
 """
 
@@ -78,6 +79,19 @@ async def _begin(send: Send, status: int, content_type: str) -> None:
 
 
 passthrough = Passthrough(os.environ.get("UPSTREAM", ""))
+
+
+async def answer(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await _begin(send, 200, "application/json")
+    await send({"type": "http.response.body", "body": b'{"active": true}'})
 
 
 class Base(DeclarativeBase):

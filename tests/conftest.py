@@ -33,7 +33,10 @@ from app.core.exceptions import ConflictError
 from app.core.rates import LIMITED
 from app.main import create_app
 from app.models import Base, Plan
+from app.schemas.apikey import KeyCreated
 from app.schemas.desk import AdminCreate, StaffCreate
+from app.schemas.servicekey import ServiceKeyCreate, ServiceScope
+from app.services import servicekey
 from app.services.audit import SYSTEM
 from app.services.desk import accounts
 from tests.client import Client
@@ -262,6 +265,18 @@ class Server:
         """The same for a member of the support staff."""
         form = StaffCreate.model_validate(desk_form(name) | {"level": level})
         return await self._at_the_desk("/staff", form)
+
+    async def service(self, *scopes: ServiceScope) -> Client:
+        """An external application with a key of these scopes."""
+        client = self.anonymous()
+        key = (await self.service_key(*scopes)).key
+        client.headers["Authorization"] = f"Bearer {key}"
+        return client
+
+    async def service_key(self, *scopes: ServiceScope) -> KeyCreated:
+        form = ServiceKeyCreate(name="an application", scopes=list(scopes))
+        async with self.runtime.database.unit_of_work() as session:
+            return await servicekey.create(session, SYSTEM, form)
 
     async def _at_the_desk(self, desk: str, form: AdminCreate | StaffCreate) -> Client:
         with suppress(ConflictError):

@@ -10,14 +10,17 @@ from uuid import UUID
 
 from fastapi import Depends, Query, Request
 from fastapi.security import (
+    APIKeyHeader,
     HTTPAuthorizationCredentials,
     HTTPBearer,
     OAuth2PasswordBearer,
 )
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.scopes import check_scope
 from app.core.database import Database, Session
 from app.core.exceptions import UnauthenticatedError
+from app.core.keys import looks_like_key
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission, UserStatus
 from app.schemas.user import Email
@@ -61,14 +64,24 @@ async def get_session(request: Request, runtime: RuntimeDep) -> AsyncIterator[Se
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False)
+_key_header = APIKeyHeader(name="x-api-key", auto_error=False)
+Bearer = Annotated[str | None, Depends(_bearer)]
+KeyHeader = Annotated[str | None, Depends(_key_header)]
 
 
 async def get_enrolling_principal(
-    runtime: RuntimeDep, token: Annotated[str | None, Depends(_bearer)]
+    request: Request, runtime: RuntimeDep, bearer: Bearer, key: KeyHeader
 ) -> Principal:
-    if token is None:
+    """Who is logged in, or whose API key it is where its scopes allow the request."""
+    sent = bearer or key
+    if sent is None:
         raise UnauthenticatedError("Send an access token: Authorization: Bearer ...")
-    return await runtime.principals.of(runtime.tokens.read_access(token))
+    if bearer and not looks_like_key(bearer):
+        return await runtime.principals.of(runtime.tokens.read_access(bearer))
+    ip = request.client.host if request.client else None
+    principal = await runtime.principals.of_key(sent, ip=ip)
+    check_scope(principal, request.method, request.scope["path"])
+    return principal
 
 
 EnrollingUser = Annotated[Principal, Depends(get_enrolling_principal)]
@@ -83,8 +96,11 @@ async def get_principal(runtime: RuntimeDep, principal: EnrollingUser) -> Princi
 
 async def principal_of(request: Request) -> Principal:
     """The same, where no endpoint asks for it."""
-    runtime, token = await get_runtime(request), await _bearer(request)
-    return await get_principal(runtime, await get_enrolling_principal(runtime, token))
+    runtime = await get_runtime(request)
+    principal = await get_enrolling_principal(
+        request, runtime, await _bearer(request), await _key_header(request)
+    )
+    return await get_principal(runtime, principal)
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]

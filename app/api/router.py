@@ -4,10 +4,12 @@ from fastapi import APIRouter
 
 from app.api.v1 import (
     admin,
+    apikey,
     auth,
     chat,
     health,
     home,
+    introspection,
     link,
     message,
     mfa,
@@ -26,11 +28,13 @@ for module in (
     mfa,
     oidc,
     user,
-    usage,
+    apikey,
+    introspection,
     chat,
     message,
     model,
     share,
+    usage,
     admin,
     staff,
 ):

@@ -39,6 +39,13 @@ class Cache(Generic[K, V]):
                 self._values.popitem(last=False)
         return value
 
+    def peek(self, key: K) -> V | None:
+        """The kept value, where there is a good one."""
+        kept = self._values.get(key)
+        if kept is None or time.monotonic() - kept[0] >= self._ttl():
+            return None
+        return kept[1]
+
     def drop(self, condition: Callable[[V], bool]) -> None:
         """Forget every value for which `condition` holds."""
         self._generation += 1

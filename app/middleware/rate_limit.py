@@ -6,13 +6,16 @@ clients know: RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset (in seconds)
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from uuid import UUID
 
 from prometheus_client import Counter
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
 from app.core.exceptions import RateLimitedError, UnauthenticatedError
+from app.core.keys import looks_like_key
 from app.core.ratelimit import Limiter, Standing, network
 from app.core.rates import Rate
 from app.core.tokens import Tokens
@@ -40,7 +43,6 @@ _POSTS = {
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 _PROVIDERS = ("/api/v1/auth/google/", "/api/v1/auth/oidc/")
-_BEARER = b"bearer "
 
 
 class RateLimit:
@@ -51,11 +53,13 @@ class RateLimit:
         rates: Mapping[str, Rate | None],
         limiter: Limiter,
         tokens: Tokens,
+        owner_of_key: Callable[[str], UUID | None],
     ) -> None:
         self._app = app
         self._rates = rates
         self._limiter = limiter
         self._tokens = tokens
+        self._owner_of_key = owner_of_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = endpoint(scope)
@@ -85,18 +89,25 @@ class RateLimit:
 
     def _who(self, scope: Scope, name: str) -> str:
         # What gives tokens counts addresses alone: a token would be one more try.
-        if not name.startswith("auth."):
-            for header, value in scope["headers"]:
-                if header == b"authorization":
-                    if value[:7].lower() != _BEARER:
-                        break
-                    try:
-                        token = value[7:].decode("latin-1")
-                        return str(self._tokens.read_access(token).account_id)
-                    except UnauthenticatedError:
-                        break
+        if not name.startswith("auth.") and (user := self._user(scope)):
+            return str(user)
         client = scope.get("client")
         return network(client[0]) if client else "unknown"
+
+    def _user(self, scope: Scope) -> UUID | None:
+        """Who a valid token names, or a key that was used a moment ago.
+
+        Others count by address: who invents keys must not get a new window for each.
+        """
+        headers = Headers(scope=scope)
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        sent = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if looks_like_key(sent):
+            return self._owner_of_key(sent)
+        try:
+            return self._tokens.read_access(sent).account_id if token else None
+        except UnauthenticatedError:
+            return None
 
 
 def endpoint(scope: Scope) -> str | None:

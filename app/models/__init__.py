@@ -1,6 +1,7 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
 from app.models.account import DeletedUser
+from app.models.apikey import ApiKey
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
@@ -27,6 +28,7 @@ from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
@@ -42,6 +44,7 @@ __all__ = [
     "MADE_BY_MIGRATIONS",
     "Admin",
     "AnyRefreshToken",
+    "ApiKey",
     "AuditChain",
     "AuditEvent",
     "Authenticator",
@@ -70,7 +73,9 @@ __all__ = [
     "Plan",
     "RecoveryCode",
     "RefreshToken",
+    "ReportedUsage",
     "SearchEntry",
+    "ServiceKey",
     "SupportStaff",
     "UsageDay",
     "User",

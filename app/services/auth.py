@@ -233,7 +233,9 @@ class Auth:
         await self._revoke(session, UserSession.id == found.id)
 
     async def end_sessions_of(self, session: AsyncSession, user_id: UUID) -> None:
+        """Their API keys, too, end for as long as the account is not active."""
         await self._revoke(session, UserSession.user_id == user_id)
+        after_commit(session, lambda: self._principals.forget_user(user_id))
 
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""

@@ -12,7 +12,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import utcnow
 from app.core.exceptions import ForbiddenError, NotFoundError
-from app.models import Base, Chat, Message, UserSession
+from app.models import ApiKey, Base, Chat, Message, UserSession
 
 M = TypeVar("M", bound=Base)
 
@@ -21,14 +21,17 @@ _FRESH = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking: a user, by way of one of their sessions."""
+    """Who is asking: a user, by way of one of their sessions or API keys."""
 
     user_id: UUID
     session_id: UUID
+    """Of the session, or of the key that stands for one."""
     must_enroll: bool = False
     """Whether a second factor is asked for that was not there when this was read."""
     authenticated_at: datetime | None = None
     """When they last proved who they are, where a session tells."""
+    scopes: frozenset[str] | None = None
+    """What a key is confined to; who is logged in is to nothing."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:
@@ -83,6 +86,7 @@ def require_fresh(principal: Principal) -> None:
 
 
 _OWNERS: dict[type[Base], Any] = {
+    ApiKey: ApiKey.user_id,
     Chat: Chat.user_id,
     UserSession: UserSession.user_id,
 }
@@ -91,6 +95,7 @@ _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
 }
 """What is loaded besides the columns, for it is shown with them."""
 _NAMES: dict[type[Base], str] = {
+    ApiKey: "API key",
     Chat: "chat",
     Message: "message",
     UserSession: "session",

@@ -12,10 +12,12 @@ from app.core.bus import Bus
 from app.core.cache import Cache
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, UnauthenticatedError
+from app.core.keys import KeyKind
 from app.core.tokens import AccessClaims
-from app.models import User, UserSession
+from app.models import ApiKey, User, UserSession
 from app.services.authorization import Principal
 from app.services.chat.reply import Follower
+from app.services.keyring import Grant, Keyring, live
 from app.services.mfa import Mfa
 
 _CACHED = 10_000
@@ -23,17 +25,22 @@ _SECONDS = 60
 # While others cannot be heard, their revocations are seen only by asking again.
 _SECONDS_UNHEARD = 0.5
 _FORGET = "session.forget"
+_FORGET_USER = "user.forget"
+"""External applications may listen to both, see docs/INTEGRATION_GUIDE.md."""
 
 
 class Principals:
-    """The principals of live sessions, and the streams that hang on them."""
+    """The principals of live sessions and keys, and the streams that hang on them."""
 
     def __init__(self, database: Database, bus: Bus, mfa: Mfa) -> None:
         self._database = database
         self._mfa = mfa
         self._bus = bus
         self._cache: Cache[UUID, Principal] = Cache(size=_CACHED, ttl=self._trusted_for)
+        self.keys = Keyring(database, ttl=self._trusted_for)
         self._followers: dict[UUID, set[Follower]] = {}
+        self._followed: dict[UUID, UUID] = {}
+        """The user of each session or key that a stream hangs on."""
         self._watcher: asyncio.Task[None] | None = None
 
     async def of(self, claims: AccessClaims) -> Principal:
@@ -44,19 +51,41 @@ class Principals:
             raise _ended()
         return principal
 
+    async def of_key(self, key: str, *, ip: str | None) -> Principal:
+        """The same for an API key, which came from that address."""
+        grant = await self.keys.get(key, KeyKind.USER, ip=ip)
+        assert grant.owner is not None
+        return Principal(user_id=grant.owner, session_id=grant.id, scopes=grant.scopes)
+
+    async def service_of(self, key: str, *, ip: str | None) -> Grant:
+        """What the service key of an external application allows."""
+        return await self.keys.get(key, KeyKind.SERVICE, ip=ip)
+
     def forget(self, *session_ids: UUID) -> None:
-        """Make a revocation felt: by the next request, and by open streams at once."""
+        """Make a revocation felt: by the next request, and by open streams at once.
+
+        The ids are those of sessions, of API keys, of service keys.
+        """
         self._forget_here(frozenset(session_ids))
         for session_id in session_ids:
             self._bus.say(_FORGET, session_id.bytes)
 
+    def forget_user(self, user_id: UUID) -> None:
+        """The same for all that a user is logged in with, keys too."""
+        self._forget_user_here(user_id)
+        self._bus.say(_FORGET_USER, user_id.bytes)
+
     async def open(self) -> None:
         await self._bus.listen(_FORGET, self._hear)
-        self._bus.on_gap(lambda: self._cache.drop(lambda _: True))
+        await self._bus.listen(_FORGET_USER, self._hear_of_user)
+        self._bus.on_gap(self._forget_all)
         self._watcher = asyncio.create_task(self._watch())
+        await self.keys.open()
 
     async def close(self) -> None:
+        await self.keys.close()
         await self._bus.unlisten(_FORGET, self._hear)
+        await self._bus.unlisten(_FORGET_USER, self._hear_of_user)
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -65,8 +94,22 @@ class Principals:
     def _hear(self, session_id: bytes) -> None:
         self._forget_here(frozenset([UUID(bytes=session_id)]))
 
+    def _hear_of_user(self, user_id: bytes) -> None:
+        self._forget_user_here(UUID(bytes=user_id))
+
+    def _forget_all(self) -> None:
+        self._cache.drop(lambda _: True)
+        self.keys.drop(lambda _: True)
+
+    def _forget_user_here(self, user_id: UUID) -> None:
+        self._cache.drop(lambda principal: principal.user_id == user_id)
+        self.keys.drop(lambda grant: grant.owner == user_id)
+        theirs = {sid for sid, user in self._followed.items() if user == user_id}
+        self._forget_here(frozenset(theirs))
+
     def _forget_here(self, gone: frozenset[UUID]) -> None:
         self._cache.drop(lambda principal: principal.session_id in gone)
+        self.keys.drop(lambda grant: grant.id in gone)
         for session_id in gone:
             for follower in self._followers.get(session_id, ()):
                 follower.close(_ended())
@@ -76,6 +119,7 @@ class Principals:
         """Tie a stream to its session for as long as the block runs."""
         followers = self._followers.setdefault(principal.session_id, set())
         followers.add(follower)
+        self._followed[principal.session_id] = principal.user_id
         try:
             yield
         finally:
@@ -83,6 +127,7 @@ class Principals:
             followers.discard(follower)
             if not followers:
                 self._followers.pop(principal.session_id, None)
+                self._followed.pop(principal.session_id, None)
 
     def _trusted_for(self) -> float:
         return _SECONDS if self._bus.reliable else _SECONDS_UNHEARD
@@ -104,7 +149,10 @@ class Principals:
                 .join(User, User.id == UserSession.user_id)
                 .where(UserSession.id.in_(followed), alive(utcnow()))
             )
-        if gone := followed.difference(living):
+            keys = await session.scalars(
+                live(ApiKey).where(ApiKey.id.in_(followed)).with_only_columns(ApiKey.id)
+            )
+        if gone := followed.difference(living, keys):
             self._forget_here(frozenset(gone))
 
     async def _load(self, claims: AccessClaims) -> Principal:

@@ -33,6 +33,7 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
@@ -139,6 +140,7 @@ class Runtime:
     providers: Providers
     plans: Plans
     credits: Credits
+    introspector: Introspector
     turns: Turns
     message_logs: MessageLogs
     accounts: Accounts
@@ -196,6 +198,7 @@ class Runtime:
             providers=providers,
             plans=plans,
             credits=credits_,
+            introspector=Introspector(database, people.principals, people.tokens),
             turns=turns,
             message_logs=MessageLogs(
                 settings.message_logs, database=database, crypto=crypto

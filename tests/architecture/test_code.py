@@ -59,6 +59,7 @@ IMPORTS_LATE = {
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
 DOMAINS = {
+    "apikey": "keys by which programs act for their owner",
     "account": "accounts that are archived, deleted, restored, erased, exported",
     "admin": "what admins may do",
     "audit": "what was done by whom",
@@ -70,6 +71,7 @@ DOMAINS = {
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
     "ip_rule": "which addresses may use what",
+    "introspection": "what external applications ask and tell",
     "job": "background work as such",
     "lockout": "failed logins",
     "login": "what every login comes to",
@@ -79,6 +81,7 @@ DOMAINS = {
     "mfa": "second factors",
     "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
+    "servicekey": "keys of external applications",
     "plan": "plans, and the limits that users have",
     "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",
@@ -93,6 +96,7 @@ NO_DOMAIN = {
     "app/schemas/base.py": "types that all schemas share",
     "app/services/authorization.py": "who may see what, of every domain",
     "app/services/paging.py": "pages of lists, of every domain",
+    "app/services/keyring.py": "keys of every kind, as they come with requests",
     "app/services/principal.py": "who is asking, for every domain",
     "app/services/sealed.py": "the sealed columns of every domain",
     "app/services/refresh.py": "refresh tokens, of users and of the desk",

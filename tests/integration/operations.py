@@ -41,6 +41,7 @@ class Things:
     question: str
     reply: str
     """It was stopped, so it can be continued."""
+    apikey: str
     link: str
     """The token by which everybody may read the chat."""
     deleted: str
@@ -60,6 +61,10 @@ class Things:
     message_log: str
     ip_rule: str
     """It denies addresses that nobody has."""
+    service: Client
+    """An external application with a key of every scope."""
+    servicekey: str
+    """The id of another service key."""
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
@@ -73,7 +78,14 @@ class Things:
     @property
     def secrets(self) -> set[str]:
         """What no answer to anybody else may hold."""
-        ids = {self.user, self.session, self.chat, self.question, self.reply}
+        ids = {
+            self.user,
+            self.session,
+            self.chat,
+            self.question,
+            self.reply,
+            self.apikey,
+        }
         return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
 
 
@@ -89,7 +101,7 @@ def _nothing(_things: Things) -> Request:
 class Operation:
     """`build` makes a request that is right for who owns the things.
 
-    Users may call it, unless one of the last three says otherwise.
+    Users may call it, unless one of the last four says otherwise.
     """
 
     method: str
@@ -102,6 +114,8 @@ class Operation:
     """The permission that an admin needs; "" where any admin may."""
     staff: int | None = field(default=None, kw_only=True)
     """The level that support staff needs."""
+    service: bool = field(default=False, kw_only=True)
+    """For external applications, each with a service key."""
 
     @property
     def name(self) -> str:
@@ -115,6 +129,8 @@ class Operation:
         """Who may call it."""
         if self.admin is not None:
             return things.admin
+        if self.service:
+            return things.service
         return things.client if self.staff is None else things.staff
 
     async def send(self, client: Client, things: Things, **changes: Any) -> Answer:
@@ -208,6 +224,26 @@ def _fork(things: Things) -> Request:
 
 def _rating(_things: Things) -> Request:
     return {"json": {"value": 1, "comment": "Well said."}}
+
+
+def _introspection(things: Things) -> Request:
+    return {"data": {"token": things.client.tokens["access_token"]}}
+
+
+def _usage_report(things: Things) -> Request:
+    return {"json": {"subject": things.user, "kind": "documents", "amount": 3}}
+
+
+def _new_service_key(_things: Things) -> Request:
+    return {"json": {"name": "another application", "scopes": ["introspect"]}}
+
+
+def _new_key(_things: Things) -> Request:
+    return {"json": {"name": "a script", "scopes": ["chats:read"]}}
+
+
+def _key_changes(_things: Things) -> Request:
+    return {"json": {"name": "another script"}}
 
 
 def _admin_refresh(things: Things) -> Request:
@@ -343,6 +379,18 @@ OPERATIONS = [
     *_provider("oidc/{name}"),
     Operation("GET", f"{V1}/users/me"),
     Operation("PATCH", f"{V1}/users/me", 200, _profile),
+    Operation("POST", f"{V1}/auth/introspect", 200, _introspection, service=True),
+    Operation("POST", f"{V1}/usage/report", 200, _usage_report, service=True),
+    Operation(
+        "POST", f"{V1}/admin/service-keys", 201, _new_service_key, admin="settings"
+    ),
+    Operation("GET", f"{V1}/admin/service-keys", admin="settings"),
+    Operation("DELETE", V1 + "/admin/service-keys/{servicekey}", 204, admin="settings"),
+    Operation("POST", f"{V1}/apikeys", 201, _new_key),
+    Operation("GET", f"{V1}/apikeys"),
+    Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
+    Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
+    Operation("DELETE", V1 + "/apikeys/{apikey}", 204),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
     Operation("GET", f"{V1}/users/me/export"),
     Operation("POST", f"{V1}/chats", 201, _new_chat),
@@ -454,10 +502,10 @@ OPERATIONS = [
 PUBLIC = [o for o in OPERATIONS if o.public]
 ADMINS = [o for o in OPERATIONS if o.admin is not None]
 STAFF = [o for o in OPERATIONS if o.staff is not None]
-PRIVATE = [
-    o for o in OPERATIONS if not o.public and o.admin is None and o.staff is None
-]
-GUARDED = [*PRIVATE, *ADMINS, *STAFF]
+SERVICES = [o for o in OPERATIONS if o.service]
+_OF_OTHERS = (*PUBLIC, *ADMINS, *STAFF, *SERVICES)
+PRIVATE = [o for o in OPERATIONS if o not in _OF_OTHERS]
+GUARDED = [*PRIVATE, *ADMINS, *STAFF, *SERVICES]
 
 
 def routes_of(app: FastAPI) -> set[str]:
@@ -552,6 +600,7 @@ async def make_things(server: Server, name: str) -> Things:
     share = await client.post(f"/chats/{chat}/share")
     email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
+    key = await client.post("/apikeys", json={"name": "a script"})
     me = await client.get("/auth/me")
     return Things(
         client=client,
@@ -561,6 +610,7 @@ async def make_things(server: Server, name: str) -> Things:
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
+        apikey=key.json["id"],
         link=share.json["token"],
         deleted=str(await _deleted_user(server, f"gone-{name}")),
         admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
@@ -577,6 +627,8 @@ async def make_things(server: Server, name: str) -> Things:
         job=await _dead_job(server),
         message_log=await _message_log(server, me.json["id"]),
         ip_rule=await _ip_rule(server),
+        service=await server.service("introspect", "report"),
+        servicekey=str((await server.service_key("introspect")).id),
     )
 
 

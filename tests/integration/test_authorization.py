@@ -185,7 +185,13 @@ async def test_another_users_thing_reads_like_one_that_never_was(
     other = await make_things(server, "mallory")
     never = "01900000-0000-7000-8000-000000000000"
     made_up = replace(
-        other, session=never, chat=never, question=never, reply=never, link=never
+        other,
+        session=never,
+        chat=never,
+        question=never,
+        reply=never,
+        link=never,
+        apikey=never,
     )
 
     for operation in PRIVATE:

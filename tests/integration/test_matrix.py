@@ -17,6 +17,7 @@ from tests.conftest import Server
 from tests.integration.operations import (
     GUARDED,
     PERMISSIONS,
+    PRIVATE,
     Operation,
     Things,
     make_things,
@@ -83,12 +84,16 @@ async def _suspended_user(server: Server, things: Things) -> Client:
     return things.client
 
 
+async def _service(_server: Server, things: Things) -> Client:
+    return things.service
+
+
 def _nowhere(_operation: Operation) -> bool:
     return False
 
 
 def _as_user(operation: Operation) -> bool:
-    return operation.admin is None and operation.staff is None
+    return operation in PRIVATE
 
 
 AT_THE_DESK = [
@@ -100,6 +105,7 @@ AT_THE_DESK = [
 KINDS = [
     Kind("user", _user, _as_user, _nowhere),
     *AT_THE_DESK,
+    Kind("service key", _service, lambda o: o.service, _nowhere),
     Kind("suspended user", _suspended_user, _nowhere, _nowhere),
 ]
 

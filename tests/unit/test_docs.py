@@ -22,8 +22,9 @@ NOT_OURS = {
     "OLLAMA_HOST",  # a variable of Ollama's own
     "SSL_CERT_FILE",  # one of OpenSSL's
 }
-OF_EXAMPLES = {"BASE", "CHAT", "DESK", "END", "LAST", "LOGIN", "MESSAGE", "REFRESH",
-               "REPLY", "TOKEN"}  # fmt: skip
+OF_EXAMPLES = {"BASE", "CHAT", "DESK", "END", "KEY", "LAST", "LOGIN", "MESSAGE",
+               "REFRESH",
+               "REPLY", "TOKEN", "WORKROOM_AUTH"}  # fmt: skip
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 

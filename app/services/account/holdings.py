@@ -45,6 +45,8 @@ OWNED: Mapping[str, Owned] = {
     ),
     "identities": Owned(),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
+    "api_keys": Owned(hidden=frozenset({"key_hash"})),
+    "reported_usage": Owned(),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "message_logs": Owned(hidden=frozenset({"messages"})),
@@ -74,6 +76,7 @@ OTHERS: Mapping[str, str] = {
     "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
     "ip_rules": "which addresses may use what, as admins wrote it",
+    "service_keys": "keys of external applications, which are nobody's",
     "credit_holders": "processes that lease credits",
     "plans": "what there is to choose from",
 }

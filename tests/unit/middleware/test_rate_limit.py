@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 
 from app.core.config import ROOT, SecuritySettings
 from app.core.database import utcnow
+from app.core.keys import KeyKind, new_key
 from app.core.ratelimit import LocalLimiter, network
 from app.core.rates import LIMITED, complete
 from app.core.tokens import Tokens
@@ -17,12 +18,17 @@ from app.middleware.rate_limit import RateLimit, endpoint
 from tests.unit.middleware.asgi import Answer, Inner, ask, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))
+KNOWN_KEYS = {new_key(KeyKind.USER): uuid4() for _ in range(2)}
 HOME = "198.51.100.9"
 
 
 def limited(rates: str) -> ASGIApp:
     return RateLimit(
-        Inner(), rates=complete(rates), limiter=LocalLimiter(), tokens=TOKENS
+        Inner(),
+        rates=complete(rates),
+        limiter=LocalLimiter(),
+        tokens=TOKENS,
+        owner_of_key=KNOWN_KEYS.get,
     )
 
 
@@ -48,6 +54,33 @@ async def test_beyond_the_limit_is_a_problem_that_says_when_to_come_back() -> No
     assert json.loads(refused.body)["code"] == "rate_limited"
     assert refused.header("retry-after") == refused.header("ratelimit-reset")
     assert answers[0].header("retry-after") is None
+
+
+async def test_a_known_key_counts_for_its_user_by_whichever_header() -> None:
+    app = limited("default=2/minute")
+    first, second = KNOWN_KEYS
+
+    spent = [
+        (await ask(app, headers, client=("203.0.113.1", 1))).status
+        for headers in (
+            {"Authorization": f"Bearer {first}"},
+            {"X-API-Key": first},
+            {"X-API-Key": first},
+            {"X-API-Key": second},
+        )
+    ]
+
+    assert spent == [200, 200, 429, 200]
+
+
+async def test_invented_keys_share_the_window_of_their_address() -> None:
+    app = limited("default=2/minute")
+
+    statuses = [
+        (await ask(app, {"X-API-Key": new_key(KeyKind.USER)})).status for _ in range(3)
+    ]
+
+    assert statuses == [200, 200, 429]
 
 
 async def test_users_count_for_themselves_wherever_they_are() -> None:

@@ -12,6 +12,7 @@ from app.api.v1.admin import (
     mfa,
     operations,
     plans,
+    servicekey,
     staff,
     usage,
     users,
@@ -30,6 +31,7 @@ for module in (
     ip_rules,
     message_logs,
     plans,
+    servicekey,
     usage,
 ):
     router.include_router(module.router)

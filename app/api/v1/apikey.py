@@ -1,0 +1,52 @@
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, status
+from fastapi.responses import Response
+
+from app.api.deps import ClientDep, CurrentUser, RuntimeDep, SessionDep
+from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyCreated, KeyRead
+from app.schemas.base import Page
+from app.services.apikey import ApiKeys
+
+router = APIRouter(prefix="/apikeys", tags=["api keys"])
+
+
+async def get_keys(
+    session: SessionDep, user: CurrentUser, runtime: RuntimeDep, client: ClientDep
+) -> ApiKeys:
+    return ApiKeys(session, user, runtime.principals, ip=client.ip)
+
+
+KeysDep = Annotated[ApiKeys, Depends(get_keys)]
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_key(
+    keys: KeysDep, form: ApiKeyCreate, response: Response
+) -> KeyCreated:
+    """Make a key; it is in this answer alone."""
+    response.headers["Cache-Control"] = "no-store"
+    return await keys.create(form)
+
+
+@router.get("")
+async def list_keys(keys: KeysDep) -> Page[KeyRead]:
+    return Page(items=[KeyRead.model_validate(key) for key in await keys.listing()])
+
+
+@router.patch("/{key_id}")
+async def change_key(keys: KeysDep, key_id: UUID, form: ApiKeyUpdate) -> KeyRead:
+    return KeyRead.model_validate(await keys.change(key_id, form))
+
+
+@router.post("/{key_id}/rotate")
+async def rotate_key(keys: KeysDep, key_id: UUID, response: Response) -> KeyCreated:
+    """Put a new key in its place: the old one ends at once."""
+    response.headers["Cache-Control"] = "no-store"
+    return await keys.rotate(key_id)
+
+
+@router.delete("/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def revoke_key(keys: KeysDep, key_id: UUID) -> None:
+    await keys.revoke(key_id)

@@ -1,0 +1,112 @@
+import re
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+)
+
+from app.core.database import utcnow
+from app.schemas.base import Line, ReadModel
+
+SCOPES = {
+    "chats:read": "see chats, their messages, and the streams of replies",
+    "chats:write": "create, change and delete chats; send messages",
+    "models:read": "see the models on offer",
+    "profile:read": "see the profile of the account",
+    "usage:read": "see what was used, and what is left",
+}
+"""What a key may be allowed to do here; everything else needs a login."""
+
+_FOREIGN = re.compile(r"ext:[a-z0-9][a-z0-9._:-]{0,58}")
+
+
+def _scope(value: str) -> str:
+    if value not in SCOPES and not _FOREIGN.fullmatch(value):
+        raise ValueError(
+            f"must be one of {', '.join(SCOPES)}, or a permission of an external "
+            "application such as ext:reports"
+        )
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(
+            "is no address or network: write 203.0.113.7, 203.0.113.0/24 or "
+            "2001:db8::/32"
+        ) from None
+
+
+def _in_future(value: datetime) -> datetime:
+    if value <= utcnow():
+        raise ValueError("must be in the future")
+    return value
+
+
+def sorted_set(values: list[str]) -> list[str]:
+    return sorted(set(values))
+
+
+KeyName = Annotated[Line, Field(max_length=100)]
+Scopes = Annotated[
+    list[Annotated[str, Field(max_length=64), AfterValidator(_scope)]],
+    Field(min_length=1, max_length=50),
+    AfterValidator(sorted_set),
+]
+Networks = Annotated[
+    list[Annotated[str, Field(max_length=50), AfterValidator(_network)]],
+    Field(
+        max_length=50,
+        description="From where the key may be used, as addresses or networks; "
+        "an empty list is from everywhere.",
+    ),
+    AfterValidator(sorted_set),
+]
+Expiry = Annotated[AwareDatetime, AfterValidator(_in_future)]
+
+
+class KeyForm(BaseModel):
+    # A limit that is misspelt must not be taken for set.
+    model_config = ConfigDict(extra="forbid")
+
+
+class ApiKeyCreate(KeyForm):
+    """Without `scopes` it may do all that keys can; without `expires_at` it lasts."""
+
+    name: KeyName
+    scopes: Scopes = Field(default_factory=lambda: list(SCOPES))
+    allowed_ips: Networks = Field(default_factory=list)
+    expires_at: Expiry | None = None
+
+
+class ApiKeyUpdate(KeyForm):
+    """Fields that are left out stay as they are; `expires_at: null` is never."""
+
+    name: KeyName | None = None
+    scopes: Scopes | None = None
+    allowed_ips: Networks | None = None
+    expires_at: Expiry | None = None
+
+
+class KeyRead(ReadModel):
+    id: UUID
+    name: str
+    prefix: str = Field(description="How the key begins.")
+    scopes: list[str]
+    allowed_ips: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute.")
+
+
+class KeyCreated(KeyRead):
+    key: str = Field(description="The key itself: it is shown here, and never again.")

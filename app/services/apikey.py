@@ -1,0 +1,149 @@
+"""API keys: issued once, stored as a hash, ended at once."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import after_commit, utcnow
+from app.core.exceptions import ConflictError, NotFoundError
+from app.core.keys import KeyKind, new_key, prefix_of
+from app.core.tokens import fingerprint
+from app.models import ApiKey, ServiceKey, User
+from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyCreated, KeyRead
+from app.services import audit, mail
+from app.services.authorization import Principal, owned, require, visible_to
+from app.services.principal import Principals
+
+MOST_KEYS = 100
+"""Of one user."""
+
+
+class ApiKeys:
+    """One user's keys, for one request."""
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        owner: Principal,
+        principals: Principals,
+        *,
+        ip: str | None,
+    ) -> None:
+        self._session = session
+        self._owner = owner
+        self._principals = principals
+        self._actor = audit.Actor("user", owner.user_id, ip)
+
+    async def create(self, form: ApiKeyCreate) -> KeyCreated:
+        """Make a key, and mail its owner; raises ConflictError for one too many."""
+        await self._refuse_too_many()
+        text = new_key(KeyKind.USER)
+        key = ApiKey(
+            user_id=self._owner.user_id,
+            prefix=prefix_of(text),
+            key_hash=fingerprint(text),
+            **form.model_dump(),
+        )
+        self._session.add(key)
+        await self._session.flush()
+        await self._tell_owner(key)
+        await self._record(key, "key.create", after=facts(key))
+        return shown_once(key, text)
+
+    async def listing(self) -> Sequence[ApiKey]:
+        """Those that are not revoked, the newest first."""
+        keys = await self._session.scalars(
+            visible_to(self._owner, ApiKey)
+            .where(ApiKey.revoked_at.is_(None))
+            .order_by(ApiKey.id.desc())
+        )
+        return keys.all()
+
+    async def change(self, key_id: UUID, form: ApiKeyUpdate) -> ApiKey:
+        key = await self._one(key_id)
+        before = facts(key)
+        for field, value in form.model_dump(exclude_unset=True).items():
+            if value is not None or field == "expires_at":
+                setattr(key, field, value)
+        await self._session.flush()
+        await self._changed(key, "key.change", before=before, after=facts(key))
+        return key
+
+    async def rotate(self, key_id: UUID) -> KeyCreated:
+        """A new key in the place of the old one, which ends at once."""
+        key = await self._one(key_id)
+        before = facts(key)
+        text = new_key(KeyKind.USER)
+        key.prefix, key.key_hash = prefix_of(text), fingerprint(text)
+        key.last_used_at = None
+        await self._session.flush()
+        await self._changed(key, "key.rotate", before=before, after=facts(key))
+        return shown_once(key, text)
+
+    async def revoke(self, key_id: UUID) -> None:
+        key = await self._one(key_id)
+        key.revoked_at = utcnow()
+        await self._changed(key, "key.revoke", before=facts(key))
+
+    async def _one(self, key_id: UUID) -> ApiKey:
+        key = await require(self._session, self._owner, ApiKey, key_id, lock=True)
+        if key.revoked_at is not None:
+            raise NotFoundError("There is no API key with this id.")
+        return key
+
+    async def _refuse_too_many(self) -> None:
+        held = await self._session.scalar(
+            select(func.count()).where(
+                owned(ApiKey, self._owner.user_id), ApiKey.revoked_at.is_(None)
+            )
+        )
+        if held is None or held >= MOST_KEYS:
+            raise ConflictError(
+                f"There can be at most {MOST_KEYS} API keys: revoke one that is not "
+                "used.",
+                code="too_many_keys",
+            )
+
+    async def _tell_owner(self, key: ApiKey) -> None:
+        owner = await self._session.get_one(User, key.user_id)
+        await mail.send(
+            self._session,
+            "key_created",
+            to=owner.email,
+            user_id=owner.id,
+            name=key.name,
+            prefix=key.prefix,
+            scopes=", ".join(key.scopes),
+        )
+
+    async def _changed(
+        self, key: ApiKey, action: str, **details: dict[str, Any]
+    ) -> None:
+        after_commit(self._session, lambda: self._principals.forget(key.id))
+        await self._record(key, action, **details)
+
+    async def _record(
+        self, key: ApiKey, action: str, **details: dict[str, Any]
+    ) -> None:
+        target = ("key", key.id)
+        await audit.record(self._session, self._actor, action, target=target, **details)
+
+
+def facts(key: ApiKey | ServiceKey) -> dict[str, Any]:
+    """What the audit tells of a key."""
+    return {
+        "name": key.name,
+        "prefix": key.prefix,
+        "scopes": key.scopes,
+        "allowed_ips": key.allowed_ips,
+        "expires_at": key.expires_at,
+    }
+
+
+def shown_once(key: ApiKey | ServiceKey, text: str) -> KeyCreated:
+    """The one answer that holds the key itself."""
+    read = KeyRead.model_validate(key)
+    return KeyCreated(**read.model_dump(), key=text)
