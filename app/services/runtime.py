@@ -130,6 +130,7 @@ class Runtime:
     passwords: Passwords
     lockout: Lockout
     mfa: Mfa
+    logins: Logins
     oidc: Oidc
     auth: Auth
     desk_principals: DeskPrincipals
@@ -178,15 +179,6 @@ class Runtime:
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            tokens=people.tokens,
-            principals=people.principals,
-            lockout=people.lockout,
-            mfa=people.mfa,
-            oidc=people.oidc,
-            passwords=people.passwords,
-            auth=people.auth,
-            desk_principals=people.desk_principals,
-            desk=people.desk,
             ip_rules=IpRules(settings.security, database=database, bus=bus),
             linked_accounts=LinkedAccounts(
                 settings,
@@ -213,6 +205,7 @@ class Runtime:
             erasure=Erasure(
                 settings.accounts, database=database, crypto=crypto, mailer=mailer
             ),
+            **people._asdict(),
         )
 
     async def open(self) -> None:

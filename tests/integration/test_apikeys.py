@@ -15,8 +15,9 @@ from app.models import ApiKey, AuditEvent, Job, User
 from app.services.apikey import MOST_KEYS
 from tests.client import Client
 from tests.conftest import Server, ServerFactory
-from tests.integration.operations import PRIVATE, make_things
+from tests.integration.operations import PRIVATE
 from tests.integration.test_statements import counted
+from tests.integration.things import make_things
 
 HEADERS = ("Authorization", "X-API-Key")
 by_either_header = pytest.mark.parametrize("header", HEADERS)

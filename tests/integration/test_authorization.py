@@ -20,12 +20,11 @@ from tests.integration.operations import (
     PRIVATE,
     PUBLIC,
     V1,
-    Things,
     listed_routes,
-    make_things,
     routes_of,
     send,
 )
+from tests.integration.things import Things, make_things
 
 Rows = dict[tuple[str, Any], tuple[Any, ...]]
 

@@ -10,7 +10,7 @@ from app.core.database import Database, utcnow
 from app.models import Admin, AuditEvent, DeskRefreshToken, DeskSession, SupportStaff
 from tests.client import Client
 from tests.conftest import Server, desk_form
-from tests.integration.operations import PERMISSIONS
+from tests.integration.things import PERMISSIONS
 
 PASSWORD = "a long pass phrase"
 

@@ -16,7 +16,7 @@ from app.core.database import Database
 from app.core.passwords import Passwords
 from app.models import Admin, AuditEvent
 from tests.conftest import SettingsFactory
-from tests.integration.operations import PERMISSIONS
+from tests.integration.things import PERMISSIONS
 
 PASSWORD = "a long pass phrase"
 FIRST = {"ADMIN_EMAIL": "Root@example.com", "ADMIN_PASSWORD": PASSWORD}

@@ -19,12 +19,8 @@ from yarl import URL
 from app.core.config import ROOT
 from tests.client import Answer, Client
 from tests.conftest import Server
-from tests.integration.operations import (
-    OPERATIONS,
-    Operation,
-    make_things,
-    nameless,
-)
+from tests.integration.operations import OPERATIONS, Operation, nameless
+from tests.integration.things import make_things
 
 API: dict[str, Any] = json.loads((ROOT / "openapi.json").read_text(encoding="utf-8"))
 DOCUMENTED_503 = {"provider_not_configured", "provider_unavailable", "overloaded"}

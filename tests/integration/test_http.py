@@ -22,7 +22,8 @@ from app.core.config import ConfigError, LogSettings
 from tests import mailbox
 from tests.client import Answer
 from tests.conftest import Server, SettingsFactory
-from tests.integration.operations import PASSWORD, send
+from tests.integration.operations import send
+from tests.integration.things import PASSWORD
 
 Serve = Callable[..., AbstractAsyncContextManager[Server]]
 

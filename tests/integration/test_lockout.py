@@ -14,7 +14,7 @@ from app.core.passwords import Passwords
 from app.models import AuditEvent, Job, LoginCounter, User
 from tests.client import Answer, Client
 from tests.conftest import Server
-from tests.integration.operations import mailed_link
+from tests.integration.things import mailed_link
 
 PASSWORD = "a long pass phrase"
 HOME, OFFICE, AFAR = "198.51.100.1", "198.51.100.2", "203.0.113.9"

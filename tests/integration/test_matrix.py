@@ -14,19 +14,13 @@ from sqlalchemy import update
 from app.models import User
 from tests.client import Client
 from tests.conftest import Server
-from tests.integration.operations import (
-    GUARDED,
-    PERMISSIONS,
-    PRIVATE,
-    Operation,
-    Things,
-    make_things,
-)
+from tests.integration.operations import GUARDED, PRIVATE, Operation
 from tests.integration.test_authorization import (
     all_rows,
     assert_problem,
     assert_tells_nothing,
 )
+from tests.integration.things import PERMISSIONS, Things, make_things
 
 REFUSALS = {
     401: {"unauthenticated"},

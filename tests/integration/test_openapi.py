@@ -12,7 +12,12 @@ from app.cli.openapi import document
 from app.core.config import ROOT
 from app.main import create_app
 from tests.conftest import Server, SettingsFactory
-from tests.integration.operations import GUARDED, nameless, routes_of, send
+from tests.integration.operations import (
+    GUARDED,
+    nameless,
+    routes_of,
+    send,
+)
 
 COMMITTED = ROOT / "openapi.json"
 NOT_DESCRIBED = {

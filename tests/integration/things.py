@@ -1,0 +1,197 @@
+"""What one user has, to be named in requests."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from secrets import randbelow, token_hex
+from typing import get_args
+from uuid import UUID
+
+from sqlalchemy import update
+from uuid_utils.compat import uuid7
+
+from app.core.database import utcnow
+from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.services.audit import SYSTEM
+from app.services.link import links
+from tests.client import Client
+from tests.conftest import Server, desk_form
+
+PASSWORD = "a long pass phrase"
+PERMISSIONS = get_args(Permission)
+DESK_LOGIN = "doorkeeper"
+"""The username of an admin, and of a member of the staff, in every test."""
+
+
+@dataclass(frozen=True)
+class Things:
+    """What one user has, to be named in requests."""
+
+    client: Client
+    name: str
+    user: str
+    session: str
+    chat: str
+    question: str
+    reply: str
+    """It was stopped, so it can be continued."""
+    apikey: str
+    link: str
+    """The token by which everybody may read the chat."""
+    deleted: str
+    """The id of a user who was deleted."""
+    admin: Client
+    """Has every permission."""
+    staff: Client
+    """Of level 3."""
+    admin_account: str
+    """The id of an admin who may do nothing."""
+    staff_account: str
+    """The id of a member of the staff, of level 1."""
+    suspended: str
+    """The id of a user who is."""
+    job: str
+    """It is dead."""
+    message_log: str
+    ip_rule: str
+    """It denies addresses that nobody has."""
+    service: Client
+    """An external application with a key of every scope."""
+    servicekey: str
+    """The id of another service key."""
+    verify_link: str = ""
+    reset_link: str = ""
+    """Tokens of mailed links."""
+    plan: str = "team"
+    """That nobody has."""
+
+    @property
+    def email(self) -> str:
+        return f"{self.name}@example.com"
+
+    @property
+    def secrets(self) -> set[str]:
+        """What no answer to anybody else may hold."""
+        ids = {
+            self.user,
+            self.session,
+            self.chat,
+            self.question,
+            self.reply,
+            self.apikey,
+        }
+        return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
+
+
+async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
+    """The token of a link as it would be mailed."""
+    async with server.runtime.database.unit_of_work() as session:
+        link = MailLink(
+            purpose=purpose, email=email, expires_at=utcnow() + timedelta(hours=1)
+        )
+        session.add(link)
+        await session.flush()
+        written = await links.write(session, server.runtime.settings, link.id)
+    assert written is not None
+    return written.link.partition("#token=")[2]
+
+
+async def _dead_job(server: Server) -> str:
+    job = Job(name="chat.purge", args={}, state="dead")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(job)
+    return str(job.id)
+
+
+async def _suspended(server: Server) -> str:
+    user = User(
+        email=f"{token_hex(8)}@example.com", password_hash="!", status="suspended"
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return str(user.id)
+
+
+async def _message_log(server: Server, user_id: str) -> str:
+    log = MessageLog(
+        id=uuid7(),
+        user_id=UUID(user_id),
+        username="-",
+        kind="chat",
+        model="guide/manual",
+        messages=None,
+        input_tokens=1,
+        output_tokens=1,
+        credits=0,
+        latency_ms=1,
+        status="complete",
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(log)
+    return str(log.id)
+
+
+async def _ip_rule(server: Server) -> str:
+    rule = IpRule(scope="service", action="deny", network=nobodys_address())
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(rule)
+    return str(rule.id)
+
+
+def nobodys_address() -> str:
+    """An address for benchmarks (RFC 2544), another one each time."""
+    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+
+
+async def make_things(server: Server, name: str) -> Things:
+    """A new user with a chat in which a reply was stopped."""
+    client = await server.client(name)
+    chat = await client.chat(title=f"The chat of {name}")
+    events = await client.ask(chat, f"What is the guide? asked by {name}")
+    reply = events[0].data["message_id"]
+    async with server.runtime.database.unit_of_work() as session:
+        await session.execute(
+            update(Message).where(Message.id == UUID(reply)).values(status="stopped")
+        )
+    share = await client.post(f"/chats/{chat}/share")
+    email = f"{name}@example.com"
+    sessions = await client.get("/auth/sessions")
+    key = await client.post("/apikeys", json={"name": "a script"})
+    me = await client.get("/auth/me")
+    return Things(
+        client=client,
+        name=name,
+        user=me.json["id"],
+        session=sessions.json["items"][0]["id"],
+        chat=chat,
+        question=events[0].data["user_message_id"],
+        reply=reply,
+        apikey=key.json["id"],
+        link=share.json["token"],
+        deleted=str(await _deleted_user(server, f"gone-{name}")),
+        admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
+        staff=await server.staff(3, name=DESK_LOGIN),
+        verify_link=await mailed_link(server, "verify", email),
+        reset_link=await mailed_link(server, "reset", email),
+        admin_account=await server.desk_account(
+            AdminCreate(**desk_form(f"clerk-{name}"), permissions=frozenset())
+        ),
+        staff_account=await server.desk_account(
+            StaffCreate(**desk_form(f"clerk-{name}"), level=1)
+        ),
+        suspended=await _suspended(server),
+        job=await _dead_job(server),
+        message_log=await _message_log(server, me.json["id"]),
+        ip_rule=await _ip_rule(server),
+        service=await server.service("introspect", "report"),
+        servicekey=str((await server.service_key("introspect")).id),
+    )
+
+
+async def _deleted_user(server: Server, name: str) -> UUID:
+    async with server.runtime.database.unit_of_work() as session:
+        user = User(email=f"{name}@example.com", password_hash="")
+        session.add(user)
+        await session.flush()
+        await server.runtime.accounts.delete(session, SYSTEM, user.id)
+    return user.id
