@@ -319,7 +319,10 @@ class Credits:
         """Another process is short of what we may have to spare."""
         holder_id, user_id = UUID(bytes=message[:16]), UUID(bytes=message[16:])
         purse = self._purses.get(user_id)
-        if holder_id != self._holder_id and purse is not None and purse.leased:
+        if holder_id == self._holder_id or purse is None or not purse.leased:
+            return
+        # Of nothing nobody is told: else the processes would ask each other for ever.
+        if purse.free or purse.conversations:
             purse.recalled = True
             self._wake.set()
 
