@@ -4,6 +4,7 @@ They are looked at on every call of a model, so each process keeps them, and hea
 the bus when they change.
 """
 
+import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -42,6 +43,7 @@ class Plans:
         self._database = database
         self._bus = bus
         self._cache: Cache[UUID, Limits] = Cache(size=_CACHED, ttl=self._trusted_for)
+        self._loading: dict[UUID, asyncio.Task[Limits]] = {}
 
     async def open(self) -> None:
         await self._bus.listen(_FORGET, self._hear)
@@ -52,7 +54,7 @@ class Plans:
 
     async def of(self, user_id: UUID) -> Limits:
         """Raises NotFoundError for a user who is no more."""
-        return await self._cache.get(user_id, lambda: self._load(user_id))
+        return await self._cache.get(user_id, lambda: self._load_once(user_id))
 
     def forget(self, user_id: UUID | None = None) -> None:
         """Have every process read a user's limits anew; without one, everybody's."""
@@ -60,10 +62,26 @@ class Plans:
 
     def _hear(self, message: bytes) -> None:
         changed = UUID(bytes=message) if message else None
+        self._loading.clear()  # what began before may not have seen the change
         self._cache.drop(lambda one: changed is None or one.user_id == changed)
 
     def _trusted_for(self) -> float:
         return _SECONDS if self._bus.reliable else _SECONDS_UNHEARD
+
+    async def _load_once(self, user_id: UUID) -> Limits:
+        """One look-up for all who ask at the same moment: they may be hundreds."""
+        loading = self._loading.get(user_id)
+        if loading is None:
+            loading = asyncio.create_task(self._load(user_id))
+            self._loading[user_id] = loading
+            loading.add_done_callback(lambda task: self._loaded(user_id, task))
+        return await asyncio.shield(loading)
+
+    def _loaded(self, user_id: UUID, task: asyncio.Task[Limits]) -> None:
+        if self._loading.get(user_id) is task:
+            del self._loading[user_id]
+        if not task.cancelled():
+            task.exception()  # whoever waits for it gets it
 
     async def _load(self, user_id: UUID) -> Limits:
         async with self._database.unit_of_work(read_only=True) as session:
