@@ -13,7 +13,13 @@ from fastapi.routing import iter_route_contexts
 
 from app.api.shortcuts import ShortCuts
 from tests.client import Answer, Client
-from tests.integration.things import PASSWORD, Things
+from tests.conftest import desk_form
+from tests.integration.things import (
+    DESK_LOGIN,
+    PASSWORD,
+    Things,
+    nobodys_address,
+)
 
 Request = dict[str, Any]
 """The arguments of a request: `json`, `data`, `params`."""
