@@ -216,8 +216,13 @@ def _staff_refresh(things: Things) -> Request:
     return {"json": {"refresh_token": things.staff.tokens["refresh_token"]}}
 
 
-def _desk_login(_things: Things) -> Request:
-    return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
+def _desk_login(things: Things) -> Request:
+    return {"json": {"login": _keeper(things.name), "password": PASSWORD}}
+
+
+def _keeper(name: str) -> str:
+    """The username of the admin, and of the staff, that go with somebody's things."""
+    return f"keeper-{name}"
 
 
 def _new_user(things: Things) -> Request:
@@ -252,8 +257,6 @@ def _new_admin(things: Things) -> Request:
 
 
 V1 = "/api/v1"
-DESK_LOGIN = "doorkeeper"
-"""The username of an admin, and of a member of the staff, in every test."""
 
 
 def _otp(_things: Things) -> Request:
@@ -527,8 +530,8 @@ async def make_things(server: Server, name: str) -> Things:
         reply=reply,
         link=share.json["token"],
         deleted=str(await _deleted_user(server, f"gone-{name}")),
-        admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
-        staff=await server.staff(3, name=DESK_LOGIN),
+        admin=await server.admin(*PERMISSIONS, name=_keeper(name)),
+        staff=await server.staff(3, name=_keeper(name)),
         verify_link=await mailed_link(server, "verify", email),
         reset_link=await mailed_link(server, "reset", email),
         admin_account=await server.desk_account(
