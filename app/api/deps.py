@@ -5,7 +5,6 @@ thread, which costs more than the rest of a request.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -17,14 +16,14 @@ from fastapi.security import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.database import Database, Session, utcnow
-from app.core.exceptions import ForbiddenError, UnauthenticatedError
+from app.core.database import Database, Session
+from app.core.exceptions import UnauthenticatedError
 from app.integrations.llm.registry import Providers
 from app.schemas.desk import Kind, Permission, UserStatus
 from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
-from app.services.authorization import Principal
+from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
@@ -90,16 +89,10 @@ async def principal_of(request: Request) -> Principal:
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
 
-_FRESH = timedelta(minutes=10)
-
 
 async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
     """Who has just logged in: what an account hangs on is for no session left open."""
-    if user.authenticated_at is None or utcnow() - user.authenticated_at > _FRESH:
-        raise ForbiddenError(
-            "Log in again for this: it needs a login of the last 10 minutes.",
-            code="fresh_login_required",
-        )
+    require_fresh(user)
     return user
 
 

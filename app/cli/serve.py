@@ -53,6 +53,7 @@ def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> No
     # The lock comes before the port: a second start should hear of the first one.
     with lock(settings.server.data_dir), closing(listen(settings.server)) as sock:
         migrate(settings)
+        refuse_wrong_keys(settings)
         make_first_admin(settings)
         if reload:
             _serve_with_reload(settings, sock)
@@ -195,6 +196,26 @@ def migrate(settings: Settings) -> None:
         fail(str(error))
     except (SQLAlchemyError, OSError) as error:
         fail(f"DATABASE_URL: the database cannot be used: {reason(error)}")
+
+
+def refuse_wrong_keys(settings: Settings) -> None:
+    """Say in one line what the server itself would refuse with a traceback."""
+    try:
+        asyncio.run(_require_key(settings))
+    except ConfigError as error:
+        fail(str(error), code=2)
+
+
+async def _require_key(settings: Settings) -> None:
+    from app.core.crypto import Crypto
+    from app.core.database import Database
+    from app.services.audit.chain import require_key
+
+    database = Database(settings)
+    try:
+        await require_key(database, Crypto(settings.security))
+    finally:
+        await database.close()
 
 
 def make_first_admin(settings: Settings) -> None:

@@ -11,7 +11,11 @@ Reason = Annotated[Line, Field(max_length=500)]
 
 
 class OwnDeletion(BaseModel):
-    password: GivenPassword
+    password: GivenPassword | None = Field(
+        None,
+        description="Needed, but by accounts without one: these need a login of the "
+        "last 10 minutes.",
+    )
     reason: Reason | None = None
 
 

@@ -1,7 +1,7 @@
 """Who may see what: the one place where lists and look-ups get their owner."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -10,10 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
 
-from app.core.exceptions import NotFoundError
+from app.core.database import utcnow
+from app.core.exceptions import ForbiddenError, NotFoundError
 from app.models import Base, Chat, Message, UserSession
 
 M = TypeVar("M", bound=Base)
+
+_FRESH = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,16 @@ async def require(
     if row is None:
         raise NotFoundError(f"There is no {_NAMES[model]} with this id.")
     return row
+
+
+def require_fresh(principal: Principal) -> None:
+    """Raises ForbiddenError where the session's login is more than 10 minutes ago."""
+    since = principal.authenticated_at
+    if since is None or utcnow() - since > _FRESH:
+        raise ForbiddenError(
+            "Log in again for this: it needs a login of the last 10 minutes.",
+            code="fresh_login_required",
+        )
 
 
 _OWNERS: dict[type[Base], Any] = {

@@ -107,6 +107,7 @@ class Runtime:
         principals = Principals(database, bus, mfa)
         desk_principals = DeskPrincipals(database, bus, mfa)
         providers = _providers(settings)
+        mailer = _mailer(settings)
         auth = _auth(settings, passwords, tokens, principals, logins=logins)
         turns = Turns(
             settings,
@@ -135,7 +136,7 @@ class Runtime:
             linked_accounts=LinkedAccounts(
                 settings, passwords=passwords, auth=auth, logins=logins
             ),
-            mailer=_mailer(settings),
+            mailer=mailer,
             providers=providers,
             turns=turns,
             message_logs=MessageLogs(
@@ -148,7 +149,9 @@ class Runtime:
                 auth=auth,
                 turns=turns,
             ),
-            erasure=Erasure(settings.accounts, database=database, crypto=crypto),
+            erasure=Erasure(
+                settings.accounts, database=database, crypto=crypto, mailer=mailer
+            ),
         )
 
     async def open(self) -> None:
@@ -229,4 +232,32 @@ def _providers(settings: Settings) -> Providers:
             GuideProvider(),
         ],
         catalogue=catalogue,
+    )
+
+
+def _turns(
+    settings: Settings,
+    database: Database,
+    providers: Providers,
+    principals: Principals,
+    bus: Bus,
+) -> Turns:
+    return Turns(
+        settings,
+        database=database,
+        providers=providers,
+        principals=principals,
+        bus=bus,
+    )
+
+
+def _accounts(
+    settings: Settings, crypto: Crypto, passwords: Passwords, auth: Auth, turns: Turns
+) -> Accounts:
+    return Accounts(
+        settings.accounts,
+        crypto=crypto,
+        passwords=passwords,
+        auth=auth,
+        turns=turns,
     )

@@ -11,7 +11,7 @@ from app.services.account import holdings
 
 TABLES = Base.metadata.tables
 LISTS = [holdings.OWNED, holdings.NAMING, holdings.OTHERS]
-_SECRET = re.compile(r"hash|secret|token(?!s$)|password|sealed|key$")  # counts may
+_SECRET = re.compile(r"hash|secret|token(?!s$)|password|sealed|key$")
 
 owned = pytest.mark.parametrize("name", holdings.OWNED)
 

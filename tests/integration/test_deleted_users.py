@@ -73,6 +73,7 @@ async def test_an_admin_deletes_restores_and_erases(server: Server) -> None:
         )
         told = [event.action for event in events]
     assert told == [
+        "user.register",
         "user.delete",
         "user.restore",
         "user.delete",

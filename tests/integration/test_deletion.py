@@ -14,6 +14,7 @@ from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.passwords import NO_PASSWORD
 from app.models import Chat, DeletedUser, Job, Message, User, UserSession
 from app.schemas.account import Restoration
 from app.services import job as jobs
@@ -30,13 +31,9 @@ ADMIN = Actor("admin", UUID(int=7), "192.0.2.1")
 MODEL = "openai/fake-small"
 ADDRESS = "ada@example.com"
 CHANGED_BY_DELETION = {
-    "deleted_users",
-    "jobs",
-    "audit_events",
+    "deleted_users", "jobs", "mail_links", "login_counters", "audit_events",
     "audit_chain",
-    "mail_links",
-    "login_counters",
-}
+}  # fmt: skip
 
 
 @dataclass
@@ -146,6 +143,30 @@ async def test_the_password_is_needed(server: Server, ada: Account) -> None:
     assert (await ada.client.get("/users/me")).status == 200
 
 
+async def test_who_has_no_password_needs_a_fresh_login(
+    server: Server, ada: Account
+) -> None:
+    """TRUST T5. As those whom another identity provider lets in."""
+    async with server.runtime.database.unit_of_work() as session:
+        await session.execute(update(User).values(password_hash=NO_PASSWORD))
+    await _logged_in(server, ago=timedelta(hours=1))
+    stale = await ada.client.delete("/users/me", json={})
+    assert (stale.status, stale.json["code"]) == (403, "fresh_login_required")
+
+    await _logged_in(server, ago=timedelta(minutes=1))
+    assert (await ada.client.delete("/users/me", json={})).status == 204
+
+
+async def _logged_in(server: Server, *, ago: timedelta) -> None:
+    async with server.runtime.database.unit_of_work() as session:
+        found = await session.scalars(
+            update(UserSession)
+            .values(authenticated_at=utcnow() - ago)
+            .returning(UserSession.id)
+        )
+        server.runtime.principals.forget(*found)
+
+
 async def test_what_is_left_of_a_deleted_account_names_nobody(
     server: Server, ada: Account
 ) -> None:
@@ -153,12 +174,15 @@ async def test_what_is_left_of_a_deleted_account_names_nobody(
     await delete_own(ada.client, reason="I am moving on.")
 
     database = server.runtime.database
-    assert await traces(database, [ADDRESS, "Lovelace", "moving on"]) == set()
+    # The mail that tells them of it, which lies in `jobs` for some days.
+    assert await traces(database, [ADDRESS]) == {"jobs.args"}
+    assert await traces(database, ["Lovelace", "moving on"]) == set()
     async with database.unit_of_work(read_only=True) as session:
         user = await session.get_one(User, ada.id)
         kept = await session.get_one(DeletedUser, ada.id)
     assert user.status == "deleted"
-    assert (user.username, user.full_name, user.password_hash) == (None, None, "")
+    assert (user.username, user.full_name) == (None, None)
+    assert user.password_hash == NO_PASSWORD
     assert (kept.deleted_by, kept.deleted_by_id) == ("user", ada.id)
     assert kept.purge_at - kept.deleted_at == timedelta(days=30)
 
@@ -363,7 +387,7 @@ async def test_an_erasure_leaves_nothing_but_a_pseudonym_in_the_audit(
         "audit_events.actor_id",
         "audit_events.target_id",
     }
-    hers = await traces_of(others, ada)
+    hers = hanging_on(others, ada)
     assert lasting(await stored(database)) == {
         key: row for key, row in others.items() if key not in hers
     }
@@ -374,22 +398,38 @@ async def test_an_erasure_leaves_nothing_but_a_pseudonym_in_the_audit(
     assert report.tuned_models == []
 
 
-async def traces_of(rows: Rows, account: Account) -> set[tuple[Any, ...]]:
-    """The keys of all rows that hang on the account."""
-    theirs = {account.id, UUID(account.chat)}
-    size = 0
-    while size != len(theirs):
-        size = len(theirs)
-        theirs |= {
-            key[1]
+async def test_who_is_deleted_is_told_and_an_erasure_takes_the_letter_back(
+    server: Server, ada: Account
+) -> None:
+    """TRUST D3."""
+    grace = await server.client("grace")
+    folder = server.runtime.settings.server.data_dir / "mail"
+    await deleted(server, ada)
+    assert (await delete_own(grace)).status == 204
+    await settled(server)
+    letters = {path: path.read_text() for path in folder.glob("*.eml")}
+    hers = {path for path, text in letters.items() if f"To: {ADDRESS}" in text}
+    assert [p for p in hers if "account at Workroom was deleted" in letters[p]]
+
+    await server.runtime.erasure.erase(ADMIN, ada.id)
+
+    assert set(folder.glob("*.eml")) == letters.keys() - hers
+    assert letters.keys() - hers
+
+
+def hanging_on(rows: Rows, account: Account) -> set[tuple[Any, ...]]:
+    """The keys of all rows that name the account, or name a row that does."""
+    ids, found = {account.id}, set[tuple[Any, ...]]()
+    while True:
+        more = {
+            key
             for key, row in rows.items()
-            if theirs & {v for v in row.values() if isinstance(v, UUID)}
+            if ids & {value for value in row.values() if isinstance(value, UUID)}
         }
-    return {
-        key
-        for key, row in rows.items()
-        if theirs & {v for v in row.values() if isinstance(v, UUID)}
-    }
+        if more == found:
+            return found
+        found = more
+        ids |= {key[1] for key in found}
 
 
 async def test_the_audit_tells_it_all_and_of_nobody(
@@ -403,15 +443,11 @@ async def test_the_audit_tells_it_all_and_of_nobody(
     await server.runtime.erasure.erase(ADMIN, ada.id)
 
     rows = await stored(server.runtime.database)
-    events = [
-        row
-        for (table, *_), row in sorted(rows.items(), key=str)
-        if table == "audit_events"
-    ]
-    events.sort(key=lambda event: event["seq"])
+    events = [row for (table, *_), row in rows.items() if table == "audit_events"]
     about_her = [event for event in events if event["target_id"] == ada.id]
-    told = [event["action"] for event in about_her]
-    assert [action for action in told if not action.endswith(("register", "link"))] == [
+    about_her.sort(key=lambda event: event["seq"])
+    assert [event["action"] for event in about_her] == [
+        "user.register",
         "user.delete",
         "user.restore",
         "user.delete",

@@ -1,5 +1,6 @@
 import base64
 import json
+import logging
 import os
 import socket
 import sqlite3
@@ -26,6 +27,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _no_logging() -> Iterator[None]:
+    """Undo what a command did to logging: its output is closed when it has run."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture
@@ -375,6 +386,17 @@ class TestServeRefuses:
         set_up(folder)
 
         assert self.refusal("--workers", "2").startswith("--workers 2 needs REDIS_URL")
+
+    def test_keys_that_are_not_those_of_the_database(self, folder: Path) -> None:
+        set_up(folder, PORT=str(free_port()))
+        run("migrate")
+        run("keys", "rotate")
+        other = run("keys", "generate").stdout.partition("ENCRYPTION_KEY=")[2]
+        set_up(folder, PORT=str(free_port()), ENCRYPTION_KEY=other.strip())
+
+        refusal = self.refusal(code=2)
+
+        assert refusal.startswith("ENCRYPTION_KEY: does not open what this database")
 
     def test_a_data_folder_that_cannot_be_made(self, folder: Path) -> None:
         (folder / "file").touch()

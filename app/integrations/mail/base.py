@@ -10,3 +10,6 @@ class Mailer(Protocol):
 
         Called again with the same Message-ID after a crash, it may deliver twice.
         """
+
+    async def forget(self, address: str) -> None:
+        """Leave nothing of what was sent to an address, as far as it is kept here."""

@@ -5,6 +5,7 @@ import os
 import re
 from email import policy
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from pathlib import Path
 
 import structlog
@@ -22,6 +23,16 @@ class FileMailer:
         """The same message again replaces its file, so it is never there twice."""
         path = await asyncio.to_thread(self._write, message)
         _log.info("mail written", file=str(path))
+
+    async def forget(self, address: str) -> None:
+        await asyncio.to_thread(self._delete, address)
+
+    def _delete(self, address: str) -> None:
+        for path in self._folder.glob("*.eml"):
+            with path.open("rb") as file:
+                message = BytesHeaderParser(policy=policy.default).parse(file)
+            if address in {to.addr_spec for to in message["To"].addresses}:
+                path.unlink(missing_ok=True)
 
     def _write(self, message: EmailMessage) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -27,6 +27,9 @@ class SmtpMailer:
         async with self._connection():
             pass
 
+    async def forget(self, address: str) -> None:
+        """What was handed on is another server's."""
+
     def _connection(self) -> aiosmtplib.SMTP:
         settings = self._settings
         password = settings.smtp_password

@@ -17,15 +17,15 @@ from app.core.exceptions import (
     NotFoundError,
     ValidationFailedError,
 )
-from app.core.passwords import Passwords
+from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import Chat, DeletedUser, MailLink, Message, User
 from app.schemas.account import OwnDeletion, Restoration
-from app.services import audit
+from app.services import audit, mail
 from app.services import job as jobs
 from app.services.account import sealing
 from app.services.audit import Actor
 from app.services.auth import Auth
-from app.services.authorization import Principal
+from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 
 _STRAGGLERS = timedelta(seconds=10)
@@ -56,13 +56,19 @@ class Accounts:
         *,
         ip: str | None,
     ) -> None:
-        """Raises ValidationFailedError where the password is not theirs."""
+        """Raises ValidationFailedError where the password is not theirs.
+
+        Who has none, for another identity provider lets them in, needs a fresh login.
+        """
         user_id = principal.user_id
         stored = await session.scalar(
             select(User.password_hash).where(User.id == user_id)
         )
         await release(session)
-        if not await self._passwords.verify(form.password, stored):
+        right = await self._passwords.verify(form.password or "", stored)
+        if stored == NO_PASSWORD:
+            require_fresh(principal)
+        elif not right:
             message = "This is not your password."
             raise ValidationFailedError(
                 message, errors=[FieldError(path="password", message=message)]
@@ -79,7 +85,8 @@ class Accounts:
         reason: str | None = None,
     ) -> DeletedUser:
         """Hide the account and all it owns, until it is restored or erased."""
-        await _lock(session, user_id)
+        user = await _lock(session, user_id)
+        email = user.email
         sealed = await sealing.seal(session, self._crypto, user_id, reason=reason)
         now = utcnow()
         deleted = DeletedUser(
@@ -93,14 +100,22 @@ class Accounts:
         session.add(deleted)
         await session.flush()
         await _change(session, user_id, sealing.emptied(user_id))
-        await self.end_all(session, user_id)
         await session.execute(delete(MailLink).where(MailLink.user_id == user_id))
+        await self.end_all(session, user_id)
         await audit.record(
             session,
             actor,
             "user.delete",
             target=("user", user_id),
             after={"purge_at": deleted.purge_at},
+        )
+        await mail.send(
+            session,
+            "account_deleted",
+            to=email,
+            user_id=user_id,
+            until=f"{deleted.purge_at:%d %B %Y}",
+            **mail.circumstances(now, actor.ip if actor.kind == "user" else None),
         )
         return deleted
 

@@ -18,24 +18,31 @@ from app.core.config import AccountSettings
 from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
-from app.models import Authenticator, DeletedUser, Job, LoginCounter, User
+from app.integrations.mail.base import Mailer
+from app.models import DeletedUser, Job, MailLink, User
 from app.schemas.account import ErasureReport
 from app.services import audit
 from app.services.account import holdings, sealing
 from app.services.account.accounts import not_deleted
 from app.services.audit import SYSTEM, Actor
 
-_BATCH = 100  # rows, and all that hangs on them
+_BATCH = 20  # rows, with all that hangs on them: a chat may have many messages
 _log = structlog.get_logger()
 
 
 class Erasure:
     def __init__(
-        self, settings: AccountSettings, *, database: Database, crypto: Crypto
+        self,
+        settings: AccountSettings,
+        *,
+        database: Database,
+        crypto: Crypto,
+        mailer: Mailer,
     ) -> None:
         self._keep_backups = timedelta(days=settings.keep_backups_days)
         self._database = database
         self._crypto = crypto
+        self._mailer = mailer
 
     async def erase(self, actor: Actor, user_id: UUID) -> ErasureReport:
         """Leave nothing of a deleted account; NotFoundError for one that is not."""
@@ -44,6 +51,8 @@ class Erasure:
         for table in _emptied_first():
             while await self._delete_some(table, user_id):
                 pass
+        if address is not None:
+            await self._mailer.forget(address)
         now = utcnow()
         report = ErasureReport(
             user_id=user_id,
@@ -54,8 +63,7 @@ class Erasure:
         )
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
-            for model in (Authenticator, LoginCounter):
-                await session.execute(delete(model).where(model.account_id == user_id))
+            await session.execute(delete(MailLink).where(MailLink.email == address))
             await _clear_kept(session, user_id)
             await audit.forget(session, user_id)
             for table in _emptied_first():  # what came meanwhile

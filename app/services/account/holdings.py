@@ -37,8 +37,13 @@ OWNED: Mapping[str, Owned] = {
     "deleted_users": Owned(not_exported="only of accounts that nobody can log in to"),
     "user_sessions": Owned(),
     "refresh_tokens": Owned(not_exported="hashes of secrets, and nothing else"),
+    "mail_links": Owned(not_exported="secrets for an hour or some days, as hashes"),
+    "authenticators": Owned(by="account_id", hidden=frozenset({"secret"})),
+    "recovery_codes": Owned(not_exported="hashes of secrets, and nothing else"),
+    "login_counters": Owned(
+        by="account_id", not_exported="keyed hashes, gone after some days"
+    ),
     "identities": Owned(),
-    "mail_links": Owned(not_exported="hashes of links, good for days at most"),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
@@ -52,18 +57,15 @@ OWNED: Mapping[str, Owned] = {
 NAMING: Mapping[str, str] = {
     "audit_events": "ids, and details, which an erasure empties",
     "jobs": "ids and addresses in arguments, which an erasure looks through",
-    "authenticators": "of users and of the desk, by their ids, which it deletes",
-    "recovery_codes": "of authenticators; hashes, and nothing else",
-    "login_counters": "ids of accounts, and keyed hashes, which it deletes",
 }
 """They tell of several people, or of nobody; `erasure` knows what to do with each."""
 
 OTHERS: Mapping[str, str] = {
-    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "admins": "people who run the installation, no users of it",
     "support_staff": "people who help users, none of them",
     "desk_sessions": "of these two",
     "desk_refresh_tokens": "of these two",
+    "oidc_logins": "hashes of what browsers come back with, good for minutes",
     "audit_chain": "where the chain of audit events ends",
     "ip_rules": "which addresses may use what, as admins wrote it",
 }

@@ -14,6 +14,7 @@ from sqlalchemy.types import TypeEngine
 
 from app.core.crypto import Crypto
 from app.core.database import Id, UtcDateTime
+from app.core.passwords import NO_PASSWORD
 from app.models import User
 
 _USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
@@ -60,9 +61,18 @@ def emptied(user_id: UUID) -> dict[str, Any]:
     """What stays in `users`: the id, and nothing of the person.
 
     The address is none: nobody can register it, and no look-up of addresses finds it.
+    Foreign keys stay, so that what they lead to is still there for a restoration.
     """
-    needed = {"email": f"deleted:{user_id}", "password_hash": "", "status": "deleted"}
-    rest = (column for column in _USERS.columns if column.name not in {"id", *needed})
+    needed = {
+        "email": f"deleted:{user_id}",
+        "password_hash": NO_PASSWORD,
+        "status": "deleted",
+    }
+    rest = (
+        column
+        for column in _USERS.columns
+        if column.name not in {"id", *needed} and not column.foreign_keys
+    )
     return needed | {column.name: _nothing(column) for column in rest}
 
 
