@@ -15,9 +15,9 @@ from app.api.shortcuts import ShortCuts
 from tests.client import Answer, Client
 from tests.conftest import desk_form
 from tests.integration.things import (
-    DESK_LOGIN,
     PASSWORD,
     Things,
+    keeper,
     nobodys_address,
 )
 
@@ -202,8 +202,8 @@ def _credits(_things: Things) -> Request:
     return {"json": {"amount": 1_000_000, "note": "A present."}}
 
 
-def _desk_login(_things: Things) -> Request:
-    return {"json": {"login": DESK_LOGIN, "password": PASSWORD}}
+def _desk_login(things: Things) -> Request:
+    return {"json": {"login": keeper(things.name), "password": PASSWORD}}
 
 
 def _new_user(things: Things) -> Request:

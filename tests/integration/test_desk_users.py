@@ -118,8 +118,11 @@ async def test_the_search_reads_along_an_index(database: Database) -> None:
 
     assert "SCAN users" not in lines
     assert "Seq Scan" not in lines
-    used = "SEARCH users USING" if database.is_sqlite else "Scan using ix_users_beginn"
-    assert lines.count(used) == 2, lines
+    if database.is_sqlite:
+        assert lines.count("SEARCH users USING") == 2, lines
+    else:
+        assert "ix_users_beginning_email" in lines
+        assert "ix_users_beginning_username" in lines
 
 
 async def test_a_list_shows_one_status(server: Server) -> None:

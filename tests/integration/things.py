@@ -19,8 +19,11 @@ from tests.conftest import Server, desk_form
 
 PASSWORD = "a long pass phrase"
 PERMISSIONS = get_args(Permission)
-DESK_LOGIN = "doorkeeper"
-"""The username of an admin, and of a member of the staff, in every test."""
+
+
+def keeper(name: str) -> str:
+    """The username of the admin, and of the staff, that go with somebody's things."""
+    return f"keeper-{name}"
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,8 @@ async def make_things(server: Server, name: str) -> Things:
         apikey=key.json["id"],
         link=share.json["token"],
         deleted=str(await _deleted_user(server, f"gone-{name}")),
-        admin=await server.admin(*PERMISSIONS, name=DESK_LOGIN),
-        staff=await server.staff(3, name=DESK_LOGIN),
+        admin=await server.admin(*PERMISSIONS, name=keeper(name)),
+        staff=await server.staff(3, name=keeper(name)),
         verify_link=await mailed_link(server, "verify", email),
         reset_link=await mailed_link(server, "reset", email),
         admin_account=await server.desk_account(

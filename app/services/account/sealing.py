@@ -8,19 +8,19 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Column, LargeBinary, Table, Uuid, select
+from sqlalchemy import Column, LargeBinary, Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import TypeEngine
 
 from app.core.crypto import Crypto
-from app.core.database import UtcDateTime
+from app.core.database import Id, UtcDateTime
 from app.core.passwords import NO_PASSWORD
 from app.models import User
 
 _USERS: Table = User.__table__  # type: ignore[assignment]  # a mapped class's Table
 _READ: dict[type[TypeEngine[Any]], Callable[[str], Any]] = {
     UtcDateTime: datetime.fromisoformat,
-    Uuid: UUID,
+    Id: UUID,
     LargeBinary: b64decode,
 }
 """How a column's value is made again of its JSON; the rest is JSON itself."""
