@@ -41,6 +41,7 @@ class Message(Identified, Base):
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
+    `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     """
 
@@ -76,6 +77,7 @@ class Message(Identified, Base):
     error: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
     usage: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)
     credits: Mapped[int] = mapped_column(BigInteger, default=0)
+    billed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     attempt: Mapped[int] = mapped_column(default=0)
     resumed_from: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[datetime | None]

@@ -29,6 +29,7 @@ from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
+from app.services.chat.books import Books
 from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
@@ -144,6 +145,7 @@ class Runtime:
     introspector: Introspector
     turns: Turns
     message_logs: MessageLogs
+    books: Books
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -165,12 +167,17 @@ class Runtime:
         mailer = _mailer(settings)
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
+        message_logs = MessageLogs(
+            settings.message_logs, database=database, crypto=crypto
+        )
+        books = Books(credits_, message_logs)
         turns = Turns(
             settings,
             database=database,
             providers=providers,
             principals=people.principals,
             bus=bus,
+            books=books,
         )
         return cls(
             settings=settings,
@@ -192,9 +199,8 @@ class Runtime:
             credits=credits_,
             introspector=Introspector(database, people.principals, people.tokens),
             turns=turns,
-            message_logs=MessageLogs(
-                settings.message_logs, database=database, crypto=crypto
-            ),
+            message_logs=message_logs,
+            books=books,
             accounts=Accounts(
                 settings.accounts,
                 crypto=crypto,

@@ -8,7 +8,9 @@ from app.services.runtime import Runtime
 
 @task("chat.title")
 async def title(runtime: Runtime, *, chat_id: str) -> None:
-    await titles.write(runtime.database, runtime.providers, UUID(chat_id))
+    await titles.write(
+        runtime.database, runtime.providers, runtime.books, UUID(chat_id)
+    )
 
 
 @task("chat.index")

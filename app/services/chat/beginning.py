@@ -84,6 +84,7 @@ def _new(chat: ChatFacts, **fields: Any) -> Message:
         chat_id=chat.id,
         citations=[],
         credits=0,
+        billed=0,
         attempt=0,
         rating=0,
         created_at=utcnow(),

@@ -15,17 +15,20 @@ from uuid import UUID
 import structlog
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.bus import Bus
 from app.core.config import TurnSettings
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
 from app.core.statements import Script, Statement
-from app.integrations.llm.pricing import cost
-from app.models import Message
+from app.integrations.llm.base import Usage
+from app.models import Chat, Message
 from app.services.chat import search
 from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
+from app.services.credits.leasing import Credits
+from app.services.credits.purse import Call
 
 _log = structlog.get_logger()
 
@@ -38,12 +41,14 @@ class Checkpoints:
         database: Database,
         running: Mapping[UUID, Turn],
         bus: Bus,
+        credits_: Credits,
     ) -> None:
         self._every = settings.checkpoint_seconds
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._database = database
         self._running = running
         self._bus = bus
+        self._credits = credits_
         self._saver: asyncio.Task[None] | None = None
 
     async def open(self, *, everything: bool) -> None:
@@ -119,8 +124,29 @@ class Checkpoints:
                 for name, value in more.items():
                     setattr(message, name, value)
                 await search.index_messages(session, [message])
+                await self._bill(session, message)
         end_for(self._bus, message)
         _log.warning("reply of a lost process", message_id=str(message.id))
+
+    async def _bill(self, session: AsyncSession, message: Message) -> None:
+        """Have the user pay what a lost process had used up by its last checkpoint."""
+        owing = message.credits - message.billed
+        user_id = await session.scalar(
+            select(Chat.user_id).where(Chat.id == message.chat_id)
+        )
+        if owing <= 0 or user_id is None:
+            return
+        first = message.attempt == 0  # of later ones the tokens were told before
+        used = Usage(**message.usage) if first and message.usage else Usage(0, 0)
+        paid = await self._credits.charge(
+            session, user_id, owing, used, Call("chat", message.model or "")
+        )
+        settled = message.billed + paid
+        await session.execute(
+            update(Message)
+            .where(Message.id == message.id)
+            .values(credits=settled, billed=settled)
+        )
 
 
 def _saving(rows: Sequence[dict[str, Any]]) -> Script[None]:
@@ -154,6 +180,6 @@ def _checkpoint(turn: Turn, lease_expires_at: datetime) -> dict[str, Any]:
         "content": turn.reply.content,
         "citations": turn.reply.citations,
         "usage": asdict(usage),
-        "credits": cost(usage, turn.model.prices),
+        "credits": turn.credits(),
         "lease_expires_at": lease_expires_at,
     }

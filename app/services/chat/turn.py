@@ -7,7 +7,7 @@ the business of `turns`, which knows all that run.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -23,6 +23,7 @@ from app.core.exceptions import AppError, NotFoundError, UnavailableError
 from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
+    Block,
     ChatRequest,
     ModelInfo,
     Provider,
@@ -32,13 +33,13 @@ from app.integrations.llm.base import (
     ToolUseStart,
     Usage,
 )
-from app.integrations.llm.pricing import cost
 from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import MessageRead
 from app.services import job as jobs
 from app.services.chat import search
+from app.services.chat.books import Account
 from app.services.chat.reply import Position, Reply
 
 Ending = Literal["stopped", "interrupted"]
@@ -54,7 +55,8 @@ class Turn:
 
     `message` is its reply's row as stored last; `earlier` is what attempts before this
     one used; `failure` is why it failed, once it has. `retries` is how often the
-    provider is called again before the first token; `on_event` tells other processes.
+    provider is called again before the first token; `account` is what this attempt is
+    paid from; `on_event` tells other processes.
     """
 
     message: Message
@@ -64,8 +66,10 @@ class Turn:
     reply: Reply
     input_estimate: int
     wants_title: bool
+    question: Sequence[Block] = ()
     retries: int = 0
     earlier: Usage | None = None
+    account: Account | None = None
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
@@ -94,11 +98,14 @@ class Turn:
         TURNS.labels(provider, self.message.status).inc()
 
     async def _run(self, database: Database) -> None:
+        begun = time.perf_counter()
         self._streaming = asyncio.create_task(self._stream())
         if self._ending is not None:  # ended before it began
             self._streaming.cancel()
         await asyncio.wait([self._streaming])
         values = self._outcome(self._streaming)
+        used, paid = self._settle()
+        values["credits"] = values["billed"] = self.message.credits + paid
         stored = await self._store(database, values)
         for name, value in values.items():
             setattr(self.message, name, value)
@@ -106,6 +113,37 @@ class Turn:
             self.failure = NotFoundError("This message was deleted.")
         self.reply.finish(ending(self.message) if stored else _broken_off(self.failure))
         self.finished.set()
+        await self._log(used, paid, time.perf_counter() - begun)
+
+    def _settle(self) -> tuple[Usage, int]:
+        """Pay for this attempt: what was used, and what the user pays of it.
+
+        A call that failed before the provider took it costs nothing.
+        """
+        assert self.account is not None
+        if self.failure is not None and self.reply.usage is None:
+            self.account.cancel()
+            return Usage(0, 0), 0
+        used = self._used()
+        return used, self.account.settle(used)
+
+    async def _log(self, used: Usage, paid: int, seconds: float) -> None:
+        assert self.account is not None
+        await self.account.log(
+            status=self.message.status,
+            used=used,
+            paid=paid,
+            seconds=seconds,
+            messages=[
+                {"role": "user", "content": list(self.question)},
+                {"role": "assistant", "content": self.message.content},
+            ],
+        )
+
+    def credits(self) -> int:
+        """What all attempts cost so far, were this one to end now."""
+        assert self.account is not None
+        return self.message.credits + self.account.cost(self._used())
 
     def usage(self) -> Usage:
         """What all attempts used so far."""
@@ -159,7 +197,6 @@ class Turn:
             "stop_reason": self.reply.stop.reason if self.reply.stop else None,
             "error": self.failure.problem() if self.failure else None,
             "usage": asdict(usage),
-            "credits": cost(usage, self.model.prices),
             "lease_expires_at": None,
         }
 
@@ -212,7 +249,7 @@ class Turn:
 
 _ENDS = (
     "status", "content", "citations", "stop_reason", "error", "usage", "credits",
-    "lease_expires_at",
+    "billed", "lease_expires_at",
 )  # fmt: skip
 _END = Statement(
     update(Message.__table__)  # type: ignore[arg-type]  # a mapped class's Table

@@ -27,6 +27,7 @@ from app.services.chat.beginning import (
     require_continuable,
     said,
 )
+from app.services.chat.books import Books
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
 from app.services.chat.history import ChatFacts, Said
@@ -49,6 +50,7 @@ class Turns:
         providers: Providers,
         principals: Principals,
         bus: Bus,
+        books: Books,
     ) -> None:
         self._slots = Slots(settings.turns)
         self._max_output_tokens = settings.models.max_output_tokens
@@ -59,8 +61,13 @@ class Turns:
         self._running: dict[UUID, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bus = bus
+        self._books = books
         self._checkpoints = Checkpoints(
-            settings.turns, database=database, running=self._running, bus=bus
+            settings.turns,
+            database=database,
+            running=self._running,
+            bus=bus,
+            credits_=books.credits,
         )
         self.following = Following(
             settings.turns,
@@ -153,7 +160,7 @@ class Turns:
             chat, branch, message=reply, provider=provider, model=info, reply=Reply()
         )
         script = begin(chat, question, reply, anywhere=anywhere)
-        await self._store_and_start(chat, turn, script)
+        await self._store_and_start(chat, turn, script, conversation=True)
         return turn
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
@@ -209,17 +216,36 @@ class Turns:
             model=model,
             reply=reply,
             input_estimate=input_estimate,
+            question=next((one.content for one in branch if one.role == "user"), ()),
             wants_title=chat.title is None and not chat.temporary,
             retries=self._retries,
         )
 
     async def _store_and_start(
-        self, chat: ChatFacts, turn: Turn, script: Script[None]
+        self,
+        chat: ChatFacts,
+        turn: Turn,
+        script: Script[None],
+        *,
+        conversation: bool = False,
     ) -> None:
+        """Raises where the user's plan, limits or credits do not allow it."""
         with self._slots.taken(chat.user_id) as slot:
-            stored = idempotency.once(script, resource_id=turn.message.id)
-            await self._database.transact(stored)
-            self._start(turn, slot)
+            turn.account = await self._books.reserve(
+                chat.user_id,
+                turn.model,
+                kind="chat",
+                input_tokens=turn.input_estimate,
+                output_tokens=turn.request.max_tokens,
+                conversation=conversation,
+            )
+            try:
+                stored = idempotency.once(script, resource_id=turn.message.id)
+                await self._database.transact(stored)
+                self._start(turn, slot)
+            finally:
+                if not slot.kept:
+                    turn.account.cancel()
 
     # Ending
 

@@ -1,0 +1,82 @@
+"""What calls of models cost, and the log of them: the same for turns and titles."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from app.integrations.llm.base import ModelInfo, Usage
+from app.integrations.llm.pricing import cost, most
+from app.services.credits.leasing import Credits
+from app.services.credits.purse import Call, Reservation
+from app.services.message_log.entry import Entry
+from app.services.message_log.writer import MessageLogs
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    credits: Credits
+    logs: MessageLogs
+
+    async def reserve(
+        self,
+        user_id: UUID,
+        model: ModelInfo,
+        *,
+        kind: str,
+        input_tokens: int,
+        output_tokens: int,
+        conversation: bool = False,
+    ) -> "Account":
+        """Put aside what a call can cost; raises what `Credits.reserve` does."""
+        amount = most(input_tokens, output_tokens, model.prices)
+        reservation = await self.credits.reserve(
+            user_id, amount, Call(kind, model.name), conversation=conversation
+        )
+        return Account(self, user_id, model, reservation)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Of one call that is reserved for."""
+
+    books: Books
+    user_id: UUID
+    model: ModelInfo
+    reservation: Reservation
+
+    def cost(self, used: Usage) -> int:
+        return cost(used, self.model.prices)
+
+    def settle(self, used: Usage) -> int:
+        """Book what was used, once; gives the credits that the user pays."""
+        credits_ = self.books.credits
+        return credits_.settle(self.reservation, self.cost(used), used)
+
+    def cancel(self) -> None:
+        """Nothing was used: the provider has refused the call, or never got it."""
+        self.books.credits.cancel(self.reservation)
+
+    async def log(
+        self,
+        *,
+        status: str,
+        used: Usage,
+        paid: int,
+        seconds: float,
+        messages: Sequence[Mapping[str, Any]],
+    ) -> None:
+        call = self.reservation.call
+        await self.books.logs.write(
+            Entry(
+                user_id=self.user_id,
+                kind=call.kind,
+                model=call.model,
+                status=status,
+                messages=messages,
+                input_tokens=used.input_tokens,
+                output_tokens=used.output_tokens,
+                credits=paid,
+                latency_ms=round(seconds * 1000),
+            )
+        )
