@@ -49,6 +49,7 @@ def test_one_wrong_character_is_no_key(place: int, character: str) -> None:
     ["", "wr_", KEY + " ", KEY + "\n", KEY[:-1], f" {KEY}", KEY.upper(),
      "wr_' OR 1=1--", KEY.replace("_", "-"),
      "wr_" + "٣" * 12 + "_" + "٣" * 38, "wr_" * 10_000],
+    ids=range(11),
 )  # fmt: skip
 def test_what_is_no_key_is_none(text: str) -> None:
     assert kind_of(text) is None
