@@ -17,7 +17,7 @@ from app.core.exceptions import (
 )
 from app.core.passwords import Passwords, weakness
 from app.core.tokens import Tokens, expires_after
-from app.models import RefreshToken, User, UserSession
+from app.models import ApiKey, RefreshToken, User, UserSession
 from app.schemas.user import (
     Login,
     PasswordChange,
@@ -236,6 +236,15 @@ class Auth:
         """Their API keys, too, end for as long as the account is not active."""
         await self._revoke(session, UserSession.user_id == user_id)
         after_commit(session, lambda: self._principals.forget_user(user_id))
+
+    async def end_access_of(self, session: AsyncSession, user_id: UUID) -> None:
+        """End sessions and API keys for good: somebody else may have had them."""
+        await session.execute(
+            update(ApiKey)
+            .where(ApiKey.user_id == user_id, ApiKey.revoked_at.is_(None))
+            .values(revoked_at=utcnow())
+        )
+        await self.end_sessions_of(session, user_id)
 
     async def purge(self, session: AsyncSession) -> None:
         """Delete sessions that ended long ago, with their tokens."""

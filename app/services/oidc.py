@@ -285,7 +285,7 @@ class Oidc:
         await session.execute(delete(OidcCode).where(OidcCode.user_id == user.id))
         await self._mfa.remove(session, user.id)
         await links.end(session, user)
-        await self._auth.end_sessions_of(session, user.id)
+        await self._auth.end_access_of(session, user.id)
         await audit.record(
             session, audit.SYSTEM, "user.reclaim", target=("user", user.id)
         )

@@ -4,7 +4,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, status
 from fastapi.responses import Response
 
-from app.api.deps import ClientDep, CurrentUser, RuntimeDep, SessionDep
+from app.api.deps import ClientDep, CurrentUser, FreshUser, RuntimeDep, SessionDep
 from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyCreated, KeyRead
 from app.schemas.base import Page
 from app.services.apikey import ApiKeys
@@ -21,9 +21,17 @@ async def get_keys(
 KeysDep = Annotated[ApiKeys, Depends(get_keys)]
 
 
+async def get_keys_to_change(_user: FreshUser, keys: KeysDep) -> ApiKeys:
+    return keys
+
+
+FreshKeysDep = Annotated[ApiKeys, Depends(get_keys_to_change)]
+"""After a login of the last minutes alone; a leaked key is revoked at any time."""
+
+
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_key(
-    keys: KeysDep, form: ApiKeyCreate, response: Response
+    keys: FreshKeysDep, form: ApiKeyCreate, response: Response
 ) -> KeyCreated:
     """Make a key; it is in this answer alone."""
     response.headers["Cache-Control"] = "no-store"
@@ -36,12 +44,14 @@ async def list_keys(keys: KeysDep) -> Page[KeyRead]:
 
 
 @router.patch("/{key_id}")
-async def change_key(keys: KeysDep, key_id: UUID, form: ApiKeyUpdate) -> KeyRead:
+async def change_key(keys: FreshKeysDep, key_id: UUID, form: ApiKeyUpdate) -> KeyRead:
     return KeyRead.model_validate(await keys.change(key_id, form))
 
 
 @router.post("/{key_id}/rotate")
-async def rotate_key(keys: KeysDep, key_id: UUID, response: Response) -> KeyCreated:
+async def rotate_key(
+    keys: FreshKeysDep, key_id: UUID, response: Response
+) -> KeyCreated:
     """Put a new key in its place: the old one ends at once."""
     response.headers["Cache-Control"] = "no-store"
     return await keys.rotate(key_id)

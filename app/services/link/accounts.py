@@ -109,7 +109,7 @@ class Accounts:
         user.email_verified_at = user.email_verified_at or utcnow()
         await session.flush()
         await links.end(session, user)
-        await self._auth.end_sessions_of(session, user.id)
+        await self._auth.end_access_of(session, user.id)
         await self._logins.unlock(session, user.id, client.ip)
         if link.purpose == "reset":
             await mail.password_changed(session, user.id, user.email)

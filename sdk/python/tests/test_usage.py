@@ -71,6 +71,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("subject", "kind", "amount"),
     [("ada", "pages", 1), (str(uuid4()), "Two words", 1), (str(uuid4()), "pages", 0)],
+    ids=["subject", "kind", "amount"],
 )
 def test_what_workroom_would_refuse_is_an_error_at_once(
     subject: str, kind: str, amount: int
