@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import orjson
 import sqlalchemy
@@ -83,9 +83,11 @@ class Id(TypeDecorator[UUID]):
 def _uuid(text: str | None) -> UUID | None:
     if text is None:
         return None
-    made: Any = UUID.__new__(UUID)
-    made.__setstate__({"int": int(text, 16)})  # as copies are made: nothing is checked
-    return made  # type: ignore[no-any-return]  # a UUID that can be set up
+    made = UUID.__new__(UUID)
+    # As unpickling does it: nothing is checked.
+    object.__setattr__(made, "int", int(text, 16))
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def utcnow() -> datetime:
