@@ -117,6 +117,7 @@ class Database:
             **options,
         )
         event.listen(self.engine.sync_engine, "do_connect", _connect)
+        event.listen(self.engine.sync_engine, "handle_error", _hide_row)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -304,6 +305,13 @@ def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
     except OSError as error:
         reason = str(error) or type(error).__name__
         raise dialect.loaded_dbapi.OperationalError(reason) from error
+
+
+def _hide_row(context: Any) -> None:
+    """PostgreSQL's error quotes the row in its detail, and a traceback shows that."""
+    cause = context.original_exception.__cause__
+    if getattr(cause, "detail", None):
+        cause.detail = None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
