@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 import orjson
 import sqlalchemy
@@ -91,9 +91,11 @@ class Id(TypeDecorator[UUID]):
 def _uuid(text: str | None) -> UUID | None:
     if text is None:
         return None
-    made: Any = UUID.__new__(UUID)
-    made.__setstate__({"int": int(text, 16)})  # as copies are made: nothing is checked
-    return made  # type: ignore[no-any-return]  # a UUID that can be set up
+    made = UUID.__new__(UUID)
+    # As unpickling does it: nothing is checked.
+    object.__setattr__(made, "int", int(text, 16))
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def utcnow() -> datetime:
@@ -123,6 +125,7 @@ class Database:
             **options,
         )
         event.listen(self.engine.sync_engine, "do_connect", _connect)
+        event.listen(self.engine.sync_engine, "handle_error", _hide_row)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -354,6 +357,13 @@ def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
     except OSError as error:
         reason = str(error) or type(error).__name__
         raise dialect.loaded_dbapi.OperationalError(reason) from error
+
+
+def _hide_row(context: Any) -> None:
+    """PostgreSQL's error quotes the row in its detail, and a traceback shows that."""
+    cause = context.original_exception.__cause__
+    if getattr(cause, "detail", None):
+        cause.detail = None
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -8,8 +8,8 @@ its length in plain text, without a request id.
 """
 
 import asyncio
+from collections.abc import Sequence
 
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,7 +35,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = self._refusal(Headers(scope=scope))
+        error = self._refusal(scope["headers"])
         if error is not None:
             await problem(error.problem())(scope, receive, send)
             return
@@ -47,14 +47,16 @@ class BodyLimit:
 
         await self._app(scope, body.receive, send_noting_start)
 
-    def _refusal(self, headers: Headers) -> AppError | None:
-        # The server has checked that it is a number, and cuts what comes beyond it.
-        if int(headers.get("content-length", 0)) > self._limit:
-            return PayloadTooLargeError("The request is too large.")
-        if headers.get("content-encoding", "identity").strip().lower() != "identity":
-            return UnsupportedMediaTypeError(
-                "Bodies are taken as they are: send this one without Content-Encoding."
-            )
+    def _refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> AppError | None:
+        for name, value in headers:
+            # The server has checked that it is a number, and cuts what comes beyond it.
+            if name == b"content-length" and int(value) > self._limit:
+                return PayloadTooLargeError("The request is too large.")
+            if name == b"content-encoding" and value.strip().lower() != b"identity":
+                return UnsupportedMediaTypeError(
+                    "Bodies are taken as they are: send this one without "
+                    "Content-Encoding."
+                )
         return None
 
 

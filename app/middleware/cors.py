@@ -9,6 +9,7 @@ from prometheus_client import Counter
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 REFUSED = Counter("workroom_cors_refused", "Preflight requests refused")
 _FAILURE = 400
@@ -16,6 +17,19 @@ _log = structlog.get_logger()
 
 
 class Cors(CORSMiddleware):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or any(k == b"origin" for k, _ in scope["headers"]):
+            await super().__call__(scope, receive, send)
+            return
+
+        # No page of another site asks; but caches must know that these get another.
+        async def send_with_vary(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message.setdefault("headers", []).append((b"vary", b"Origin"))
+            await send(message)
+
+        await self.app(scope, receive, send_with_vary)
+
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
         if response.status_code >= _FAILURE:

@@ -7,7 +7,6 @@ malformed even where every name will do, and never redirects to another name.
 import re
 from collections.abc import Sequence
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.errors import problem
@@ -34,10 +33,11 @@ class Hosts:
         await problem(error.problem())(scope, receive, send)
 
     def _is_ours(self, scope: Scope) -> bool:
-        hosts = Headers(scope=scope).getlist("host")
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
         if not hosts and self._any:  # HTTP/1.0: simple health checks send none
             return True
-        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
+        match = _HOST.fullmatch(host)
         if match is None:
             return False
         name = match[1].lower()

@@ -2,6 +2,7 @@
 
 import re
 import time
+from functools import cache
 from typing import Any
 
 import structlog
@@ -25,6 +26,10 @@ _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _QUIET = ("/health", "/metrics")
 _log = structlog.get_logger("access")
+
+# Both are few: routes, times methods, times statuses.
+_requests = cache(REQUESTS.labels)
+_seconds = cache(SECONDS.labels)
 
 
 class RequestContext:
@@ -65,8 +70,8 @@ class RequestContext:
     ) -> None:
         route = _pattern(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        REQUESTS.labels(method, route, status).inc()
-        SECONDS.labels(method, route).observe(first_byte)
+        _requests(method, route, status).inc()
+        _seconds(method, route).observe(first_byte)
         if self._settings.enabled and not scope["path"].startswith(_QUIET):
             _log.info(
                 "request",
@@ -80,6 +85,8 @@ class RequestContext:
 
 def _pattern(scope: Scope) -> str:
     """The route's pattern, not the path: ids would make a series for each."""
+    if "way" in scope:  # a short cut knows it whole
+        return str(scope["way"].path)
     route = scope.get("route")
     if route is None:
         return "none"

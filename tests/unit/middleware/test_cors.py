@@ -114,3 +114,10 @@ async def test_every_origin_may_call_only_without_cookies() -> None:
 
     assert answer.header("access-control-allow-origin") == "*"
     assert answer.header("access-control-allow-credentials") is None
+
+
+async def test_caches_hear_that_pages_of_other_sites_get_another_answer() -> None:
+    answer = await ask(make(HOME))
+
+    assert answer.header("vary") == "Origin"
+    assert answer.header("access-control-allow-origin") is None
