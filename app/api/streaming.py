@@ -10,6 +10,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api.errors import problem
+from app.middleware.direct_body import direct_send
 from app.models import Message
 from app.schemas.message import MessageRead
 from app.services.authorization import Principal
@@ -83,8 +84,8 @@ class EventStream(StreamingResponse):
         super().__init__(events, **options)
         self._events = events
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send(send))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.create_task(self._send(send, direct_send(scope, send)))
         leaving = asyncio.create_task(self.listen_for_disconnect(receive))
         tasks = (sending, leaving)
         try:
@@ -97,11 +98,9 @@ class EventStream(StreamingResponse):
         if not sending.cancelled():
             sending.result()  # raises what went wrong
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, send_body: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         async for frames in self._events:
-            await send(
-                {"type": "http.response.body", "body": frames, "more_body": True}
-            )
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await send_body({**_BODY, "body": frames, "more_body": True})
+        await send_body({**_BODY, "body": b"", "more_body": False})

@@ -10,11 +10,14 @@ import math
 import os
 import shutil
 import socket
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -24,9 +27,15 @@ from app.core.config import ROOT, ConfigError, ServerSettings, Settings, is_firs
 from app.core.env_example import fresh_keys
 from app.core.lock import FolderInUseError, FolderLock
 
+if TYPE_CHECKING:
+    from app.core.database import Database
+
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common proxies, so that they close idle connections first."""
+
+_CLAIM_SECONDS = 5
+"""A database may take a moment to notice that a server was killed."""
 
 _TICK = 0.05
 
@@ -253,6 +262,19 @@ def _uvicorn_config(
     )
 
 
+async def _claim(database: "Database") -> None:
+    """Refuse to share a database with a server that would never hear of us."""
+    deadline = time.monotonic() + _CLAIM_SECONDS
+    while not await database.claim():
+        if time.monotonic() > deadline:
+            say(
+                "another Workroom server uses this database: end it, or set REDIS_URL "
+                "for both, through which processes share what they know"
+            )
+            sys.exit(1)
+        await asyncio.sleep(_TICK)
+
+
 class Server(uvicorn.Server):
     """Tells people where it is, and the app that the end has begun."""
 
@@ -265,6 +287,9 @@ class Server(uvicorn.Server):
         self._speaks = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        runtime = self.config.loaded_app.state.runtime
+        if runtime.alone:
+            await _claim(runtime.database)
         await super().startup(sockets)
         # What is loaded now stays: full collections need not walk through it again.
         gc.collect()

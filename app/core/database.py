@@ -18,7 +18,6 @@ from sqlalchemy import (
     CursorResult,
     DateTime,
     Dialect,
-    Select,
     TypeDecorator,
     Uuid,
     event,
@@ -27,7 +26,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from app.core import sqlite
 from app.core.config import Settings
@@ -42,6 +46,8 @@ AfterCommit = Callable[[], None]
 T = TypeVar("T")
 
 _SQLITE_BUSY_SECONDS = 10
+_ALONE = 0x576F726B726F6F6D
+"""The advisory lock of a server that shares its database with no other."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -133,6 +139,7 @@ class Database:
             # One writes at a time anyway: the others wait for it here, where they do
             # not keep readers from a connection, and are woken as it ends.
             self._writers = Connections(self._connect, size=1, seconds=seconds)
+        self._claim: AsyncConnection | None = None
         self._compiled: dict[Statement, Compiled] = {}
         self.watchers: list[Callable[[str], None]] = []
         """Told the SQL of what `run` and `transact` run, for tests that count it."""
@@ -177,8 +184,7 @@ class Database:
                 watch(compiled.sql)
             return await connection.run(compiled, values)
 
-        reads = isinstance(statement.construct, Select)
-        connections = self._connections if reads else self._writers
+        connections = self._connections if statement.reads else self._writers
         try:
             return await connections.use(work)
         except _UNREACHABLE as error:
@@ -214,7 +220,8 @@ class Database:
     def _compile(self, statement: Statement) -> Compiled:
         compiled = self._compiled.get(statement)
         if compiled is None:
-            compiled = Compiled(statement.construct, self.engine.dialect)
+            dialect = self.engine.dialect
+            compiled = Compiled(statement.construct_for(dialect.name), dialect)
             self._compiled[statement] = compiled
         return compiled
 
@@ -232,6 +239,24 @@ class Database:
 
         return Connection(driver)
 
+    async def claim(self) -> bool:
+        """Take the database for this process alone, until it is closed or dies.
+
+        False where another has it. Always True on SQLite, whose folder is locked.
+        """
+        if self.is_sqlite:
+            return True
+        connection = await self.engine.connect()
+        claimed: bool | None = await connection.scalar(
+            text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _ALONE}
+        )
+        await connection.commit()
+        if claimed:
+            self._claim = connection  # the lock is the connection's
+        else:
+            await connection.close()
+        return bool(claimed)
+
     async def ping(self) -> None:
         """Raise UnavailableError where the database does not answer."""
         async with self.unit_of_work(read_only=True) as session:
@@ -240,6 +265,9 @@ class Database:
     async def close(self) -> None:
         await self._writers.close()
         await self._connections.close()
+        if self._claim is not None:
+            await self._claim.invalidate()
+            await self._claim.close()
         await self.engine.dispose()
 
 

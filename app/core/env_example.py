@@ -46,7 +46,7 @@ _SET: dict[Occasion | None, dict[str, str]] = {
 _HEAD = """\
 # Workroom's settings{occasion}: copy this file to {target}.
 # Made by `python -m app config example{option}`
-# from app/core/config.py; a test compares the two.
+# from app/core/config/; a test compares the two.
 #
 # A value comes from, the first that has it: the environment, a file named by
 # <NAME>_FILE (for secrets), .env.<ENVIRONMENT>, .env, the default. A line that begins

@@ -26,8 +26,16 @@ class Statement:
     call: defaults that Python computes (of a new id, of `updated_at`) are not applied.
     """
 
-    def __init__(self, construct: Construct) -> None:
-        self.construct = construct
+    def __init__(
+        self, construct: Construct, *, postgresql: Construct | None = None
+    ) -> None:
+        """`postgresql` is for that database, where it has another way to say it."""
+        self._construct = construct
+        self._postgresql = construct if postgresql is None else postgresql
+        self.reads = isinstance(construct, Select)
+
+    def construct_for(self, dialect: str) -> Construct:
+        return self._postgresql if dialect == "postgresql" else self._construct
 
     def __call__(self, **values: Any) -> "Bound":
         return Bound(self, values)

@@ -8,28 +8,27 @@ and may be tried again.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import Database, changed_rows, utcnow
+from app.core.database import Database, UtcDateTime, changed_rows, utcnow
 from app.core.exceptions import ConflictError, FieldError, ValidationFailedError
+from app.core.statements import Script, Statement
 from app.models import IdempotencyKey
 
 _KEEP = timedelta(days=1)
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_INSERTS: dict[str, Callable[[Any], sqlite.Insert | postgresql.Insert]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
+T = TypeVar("T")
+_Insert = TypeVar("_Insert", sqlite.Insert, postgresql.Insert)
 
 
 class KeyReusedError(ConflictError):
@@ -109,41 +108,73 @@ async def find(database: Database, claim: Claim) -> IdempotencyKey | None:
     return found
 
 
-async def take(session: AsyncSession, *, resource_id: UUID | None = None) -> None:
+async def take(session: AsyncSession) -> None:
     """Write the request's key, if it has one, into this transaction.
 
-    `resource_id` is the reply whose stream is the answer. Raises InProgressError where
-    the key has been written since the request came.
+    Raises InProgressError where the key has been written since the request came.
     """
     claim = current.get()
     if claim is None:
         return
-    now = utcnow()
-    values = {
-        "fingerprint": claim.fingerprint,
-        "resource_id": resource_id,
-        "status": None,
-        "media_type": None,
-        "body": None,
-        "created_at": now,
-        "expires_at": now + _KEEP,
-    }
     # Waits here for a twin whose transaction is open.
-    insert = _INSERTS[session.get_bind().dialect.name](IdempotencyKey)
-    written = await session.execute(
-        insert.values(
-            id=uuid7(), user_id=claim.user_id, key=claim.key, **values
-        ).on_conflict_do_update(
-            index_elements=["user_id", "key"],
-            set_=values,
-            where=IdempotencyKey.expires_at <= now,
-        )
-    )
+    connection = await session.connection()
+    take = _TAKE.construct_for(connection.dialect.name)
+    written = await connection.execute(take, _values(claim, None))
     if changed_rows(written) == 0:
         raise InProgressError
     claim.taken = True
-    if resource_id is None:
-        claim.session = session
+    claim.session = session
+
+
+def once(script: Script[T], *, resource_id: UUID) -> Script[T]:
+    """The same for a transaction that is a script.
+
+    `resource_id` is the reply whose stream is the answer.
+    """
+    claim = current.get()
+    return script if claim is None else _once(claim, script, resource_id)
+
+
+def _once(claim: Claim, script: Script[T], resource_id: UUID) -> Script[T]:
+    written = yield _TAKE(**_values(claim, resource_id))
+    if written.rowcount == 0:
+        raise InProgressError
+    claim.taken = True
+    return (yield from script)
+
+
+def _values(claim: Claim, resource_id: UUID | None) -> dict[str, Any]:
+    now = utcnow()
+    return {
+        "id": uuid7(),
+        "user_id": claim.user_id,
+        "key": claim.key,
+        "fingerprint": claim.fingerprint,
+        "resource_id": resource_id,
+        "created_at": now,
+        "expires_at": now + _KEEP,
+        "now": now,
+    }
+
+
+def _taking(insert: _Insert) -> _Insert:
+    columns = ("id", "user_id", "key", "fingerprint", "resource_id", "created_at",
+               "expires_at")  # fmt: skip
+    nothing = dict.fromkeys(("status", "media_type", "body"))
+    fresh = {name: insert.excluded[name] for name in columns[3:]}
+    return insert.values(
+        {name: bindparam(name) for name in columns}
+    ).on_conflict_do_update(
+        index_elements=["user_id", "key"],
+        set_={**fresh, **nothing},
+        where=IdempotencyKey.expires_at <= bindparam("now", type_=UtcDateTime()),
+    )
+
+
+_TAKE = Statement(
+    _taking(sqlite.insert(IdempotencyKey)),
+    postgresql=_taking(postgresql.insert(IdempotencyKey)),
+)
 
 
 async def record(

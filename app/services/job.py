@@ -10,17 +10,22 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from app.core.database import after_commit, utcnow
 from app.core.queue import get_task, retry_delay
+from app.core.statements import Bound, Statement
 from app.models import Job
 
 _KEEP_SUCCEEDED = timedelta(days=7)
 _KEEP_DEAD = timedelta(days=90)
 _MAX_ERROR = 2000  # characters
+
+_COLUMNS = tuple(column.key for column in Job.__table__.columns)
+_INSERT = Statement(insert(Job.__table__))  # type: ignore[arg-type]  # a mapped class's Table
 
 _wakes: set[Any] = set()
 
@@ -49,6 +54,24 @@ def enqueue(
     session.add(job)
     after_commit(session, wake_workers)
     return job
+
+
+def adding(name: str, **args: Any) -> Bound:
+    """The same as a statement of a script; `wake_workers` is called after it."""
+    get_task(name)
+    now = utcnow()
+    defaults = {"state": "queued", "attempts": 0, "max_attempts": 5}
+    return _INSERT(
+        **{
+            **dict.fromkeys(_COLUMNS),
+            **defaults,
+            "id": uuid7(),
+            "name": name,
+            "args": args,
+            "run_at": now,
+            "created_at": now,
+        }
+    )
 
 
 async def enqueue_once(session: AsyncSession, name: str, *, unique_key: str) -> None:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import aiohttp
 import orjson
 
 from app.core.config import ModelSettings
+from app.core.http1 import Response
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -131,6 +131,6 @@ class AnthropicProvider:
         )
 
 
-def _refused(response: aiohttp.ClientResponse, body: bytes) -> ProviderError:
+def _refused(response: Response, body: bytes) -> ProviderError:
     wait = retry_after(response.headers)
     return refusal(_WHO, response.status, body, wait)

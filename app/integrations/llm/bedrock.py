@@ -18,11 +18,11 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import orjson
 import structlog
 
 from app.core.config import ModelSettings
+from app.core.http1 import Response
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -159,7 +159,7 @@ class BedrockProvider:
         ) as response:
             if response.status != HTTPStatus.OK:
                 raise _refused(response, await body_of(response))
-            async for chunk in response.content.iter_any():
+            async for chunk in response.parts():
                 for frame_headers, payload in frames.feed(chunk):
                     event = reply.read(_event(frame_headers, payload))
                     if event is not None:
@@ -326,7 +326,7 @@ def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
     return event
 
 
-def _refused(response: aiohttp.ClientResponse, body: bytes) -> ProviderError:
+def _refused(response: Response, body: bytes) -> ProviderError:
     """The error of a call that was not taken: its name is in a header or the body.
 
     AWS names it so; behind Mantle's door, the Messages API has names of its own.

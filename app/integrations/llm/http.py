@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import aiohttp
 import structlog
-from yarl import URL
 
+from app.core import http1
 from app.core.config import ModelSettings
+from app.core.http1 import Response
 from app.integrations.llm.base import (
     ProviderAuthError,
     ProviderError,
@@ -43,17 +43,16 @@ _STATUSES: Mapping[int, type[ProviderError]] = {
 
 
 class Http:
-    """One `aiohttp` session for the process, opened by its first request.
+    """The process's pool of connections, opened by what is asked.
 
     It bounds how long connecting takes and how long a server may send nothing, but
-    not how long an answer takes. It follows no redirects and keeps no cookies.
+    not how long an answer takes.
     """
 
     def __init__(self, models: ModelSettings) -> None:
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, connect=models.connect_seconds, sock_read=models.stall_seconds
+        self._client = http1.Client(
+            connect_seconds=models.connect_seconds, stall_seconds=models.stall_seconds
         )
-        self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
     async def request(
@@ -64,46 +63,36 @@ class Http:
         setting: str,
         headers: Mapping[str, str],
         body: bytes | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Response]:
         """Send a request; network failures inside the block are `ProviderError`s.
 
         The URL goes out as it is written, since a signature may cover its quoting.
         `setting` is the variable to check where nobody answers there. Leaving the
         block before the body's end closes the connection.
         """
-        target = _parsed(url, setting)
+        address = _address(url, setting)
         answered = False
         try:
-            async with self._opened().request(
-                method, target, headers=headers, data=body, allow_redirects=False
+            async with self._client.request(
+                method, address, headers=headers, body=body
             ) as response:
                 answered = True
                 yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _translated(error, target, setting, answered=answered) from error
+        except http1.HttpError as error:
+            raise _translated(error, address, setting, answered=answered) from error
+
+    @property
+    def connections(self) -> int:
+        return self._client.connections
 
     async def close(self) -> None:
         """Any provider that shares the pool may do this; a request opens it again."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                # Running turns and gateway calls are bounded where they are admitted.
-                connector=aiohttp.TCPConnector(limit=0),
-                timeout=self._timeout,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A compressed stream would come in lumps.
-                headers={"Accept-Encoding": "identity"},
-            )
-        return self._session
+        await self._client.close()
 
 
-def _parsed(url: str, setting: str) -> URL:
+def _address(url: str, setting: str) -> http1.Address:
     try:
-        return URL(url, encoded=True)
+        return http1.Address.of(url)
     except ValueError as error:
         raise ProviderUnavailableError(
             f"{setting} is no address: write it as https://host[:port]/path."
@@ -111,37 +100,29 @@ def _parsed(url: str, setting: str) -> URL:
 
 
 def _translated(
-    error: Exception, url: URL, setting: str, *, answered: bool
+    error: http1.HttpError, address: http1.Address, setting: str, *, answered: bool
 ) -> ProviderError:
-    if isinstance(error, TimeoutError) and not isinstance(
-        error, aiohttp.ConnectionTimeoutError
-    ):
-        return ProviderTimeoutError(f"{url.host} sent nothing for too long.")
+    host = address.host
+    if isinstance(error, http1.StalledError):
+        return ProviderTimeoutError(f"{host} sent nothing for too long.")
     if answered:
-        return ProviderStreamBrokenError(f"The connection to {url.host} broke off.")
-    return ProviderUnavailableError(f"{url.host} cannot be reached: check {setting}.")
+        return ProviderStreamBrokenError(f"The connection to {host} broke off.")
+    return ProviderUnavailableError(f"{host} cannot be reached: check {setting}.")
 
 
-async def body_of(
-    response: aiohttp.ClientResponse, limit: int = MAX_ERROR_BYTES
-) -> bytes:
+async def body_of(response: Response, limit: int = MAX_ERROR_BYTES) -> bytes:
     """A whole body, or its first `limit` bytes."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) >= limit:
-            break
-    return bytes(body[:limit])
+    return await response.read(limit)
 
 
-async def drain(response: aiohttp.ClientResponse) -> None:
+async def drain(response: Response) -> None:
     """Read what follows a finished answer, so that the connection can serve again.
 
     That is mostly here already; a server that never ends its body is not waited for.
     """
-    with suppress(aiohttp.ClientError, TimeoutError):
+    with suppress(http1.HttpError, TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
-            async for _ in response.content.iter_any():
+            async for _ in response.parts():
                 pass
 
 
@@ -156,11 +137,14 @@ def by_status(status: int) -> type[ProviderError]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a refusal asks to wait: RFC 9110's field, or its finer kin."""
+    """The seconds that a refusal asks to wait: RFC 9110's field, or its finer kin.
+
+    `headers` has lower-case names.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000
-    told = headers.get("Retry-After", "")
+    told = headers.get("retry-after", "")
     seconds = _number(told)
     if seconds is None and told:
         with suppress(ValueError):

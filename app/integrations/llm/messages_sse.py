@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Callable, Mapping
 from http import HTTPStatus
 
-import aiohttp
 import orjson
 
+from app.core.http1 import Response
 from app.integrations.llm.base import (
     ProviderError,
     ProviderEvent,
@@ -19,7 +19,7 @@ from app.integrations.llm.sse import SseReader
 VERSION = "2023-06-01"
 """Of the API, in the header `anthropic-version`."""
 
-Refusal = Callable[[aiohttp.ClientResponse, bytes], ProviderError]
+Refusal = Callable[[Response, bytes], ProviderError]
 
 
 async def stream_messages(
@@ -39,7 +39,7 @@ async def stream_messages(
     ) as response:
         if response.status != HTTPStatus.OK:
             raise refusal(response, await body_of(response))
-        async for chunk in response.content.iter_any():
+        async for chunk in response.parts():
             for data in events.feed(chunk):
                 event = _read(reply, data, who)
                 if event is not None:

@@ -125,7 +125,7 @@ class OllamaProvider:
                 wait = retry_after(response.headers)
                 raise _refused(response.status, await body_of(response), wait)
             yield reply.usage_so_far()
-            async for chunk in response.content.iter_any():
+            async for chunk in response.parts():
                 for line in lines.feed(chunk):
                     for event in reply.read(line):
                         yield event

@@ -3,7 +3,7 @@
 Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from http import HTTPStatus
@@ -137,7 +137,7 @@ class OpenAIProvider:
                 body = await body_of(response)
                 raise _refused(self._who, response.status, body, wait)
             yield reply.usage_so_far()
-            async for chunk in response.content.iter_any():
+            async for chunk in response.parts():
                 for data in events.feed(chunk):
                     for event in reply.read(data):
                         yield event
@@ -214,12 +214,11 @@ class _Reply:
         """Our estimate: most servers tell figures only at the end, some never."""
         return Usage(self._input, self._output.tokens, estimated=True)
 
-    def read(self, data: bytes) -> Iterator[ProviderEvent]:
+    def read(self, data: bytes) -> list[ProviderEvent]:
         if data == _DONE:
-            yield from self._stop()
-            return
+            return self._stop()
         try:
-            yield from self._chunk(orjson.loads(data))
+            return self._chunk(orjson.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderStreamBrokenError(
                 f"{self._who} sent an event that we cannot read."
@@ -230,26 +229,28 @@ class _Reply:
         if not self.stopped:
             raise ProviderStreamBrokenError(f"{self._who} broke off its answer.")
 
-    def _chunk(self, chunk: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+    def _chunk(self, chunk: Mapping[str, Any]) -> list[ProviderEvent]:
         if chunk.get("error") or chunk.get("object") == "error":
             raise _error(self._who, chunk)
+        events: list[ProviderEvent] = []
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
             if thinking := delta.get("reasoning_content") or delta.get("reasoning"):
                 self._output.add(thinking)
-                yield ThinkingDelta(thinking)
+                events.append(ThinkingDelta(thinking))
             if text := delta.get("content") or delta.get("refusal"):
                 self._output.add(text)
-                yield TextDelta(text)
+                events.append(TextDelta(text))
             for call in delta.get("tool_calls") or ():
-                yield from self._call(call)
+                events += self._call(call)
             if reason := choice.get("finish_reason"):
                 self._reason = _STOP_REASONS.get(reason, "end_turn")
         if (told := chunk.get("usage")) and (usage := _usage(told)):
             self._told = True
-            yield usage
+            events.append(usage)
+        return events
 
-    def _call(self, call: Mapping[str, Any]) -> Iterator[ProviderEvent]:
+    def _call(self, call: Mapping[str, Any]) -> list[ProviderEvent]:
         """A piece of a call; its first one has the name. Some servers count none."""
         function = call["function"]
         arguments = function.get("arguments") or ""
@@ -259,21 +260,19 @@ class _Reply:
             self._calls.append(key)
             self._output.add(function["name"])
             id_ = call.get("id") or f"call_{len(self._calls)}"
-            yield ToolUseStart(id_, function["name"], arguments)
-        elif key != self._calls[-1]:
+            return [ToolUseStart(id_, function["name"], arguments)]
+        if key != self._calls[-1]:
             raise ProviderStreamBrokenError(f"{self._who} sent tool calls mixed up.")
-        elif arguments:
-            yield ToolInputDelta(arguments)
+        return [ToolInputDelta(arguments)] if arguments else []
 
-    def _stop(self) -> Iterator[ProviderEvent]:
+    def _stop(self) -> list[ProviderEvent]:
         if self._reason is None:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
         if self._calls and self._reason == "end_turn":
             self._reason = "tool_use"  # which some servers call `stop`
         self.stopped = True
-        if not self._told:
-            yield self.usage_so_far()
-        yield Stop(self._reason)
+        usage = [] if self._told else [self.usage_so_far()]
+        return [*usage, Stop(self._reason)]
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage | None:

@@ -5,8 +5,6 @@ line ends an event, its `data` lines are joined by LF, and a line that begins wi
 colon is a comment. Of an event's fields only `data` matters here.
 """
 
-from collections.abc import Iterator
-
 from app.integrations.llm.base import ProviderStreamBrokenError
 
 MAX_EVENT = 16 * 2**20
@@ -24,17 +22,21 @@ class SseReader:
         self._after_cr = False
         self._at_start = True
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> list[bytes]:
         """The data of each event that these bytes complete.
 
         An unfinished line waits unjoined, so that a long one in small pieces costs no
         more than its length.
         """
         if not chunk:
-            return
+            return []
+        if self._is_one_event(chunk):  # as nearly all are
+            self._at_start = self._after_cr = False
+            return [chunk[6:-2]]
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]  # the second half of a CRLF
         self._after_cr = chunk.endswith(b"\r")
+        events: list[bytes] = []
         end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
         self._held += len(chunk)
         if end:
@@ -42,17 +44,32 @@ class SseReader:
             lines, self._parts = b"".join(self._parts).splitlines(), []
             chunk = chunk[end:]
             for line in lines:
-                yield from self._line(line)
-        self._parts.append(chunk)
+                self._line(line, events)
+        if chunk:
+            self._parts.append(chunk)
         if self._held > MAX_EVENT:
             raise ProviderStreamBrokenError("An event of the answer is too long.")
+        return events
 
-    def close(self) -> Iterator[bytes]:
+    def close(self) -> list[bytes]:
         """The last event, where the input ended without the blank line after it."""
-        yield from self._line(b"".join(self._parts))
-        yield from self._line(b"")
+        events: list[bytes] = []
+        self._line(b"".join(self._parts), events)
+        self._line(b"", events)
+        return events
 
-    def _line(self, line: bytes) -> Iterator[bytes]:
+    def _is_one_event(self, chunk: bytes) -> bool:
+        """Whether it is a `data` line and a blank one, and nothing is left before."""
+        return (
+            not self._parts
+            and not self._data
+            and chunk.startswith(b"data: ")
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk.endswith(b"\n")
+            and b"\r" not in chunk
+        )
+
+    def _line(self, line: bytes, events: list[bytes]) -> None:
         if self._at_start:
             line = line.removeprefix(_BOM)
             self._at_start = False
@@ -60,6 +77,6 @@ class SseReader:
             self._data.append(line[6:] if line[5:6] == b" " else line[5:])
         elif not line:
             if self._data:
-                yield b"\n".join(self._data)
+                events.append(b"\n".join(self._data))
                 self._data = []
             self._held = 0

@@ -5,16 +5,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import Uuid, bindparam, insert, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_committed_value
 from uuid_utils.compat import uuid7
 
-from app.core.database import changed_rows, utcnow
+from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
+from app.core.statements import Script, Statement
 from app.models import Chat, Message
 from app.services.chat import search
+from app.services.chat.history import ChatFacts, Said
 
 _BROKEN_OFF = ("interrupted", "stopped", "error")
 
@@ -30,7 +31,7 @@ class TurnInProgressError(ConflictError):
 
 
 def new_question(
-    chat: Chat, blocks: list[dict[str, Any]], *, above: Sequence[Message]
+    chat: ChatFacts, blocks: list[dict[str, Any]], *, above: Sequence[Said]
 ) -> Message:
     if above and above[0].status == "streaming":
         raise TurnInProgressError(above[0].id)
@@ -44,10 +45,15 @@ def new_question(
 
 
 def new_reply(
-    chat: Chat, *, parent_id: UUID, model: str, lease_expires_at: datetime
+    chat: ChatFacts,
+    *,
+    parent_id: UUID,
+    model: str,
+    siblings: str,
+    lease_expires_at: datetime,
 ) -> Message:
-    """A reply that is to be written."""
-    return _new(
+    """A reply that is to be written beside its `siblings`."""
+    reply = _new(
         chat,
         role="assistant",
         status="streaming",
@@ -56,10 +62,23 @@ def new_reply(
         model=model,
         lease_expires_at=lease_expires_at,
     )
+    set_committed_value(reply, "siblings", f"{siblings} {reply.id}")
+    return reply
 
 
-def _new(chat: Chat, **fields: Any) -> Message:
-    # With all that has a default: what has the same columns is stored together.
+def said(question: Message) -> Said:
+    """A new question as a part of the branch."""
+    return Said(
+        question.id,
+        question.parent_id,
+        question.role,
+        question.status,
+        question.content,
+    )
+
+
+def _new(chat: ChatFacts, **fields: Any) -> Message:
+    # With all that has a default: it is stored as it is.
     return Message(
         id=uuid7(),
         chat_id=chat.id,
@@ -72,43 +91,86 @@ def _new(chat: Chat, **fields: Any) -> Message:
     )
 
 
-async def add(
-    session: AsyncSession, question: Message | None, reply: Message, *, siblings: str
-) -> None:
-    """Store a reply beside its `siblings`, and the question if that is new."""
-    session.add_all([question, reply] if question else [reply])
+def begin(
+    chat: ChatFacts, question: Message | None, reply: Message, *, anywhere: bool
+) -> Script[None]:
+    """Store a reply, and the question if that is new, and move the chat on to it."""
+    yield from move_leaf(chat, reply.id, anywhere=anywhere)
     try:
-        await session.flush()
+        for message in (question, reply):
+            if message is not None:
+                yield _INSERT(**{name: getattr(message, name) for name in _COLUMNS})
     except IntegrityError as error:
         raise NotFoundError(
             "The message that yours was to follow has been deleted meanwhile."
         ) from error
-    set_committed_value(reply, "siblings", f"{siblings} {reply.id}")
     if question is not None:
-        await search.index_messages(session, [question])
+        yield search.entry(question.chat_id, question.id, question.text)
 
 
-async def move_leaf(
-    session: AsyncSession, chat: Chat, to: UUID, *, anywhere: bool = False
-) -> None:
+def move_leaf(chat: ChatFacts, to: UUID, *, anywhere: bool = False) -> Script[None]:
     """Move the chat on; of two that saw the same leaf, the second is refused.
 
     Unless the move is right from `anywhere`.
     """
-    here = update(Chat).where(Chat.id == chat.id)
-    if not anywhere:
-        here = here.where(Chat.leaf_id.is_not_distinct_from(chat.leaf_id))
-    result = await session.execute(here.values(leaf_id=to, updated_at=utcnow()))
-    if changed_rows(result) == 0 and anywhere:
+    known = {"chat": chat.id, "to": to, "now": utcnow()}
+    if anywhere:
+        moved = yield _MOVE(**known)
+    else:
+        moved = yield _MOVE_ON(**known, leaf=chat.leaf_id)
+    if moved.rowcount == 0 and anywhere:
         raise NotFoundError("There is no chat with this id.")
-    if changed_rows(result) == 0:
+    if moved.rowcount == 0:
         raise ConflictError(
             "Another message was added to this chat meanwhile: read it, then send "
             "yours again."
         )
 
 
-def require_continuable(message: Message, chat: Chat) -> None:
+def reopen(chat: ChatFacts, message: Message, changes: dict[str, Any]) -> Script[None]:
+    """Store `changes` of a reply that is continued, unless another was faster."""
+    yield from move_leaf(chat, message.id)
+    reopened = yield _REOPEN(
+        row=message.id,
+        was_attempt=message.attempt,
+        was_status=message.status,
+        **changes,
+    )
+    if reopened.rowcount == 0:
+        raise TurnInProgressError(message.id)
+    for name, value in changes.items():
+        setattr(message, name, value)
+
+
+_COLUMNS = tuple(column.key for column in Message.__table__.columns)
+_INSERT = Statement(insert(Message.__table__))  # type: ignore[arg-type]  # a mapped class's Table
+_HERE = (
+    update(Chat.__table__)  # type: ignore[arg-type]  # the same
+    .where(Chat.id == bindparam("chat"))
+    .values(leaf_id=bindparam("to"), updated_at=bindparam("now"))
+)
+_MOVE = Statement(_HERE)
+_MOVE_ON = Statement(
+    _HERE.where(Chat.leaf_id.is_not_distinct_from(bindparam("leaf", type_=Uuid())))
+)
+
+
+_REOPENED = (
+    "status", "attempt", "content", "resumed_from", "stop_reason", "error",
+    "lease_expires_at",
+)  # fmt: skip
+_REOPEN = Statement(
+    update(Message.__table__)  # type: ignore[arg-type]  # the same
+    .where(
+        Message.id == bindparam("row"),
+        Message.attempt == bindparam("was_attempt"),
+        Message.status == bindparam("was_status"),
+    )
+    .values({name: bindparam(name) for name in _REOPENED})
+)
+
+
+def require_continuable(message: Message, chat: ChatFacts) -> None:
     if message.status == "streaming":
         raise TurnInProgressError(message.id)
     cut_off = message.stop_reason == "max_tokens"

@@ -1,11 +1,11 @@
 """Saving what running turns have written, and finding what dead ones left.
 
-One statement a second saves all that run. A turn's lease is renewed with it; where a
+One transaction a second saves all that run. A turn's lease is renewed with it; where a
 lease ran out, nobody writes any more, and the reply is called interrupted.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -20,6 +20,7 @@ from app.core.bus import Bus
 from app.core.config import TurnSettings
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
+from app.core.statements import Script, Statement
 from app.integrations.llm.pricing import cost
 from app.models import Message
 from app.services.chat import search
@@ -71,15 +72,14 @@ class Checkpoints:
                 _log.error("replies not saved", exc_info=error)
 
     async def _save(self) -> None:
-        """Store what grew since the last time, and renew the leases: one statement."""
+        """Store what grew since the last time, and renew the leases: in one go."""
         now = utcnow()
         due = [t for t in self._running.values() if self._wants_saving(t, now)]
         if not due:
             return
         rows = [_checkpoint(turn, now + self._lease) for turn in due]
         positions = [turn.reply.position for turn in due]
-        async with self._database.unit_of_work() as session:
-            await (await session.connection()).execute(_SAVE, rows)
+        await self._database.transact(_saving(rows))
         for turn, position in zip(due, positions, strict=True):
             turn.saved = (position, now)
 
@@ -123,7 +123,12 @@ class Checkpoints:
         _log.warning("reply of a lost process", message_id=str(message.id))
 
 
-_SAVE = (
+def _saving(rows: Sequence[dict[str, Any]]) -> Script[None]:
+    for row in rows:
+        yield _SAVE(**row)
+
+
+_SAVE = Statement(
     update(Message.__table__)  # type: ignore[arg-type]  # a mapped class's Table
     .where(
         Message.id == bindparam("row_id"),

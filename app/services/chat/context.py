@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.integrations.llm.base import Block, ChatMessage, ModelInfo
 from app.integrations.llm.tokens import estimate_blocks, estimate_tokens
-from app.models import Message
+from app.services.chat.history import Said
 
 _MESSAGE_OVERHEAD = 8  # tokens a message costs besides its text, on the safe side
 
 
 def assemble(
-    newest_first: Sequence[Message],
+    newest_first: Sequence[Said],
     *,
     system: str,
     model: ModelInfo,
@@ -25,7 +25,7 @@ def assemble(
     """
     budget = model.context_window - max_output_tokens
     used = estimate_tokens(system)
-    chosen: list[Message] = []
+    chosen: list[tuple[str, list[Block]]] = []
     for message in newest_first:
         blocks = _seen(message)
         if not blocks:
@@ -34,15 +34,15 @@ def assemble(
         if used + cost > budget:
             break
         used += cost
-        chosen.append(message)
-    while chosen and chosen[-1].role == "assistant":
+        chosen.append((message.role, blocks))
+    while chosen and chosen[-1][0] == "assistant":
         chosen.pop()
     if not chosen:
         raise _too_long(model, budget)
     return _alternating(chosen[::-1]), used
 
 
-def _seen(message: Message) -> list[Block]:
+def _seen(message: Said) -> list[Block]:
     """What a model gets of it.
 
     Its own reasoning is not sent back to it, nor the calls of tools: no turn of ours
@@ -56,14 +56,13 @@ def _seen(message: Message) -> list[Block]:
     ]
 
 
-def _alternating(messages: Sequence[Message]) -> list[ChatMessage]:
+def _alternating(messages: Sequence[tuple[str, list[Block]]]) -> list[ChatMessage]:
     merged: list[tuple[str, list[Block]]] = []
-    for message in messages:
-        blocks = _seen(message)
-        if merged and merged[-1][0] == message.role:
+    for role, blocks in messages:
+        if merged and merged[-1][0] == role:
             merged[-1][1].extend(blocks)
         else:
-            merged.append((message.role, blocks))
+            merged.append((role, blocks))
     return [
         ChatMessage("user" if role == "user" else "assistant", blocks)
         for role, blocks in merged

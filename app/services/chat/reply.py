@@ -13,13 +13,14 @@ block of redacted thinking has no characters and no events.
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import orjson
 
 from app.core import sse
 from app.core.exceptions import AppError, BadRequestError
+from app.core.wakeup import Wakeup
 from app.integrations.llm.base import (
     Block,
     Citation,
@@ -38,6 +39,9 @@ _TEXT_KEYS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
 _DELTA = b'event: delta\nid: %d.%d.%d.%d\ndata: {"text":%b}\n\n'
 _EVENT_NAMES = {"text": "delta", "thinking": "thinking", "tool_use": "tool_use"}
 _HEAD = 1  # of a tool_use block, in characters
+_BEAT_SECONDS = 0.015
+"""How often a follower is woken at most: a screen shows no more than 60 pictures a
+second, and each write costs as much as all else that is done for a piece."""
 
 
 class Position(NamedTuple):
@@ -77,18 +81,27 @@ class Position(NamedTuple):
         return cls(attempt, block, offset, citations, ended=match[5] is not None)
 
 
-@dataclass(slots=True)
 class _Event:
-    """A piece of the reply from `start` to `end` (positions), and its frame.
+    """A piece of the reply from `start` to `end`, and its frame.
 
     `block` is the one it belongs to; None for a citation.
     """
 
-    block: Block | None
-    start: Position
-    end: Position
-    payload: str
-    frame: bytes
+    __slots__ = ("block", "end", "frame", "payload", "start")
+
+    def __init__(
+        self,
+        block: Block | None,
+        start: Position,
+        end: Position,
+        payload: str,
+        frame: bytes,
+    ) -> None:
+        self.block = block
+        self.start = start
+        self.end = end
+        self.payload = payload
+        self.frame = frame
 
     def after(self, position: Position) -> bytes:
         """The frame of what a client at `position` lacks of this event, if anything."""
@@ -105,7 +118,7 @@ class _Event:
 
 def _frame(block: Block, text: str, end: Position) -> bytes:
     kind = block["type"]
-    if kind == "text":  # nearly all of them, and each costs CPU: written out
+    if kind == "text":
         return _DELTA % (*end[:4], orjson.dumps(text))
     if kind == "tool_use":
         data = {"id": block["id"], "name": block["name"], "input_delta": text}
@@ -114,56 +127,18 @@ def _frame(block: Block, text: str, end: Position) -> bytes:
     return sse.frame(_EVENT_NAMES[kind], data, str(end))
 
 
-class Follower:
+class Follower(Wakeup):
     """One reader of a reply. `close` ends it from outside, with a last event."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.closed_by: AppError | None = None
         self.held = Position()
         """How far it has read."""
-        self._woken = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def wake(self) -> None:
-        self._woken = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def close(self, error: AppError) -> None:
         self.closed_by = error
         self.wake()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait to be woken; False when `seconds` went by first.
-
-        A reply's pieces come every few milliseconds, so there is one timer for many
-        waits: it looks at the deadline only when it fires.
-        """
-        if not self._woken:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            self._deadline = loop.time() + seconds
-            if self._timer is None:
-                self._timer = loop.call_at(self._deadline, self._tick, loop)
-            await self._waiter
-        woken, self._woken = self._woken, False
-        return woken
-
-    def leave(self) -> None:
-        """It waits no more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
-        if self._waiter is None or self._waiter.done():
-            return
-        if loop.time() < self._deadline:
-            self._timer = loop.call_at(self._deadline, self._tick, loop)
-        else:
-            self._waiter.set_result(None)
 
 
 class Reply:
@@ -191,6 +166,8 @@ class Reply:
         self._events: list[_Event] = []
         self._last_frames = b""
         self._followers: set[Follower] = set()
+        self._beat: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
         for block in content:
             text_key = _TEXT_KEYS.get(block["type"], "")
             self._open_block({k: v for k, v in block.items() if k != text_key})
@@ -227,8 +204,8 @@ class Reply:
 
     def apply(self, event: ProviderEvent) -> None:
         match event:
-            case TextDelta(text=text):
-                self._append("text", text)
+            case TextDelta():
+                self._append("text", event.text)
             case ThinkingDelta(text=text, signature=signature):
                 self._think(text, signature)
             case ToolUseStart():
@@ -246,7 +223,8 @@ class Reply:
                 self.usage = event
             case Stop():
                 self.stop = event
-        self._wake_all()
+        if self._followers and self._beat is None:
+            self._tell()
 
     def missed(self, position: Position) -> bytes:
         """The frames of what is there and a client at `position` does not hold."""
@@ -285,13 +263,14 @@ class Reply:
         self._followers.add(follower)
         follower.held = position or Position(self.attempt)
         try:
-            known = len(self._events)
+            events = self._events
+            known = len(events)
             if missed := self.missed(follower.held):
                 follower.held = max(follower.held, self._position)
                 yield missed
             while follower.closed_by is None and not self.abandoned:
-                if known < len(self._events):
-                    fresh = self._events[known:]
+                if known < len(events):
+                    fresh = events[known:]
                     known += len(fresh)
                     if follower.held == fresh[0].start:
                         frames = b"".join([e.frame for e in fresh])
@@ -339,8 +318,14 @@ class Reply:
             parts.append(text)
             start = self._position
             attempt, index, offset, citations, _ = start
-            end = Position(attempt, index, offset + len(text), citations)
-            self._record(_Event(block, start, end, text, _frame(block, text, end)))
+            place = (attempt, index, offset + len(text), citations)
+            end = Position(*place)
+            if block["type"] == "text":  # nearly all of them, and each costs CPU
+                frame = _DELTA % (*place, orjson.dumps(text))
+            else:
+                frame = _frame(block, text, end)
+            self._events.append(_Event(block, start, end, text, frame))
+            self._position = end
 
     def _cite(self, citation: dict[str, Any]) -> None:
         self.citations.append(citation)
@@ -356,7 +341,21 @@ class Reply:
     def _lengths(self) -> list[tuple[str, int]]:
         return [(b["type"], sum(map(len, parts))) for b, parts in self._blocks]
 
+    def _tell(self) -> None:
+        """Wake the followers: now, or where they just have been, in a moment."""
+        loop = asyncio.get_running_loop()
+        due = self._told_at + _BEAT_SECONDS
+        if loop.time() < due:
+            self._beat = loop.call_at(due, self._wake_all)
+        else:
+            self._wake_all()
+
     def _wake_all(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
+        if self._followers:
+            self._told_at = asyncio.get_running_loop().time()
         for follower in self._followers:
             follower.wake()
 

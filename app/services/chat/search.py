@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     String,
     Text,
+    UpdateBase,
     Uuid,
     bindparam,
     cast,
@@ -30,6 +31,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Database
+from app.core.statements import Bound, Statement
 from app.models import Chat, Message, SearchEntry
 
 MOST_WORDS = 10
@@ -66,7 +68,12 @@ async def index_messages(session: AsyncSession, messages: Sequence[Message]) -> 
         for m in messages
     ]
     if rows:
-        await (await session.connection()).execute(_UPSERTS[_dialect(session)], rows)
+        await (await session.connection()).execute(_upsert(session), rows)
+
+
+def entry(chat_id: UUID, message_id: UUID, text: str) -> Bound:
+    """The same for one message, as a statement."""
+    return _UPSERT(chat=chat_id, message=message_id, terms=" ".join(words(text)))
 
 
 async def index_title(session: AsyncSession, chat_id: UUID, title: str | None) -> None:
@@ -79,7 +86,7 @@ async def index_title(session: AsyncSession, chat_id: UUID, title: str | None) -
     if title is not None:
         row = {"chat": chat_id, "message": None, "terms": " ".join(words(title))}
         connection = await session.connection()
-        await connection.execute(_UPSERTS[_dialect(session)], row)
+        await connection.execute(_upsert(session), row)
 
 
 def holding(
@@ -132,7 +139,13 @@ def _dialect(session: AsyncSession) -> str:
     return session.get_bind().dialect.name
 
 
-def _upsert(insert: _Insert) -> _Insert:
+def _upsert(session: AsyncSession) -> UpdateBase:
+    construct = _UPSERT.construct_for(_dialect(session))
+    assert isinstance(construct, UpdateBase)
+    return construct
+
+
+def _upserting(insert: _Insert) -> _Insert:
     # The owner is one of the words: what other people wrote costs a search nothing.
     entry = select(
         Chat.id,
@@ -162,8 +175,8 @@ def _in_postgresql(owner: str, word: str, *, begins: bool) -> ColumnElement[bool
     return vector.bool_op("@@")(cast(query, postgresql.TSQUERY))
 
 
-_UPSERTS = {
-    "sqlite": _upsert(sqlite.insert(SearchEntry)),
-    "postgresql": _upsert(postgresql.insert(SearchEntry)),
-}
+_UPSERT = Statement(
+    _upserting(sqlite.insert(SearchEntry)),
+    postgresql=_upserting(postgresql.insert(SearchEntry)),
+)
 _MATCHES = {"sqlite": _in_sqlite, "postgresql": _in_postgresql}

@@ -14,13 +14,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import sse
-from app.core.database import Database, changed_rows
+from app.core.database import Database
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
 from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING
+from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -190,28 +191,34 @@ class Turn:
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
-        async with database.unit_of_work() as session:
-            # By attempt, not by status: where the lease ran out while we still wrote,
-            # the reply was called interrupted, and the truth may replace that.
-            result = await session.execute(
-                update(Message)
-                .where(
-                    Message.id == self.message.id,
-                    Message.attempt == self.reply.attempt,
-                )
-                .values(**values)
-            )
-            stored = changed_rows(result) == 1
-            if stored:
-                ended = Message(
-                    id=self.message.id,
-                    chat_id=self.message.chat_id,
-                    content=values["content"],
-                )
-                await search.index_messages(session, [ended])
-            if stored and self.wants_title and self.reply.text:
-                jobs.enqueue(session, "chat.title", chat_id=str(self.message.chat_id))
+        wants_title = self.wants_title and bool(self.reply.text)
+        stored = await database.transact(self._storing(values, wants_title=wants_title))
+        if stored and wants_title:
+            jobs.wake_workers()
         return stored
+
+    def _storing(self, values: dict[str, Any], *, wants_title: bool) -> Script[bool]:
+        message = self.message
+        # By attempt, not by status: where the lease ran out while we still wrote, the
+        # reply was called interrupted, and the truth may replace that.
+        stored = yield _END(row=message.id, of_attempt=self.reply.attempt, **values)
+        if stored.rowcount == 0:
+            return False
+        yield search.entry(message.chat_id, message.id, self.reply.text)
+        if wants_title:
+            yield jobs.adding("chat.title", chat_id=str(message.chat_id))
+        return True
+
+
+_ENDS = (
+    "status", "content", "citations", "stop_reason", "error", "usage", "credits",
+    "lease_expires_at",
+)  # fmt: skip
+_END = Statement(
+    update(Message.__table__)  # type: ignore[arg-type]  # a mapped class's Table
+    .where(Message.id == bindparam("row"), Message.attempt == bindparam("of_attempt"))
+    .values({name: bindparam(name) for name in _ENDS})
+)
 
 
 def start_frame(message: Message, *, offset: int, position: Position) -> bytes:

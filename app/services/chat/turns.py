@@ -5,42 +5,37 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from app.core.bus import Bus
 from app.core.config import Settings
-from app.core.database import Database, after_commit, changed_rows, utcnow
-from app.core.exceptions import (
-    BadRequestError,
-    NotFoundError,
-    UnavailableError,
-)
-from app.integrations.llm.base import ChatRequest, Usage
+from app.core.database import Database, utcnow
+from app.core.exceptions import BadRequestError, UnavailableError
+from app.core.statements import Script
+from app.integrations.llm.base import ChatRequest, ModelInfo, Provider, Usage
 from app.integrations.llm.blocks import require_capabilities
 from app.integrations.llm.registry import Providers
-from app.models import Chat, Message
+from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
 from app.services.authorization import Principal, require
-from app.services.chat import context, messages
+from app.services.chat import context, history
 from app.services.chat.beginning import (
     TurnInProgressError,
-    add,
-    move_leaf,
+    begin,
     new_question,
     new_reply,
+    reopen,
     require_continuable,
+    said,
 )
 from app.services.chat.checkpoints import Checkpoints
 from app.services.chat.following import Following
+from app.services.chat.history import ChatFacts, Said
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
 from app.services.principal import Principals
 
-_HISTORY = 500  # messages looked at for a context; a window fills long before
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
 _STOP_SECONDS, _STOP_POLL_SECONDS = 5, 0.05
 
@@ -89,12 +84,12 @@ class Turns:
         with too many turns.
         """
         self._admit()
-        async with self._database.unit_of_work(read_only=True) as session:
-            chat = await require(session, principal, Chat, chat_id)
-            history = await self._branch(session, principal, chat, form.parent_id)
-        question = new_question(chat, form.blocks, above=history)
+        chat, above = await history.read(
+            self._database, principal, chat_id, start=form.parent_id
+        )
+        question = new_question(chat, form.blocks, above=above)
         return await self._begin(
-            chat, [question, *history], model=form.model, question=question
+            chat, [said(question), *above], model=form.model, question=question
         )
 
     async def edit(
@@ -102,20 +97,15 @@ class Turns:
     ) -> Turn:
         """Store another version of a user's message beside it; begin its reply."""
         self._admit()
-        async with self._database.unit_of_work(read_only=True) as session:
-            message = await require(session, principal, Message, message_id)
-            if message.role != "user":
-                raise BadRequestError(
-                    "Only a user's message can be edited; a reply is regenerated."
-                )
-            chat = await require(session, principal, Chat, message.chat_id)
-            above = message.parent_id
-            history = (
-                await self._branch(session, principal, chat, above) if above else []
+        message = await self._message(principal, message_id)
+        if message.role != "user":
+            raise BadRequestError(
+                "Only a user's message can be edited; a reply is regenerated."
             )
-        question = new_question(chat, form.blocks, above=history)
+        chat, (_, *above) = await self._history(principal, message)
+        question = new_question(chat, form.blocks, above=above)
         return await self._begin(
-            chat, [question, *history], question=question, anywhere=True
+            chat, [said(question), *above], question=question, anywhere=True
         )
 
     async def regenerate(
@@ -123,31 +113,29 @@ class Turns:
     ) -> Turn:
         """Begin another reply beside one that has ended."""
         self._admit()
-        async with self._database.unit_of_work(read_only=True) as session:
-            message = await require(session, principal, Message, message_id)
-            if message.role != "assistant":
-                raise BadRequestError(
-                    "Only a reply can be regenerated; a user's message is edited."
-                )
-            if message.status == "streaming":
-                raise TurnInProgressError(message.id)
-            chat = await require(session, principal, Chat, message.chat_id)
-            history = await self._branch(session, principal, chat, message.parent_id)
+        message = await self._message(principal, message_id)
+        if message.role != "assistant":
+            raise BadRequestError(
+                "Only a reply can be regenerated; a user's message is edited."
+            )
+        if message.status == "streaming":
+            raise TurnInProgressError(message.id)
+        chat, (_, *above) = await self._history(principal, message)
         return await self._begin(
-            chat, history, model=form.model, siblings=message.siblings, anywhere=True
+            chat, above, model=form.model, siblings=message.siblings, anywhere=True
         )
 
     async def _begin(
         self,
-        chat: Chat,
-        history: Sequence[Message],
+        chat: ChatFacts,
+        branch: Sequence[Said],
         *,
         model: str | None = None,
         question: Message | None = None,
         siblings: str = "",
         anywhere: bool = False,
     ) -> Turn:
-        """Store a `question` that is new and an empty reply to `history[0]`; start.
+        """Store a `question` that is new and an empty reply to `branch[0]`; start.
 
         `anywhere`: whatever the chat shows by now, for no two turns contend for the
         place of this one.
@@ -156,61 +144,65 @@ class Turns:
         provider, info = await self._providers.resolve(name)
         reply = new_reply(
             chat,
-            parent_id=history[0].id,
+            parent_id=branch[0].id,
             model=name,
+            siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
-        max_tokens = min(self._max_output_tokens, info.max_output_tokens)
-        seen, input_estimate = context.assemble(
-            history,
-            system=chat.system_prompt or "",
-            model=info,
-            max_output_tokens=max_tokens,
+        turn = self._turn(
+            chat, branch, message=reply, provider=provider, model=info, reply=Reply()
         )
-        request = ChatRequest(info.id, seen, chat.system_prompt or "", max_tokens)
-        require_capabilities(request, info)
-        turn = Turn(
-            message=reply,
-            request=request,
-            provider=provider,
-            model=info,
-            reply=Reply(),
-            input_estimate=input_estimate,
-            wants_title=chat.title is None and not chat.temporary,
-            retries=self._retries,
-        )
-        with self._slots.taken(chat.user_id) as slot:
-            async with self._database.unit_of_work() as session:
-                await idempotency.take(session, resource_id=reply.id)
-                await move_leaf(session, chat, reply.id, anywhere=anywhere)
-                await add(session, question, reply, siblings=siblings)
-                after_commit(session, lambda: self._start(turn, slot))
+        script = begin(chat, question, reply, anywhere=anywhere)
+        await self._store_and_start(chat, turn, script)
         return turn
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
         """Go on with a reply that was interrupted, stopped, cut off or failed."""
         self._admit()
-        async with self._database.unit_of_work(read_only=True) as session:
-            message = await require(session, principal, Message, message_id)
-            chat = await require(session, principal, Chat, message.chat_id)
-            history = await self._branch(session, principal, chat, message.id)
+        message = await self._message(principal, message_id)
+        chat, branch = await self._history(principal, message)
         require_continuable(message, chat)
         provider, model = await self._providers.resolve(message.model or chat.model)
-        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
-        seen, input_estimate = context.assemble(
-            history,
-            system=chat.system_prompt or "",
-            model=model,
-            max_output_tokens=max_tokens,
-        )
-        request = ChatRequest(model.id, seen, chat.system_prompt or "", max_tokens)
-        require_capabilities(request, model)
         reply = Reply(
             continuable(message.content),
             message.citations,
             attempt=message.attempt + 1,
         )
-        turn = Turn(
+        turn = self._turn(
+            chat, branch, message=message, provider=provider, model=model, reply=reply
+        )
+        turn.earlier = Usage(**message.usage) if message.usage else None
+        changes = {
+            "status": "streaming",
+            "attempt": reply.attempt,
+            "content": reply.content,
+            "resumed_from": str(reply.resumed_from),
+            "stop_reason": None,
+            "error": None,
+            "lease_expires_at": utcnow() + self._lease,
+        }
+        await self._store_and_start(chat, turn, reopen(chat, message, changes))
+        return turn
+
+    def _turn(
+        self,
+        chat: ChatFacts,
+        branch: Sequence[Said],
+        *,
+        message: Message,
+        provider: Provider,
+        model: ModelInfo,
+        reply: Reply,
+    ) -> Turn:
+        """Raises where the model does not take what is asked of it."""
+        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
+        system = chat.system_prompt or ""
+        seen, input_estimate = context.assemble(
+            branch, system=system, model=model, max_output_tokens=max_tokens
+        )
+        request = ChatRequest(model.id, seen, system, max_tokens)
+        require_capabilities(request, model)
+        return Turn(
             message=message,
             request=request,
             provider=provider,
@@ -219,14 +211,15 @@ class Turns:
             input_estimate=input_estimate,
             wants_title=chat.title is None and not chat.temporary,
             retries=self._retries,
-            earlier=Usage(**message.usage) if message.usage else None,
         )
+
+    async def _store_and_start(
+        self, chat: ChatFacts, turn: Turn, script: Script[None]
+    ) -> None:
         with self._slots.taken(chat.user_id) as slot:
-            async with self._database.unit_of_work() as session:
-                await idempotency.take(session, resource_id=message.id)
-                await self._reopen(session, turn, chat)
-                after_commit(session, lambda: self._start(turn, slot))
-        return turn
+            stored = idempotency.once(script, resource_id=turn.message.id)
+            await self._database.transact(stored)
+            self._start(turn, slot)
 
     # Ending
 
@@ -337,45 +330,10 @@ class Turns:
         async with self._database.unit_of_work(read_only=True) as session:
             return await require(session, principal, Message, message_id)
 
-    async def _branch(
-        self,
-        session: AsyncSession,
-        principal: Principal,
-        chat: Chat,
-        start: UUID | None,
-    ) -> Sequence[Message]:
-        """The messages above a new one, newest first."""
-        if start is None and chat.leaf_id is None:
-            return []
-        branch = await messages.branch(
-            session, principal, chat.id, start=start, limit=_HISTORY
+    async def _history(
+        self, principal: Principal, message: Message
+    ) -> tuple[ChatFacts, list[Said]]:
+        """The message's chat, and the branch from the message up."""
+        return await history.read(
+            self._database, principal, message.chat_id, start=message.id
         )
-        if not branch:
-            raise NotFoundError("There is no message with this `parent_id` here.")
-        return branch
-
-    async def _reopen(self, session: AsyncSession, turn: Turn, chat: Chat) -> None:
-        message = turn.message
-        await move_leaf(session, chat, message.id)
-        changes = {
-            "status": "streaming",
-            "attempt": turn.reply.attempt,
-            "content": turn.reply.content,
-            "resumed_from": str(turn.reply.resumed_from),
-            "stop_reason": None,
-            "error": None,
-            "lease_expires_at": utcnow() + self._lease,
-        }
-        result = await session.execute(
-            update(Message)
-            .where(
-                Message.id == message.id,
-                Message.attempt == message.attempt,
-                Message.status == message.status,
-            )
-            .values(**changes)
-        )
-        if changed_rows(result) == 0:
-            raise TurnInProgressError(message.id)
-        for name, value in changes.items():
-            setattr(message, name, value)

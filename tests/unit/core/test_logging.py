@@ -1,4 +1,6 @@
+import io
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -78,3 +80,19 @@ def test_fields_that_are_named_like_secrets_are_not_written() -> None:
     line = redact(None, "info", {"access_token": "x", "input_tokens": 3})
 
     assert line == {"access_token": "[redacted]", "input_tokens": 3}
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", gone)
+    configure(LogSettings.model_validate({"LOG_LEVEL": "INFO"}))
+    log = structlog.get_logger("test")
+
+    log.info("heard", secret="x")
+    gone_text = gone.getvalue()
+    gone.close()
+    log.info("not heard")
+
+    assert orjson.loads(gone_text)["secret"] == "[redacted]"

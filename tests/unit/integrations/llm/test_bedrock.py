@@ -243,7 +243,7 @@ class TestFaults:
 
         await provider.close()
 
-        assert http._session is None
+        assert http.connections == 0
 
 
 class TestContinuation:

@@ -236,7 +236,7 @@ class TestModels:
         assert "switched off" in str(provider.missing)
         result = await outcome(provider.stream(ask(LLAMA)))
         assert type(result.error) is ProviderNotConfiguredError
-        assert http._session is None
+        assert http.connections == 0
 
 
 async def _silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:

@@ -268,7 +268,7 @@ class TestFaults:
 
         await provider.close()
 
-        assert http._session is None
+        assert http.connections == 0
 
     async def test_a_closed_port_names_the_variable_to_check(self, http: Http) -> None:
         async with raw_server(_answering(b"")) as url:

@@ -163,14 +163,14 @@ async def test_a_pause_ends_at_once_with_its_task() -> None:
     ("headers", "seconds"),
     [
         ({}, None),
-        ({"Retry-After": "7"}, 7),
-        ({"Retry-After": "0.5"}, 0.5),
-        ({"retry-after-ms": "250", "Retry-After": "7"}, 0.25),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
-        ({"Retry-After": "soon"}, None),
-        ({"Retry-After": "-1"}, None),
-        ({"Retry-After": "nan"}, None),
-        ({"Retry-After": "inf"}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
     ],
 )
 def test_retry_after_is_read_in_all_its_forms(

@@ -1,4 +1,3 @@
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -8,20 +7,20 @@ from hypothesis import strategies as st
 from app.core.exceptions import ValidationFailedError
 from app.integrations.llm.base import ModelInfo
 from app.integrations.llm.tokens import estimate_tokens
-from app.models import Message
 from app.services.chat.context import assemble
+from app.services.chat.history import Said
 
 
 def model(window: int = 1000) -> ModelInfo:
     return ModelInfo("test/model", window, 100, frozenset({"text"}))
 
 
-def message(role: str, text: str, **fields: Any) -> Message:
+def message(role: str, text: str) -> Said:
     content = [{"type": "text", "text": text}] if text else []
-    return Message(id=uuid4(), role=role, content=content, **fields)
+    return Said(uuid4(), None, role, "complete", content)
 
 
-def told(*turns: tuple[str, str]) -> list[Message]:
+def told(*turns: tuple[str, str]) -> list[Said]:
     """A history, written oldest first, handed over newest first."""
     return [message(role, text) for role, text in turns][::-1]
 
@@ -64,7 +63,8 @@ def test_failed_replies_are_left_out_and_roles_alternate() -> None:
 
 def test_reasoning_is_not_sent_back() -> None:
     reply = message("assistant", "b")
-    reply.content = [{"type": "thinking", "thinking": "hm"}, *reply.content]
+    thinking = {"type": "thinking", "thinking": "hm"}
+    reply = reply._replace(content=[thinking, *reply.content])
     history = [message("user", "c"), reply, message("user", "a")]
 
     seen, _ = assemble(history, system="", model=model(), max_output_tokens=100)

@@ -1,0 +1,60 @@
+"""What no single field can tell: a function for each area that has such rules."""
+
+import re
+from collections.abc import Iterator
+
+from app.core.config.database import DRIVERS
+from app.core.config.settings import Settings
+
+
+def broken_rules(settings: Settings) -> list[str]:
+    """A line for each, which names the variable and the mend."""
+    return [
+        *_server(settings),
+        *_database(settings),
+        *_security(settings),
+        *_cors(settings),
+    ]
+
+
+def _server(settings: Settings) -> Iterator[str]:
+    server = settings.server
+    if server.public_url and not server.public_url.startswith(("http://", "https://")):
+        yield "PUBLIC_URL: begin it with https:// or http://"
+    if server.production and server.debug:
+        yield "DEBUG: must be false in production"
+    if server.production and "*" in server.allowed_hosts:
+        yield "ALLOWED_HOSTS: name the hosts that people use, not *"
+
+
+def _database(settings: Settings) -> Iterator[str]:
+    if not settings.database_url.startswith(tuple(DRIVERS.values())):
+        yield "DATABASE_URL: use sqlite:///path or postgresql://user:password@host/name"
+
+
+def _security(settings: Settings) -> Iterator[str]:
+    environment = settings.server.environment
+    if environment == "development":
+        return
+    key = settings.security.secret_key.get_secret_value()
+    if len(key) < 32 or len(set(key)) < 10:  # noqa: PLR2004 - 32 characters, not one repeated
+        yield (
+            f"SECRET_KEY: is too short or too simple for {environment}: set at least "
+            "32 random characters (`python -m app keys generate`)"
+        )
+    if settings.security.encryption_key is None:
+        yield "ENCRYPTION_KEY: is not set: `python -m app keys generate` makes one"
+
+
+def _cors(settings: Settings) -> Iterator[str]:
+    origins = settings.cors.origins
+    if "*" in origins and settings.cors.credentials:
+        yield "CORS_ORIGINS: * is never allowed with CORS_CREDENTIALS: name the origins"
+    if any(origin != "*" and not _is_origin(origin) for origin in origins):
+        yield "CORS_ORIGINS: write each as scheme://host[:port], without a path"
+    if "*" in origins and settings.server.environment != "development":
+        yield "CORS_ORIGINS: name exact origins, not *"
+
+
+def _is_origin(value: str) -> bool:
+    return re.fullmatch(r"https?://[^\s/?#@]+", value) is not None

@@ -1,0 +1,117 @@
+"""A pool of connections, and requests as they go over the wire."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+
+from app.core.http1.address import Address
+from app.core.http1.connection import ConnectError, Connection, Response
+
+_KEEP_SECONDS = 15.0
+"""How long an idle connection is used again; servers close them after a while, too."""
+
+_BODILESS = "GET", "HEAD"
+_Origin = tuple[str, str, int]
+
+
+class Client:
+    """A pool of connections; each serves one request at a time."""
+
+    def __init__(self, *, connect_seconds: float, stall_seconds: float) -> None:
+        """`stall_seconds`: how long a server may send nothing, at any point."""
+        self._connect_seconds = connect_seconds
+        self._stall_seconds = stall_seconds
+        self._idle: dict[_Origin, list[Connection]] = {}
+        self._all: set[Connection] = set()
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        address: Address,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+    ) -> "AsyncIterator[Response]":
+        """Send a request and give the answer, once its head is there.
+
+        Leaving the block before the body's end closes the connection. Raises
+        ConnectError, BrokenError and StalledError.
+        """
+        wire = _request(method, address, headers, body)
+        connection = await self._connection(address)
+        response = connection.send(wire, self._stall_seconds)
+        try:
+            await response.head()
+            yield response
+        finally:
+            if connection.finish():
+                origin = address[:3]
+                self._idle.setdefault(origin, []).append(connection)
+
+    @property
+    def connections(self) -> int:
+        """How many are open, at work or idle."""
+        return sum(connection.alive for connection in self._all)
+
+    async def close(self) -> None:
+        """Close every connection; a request opens a new one."""
+        self._idle.clear()
+        for connection in self._all:
+            connection.abort()
+
+    async def _connection(self, address: Address) -> Connection:
+        oldest = time.monotonic() - _KEEP_SECONDS
+        idle = self._idle.get(address[:3], [])
+        while idle:
+            connection = idle.pop()
+            if connection.alive and connection.idle_since > oldest:
+                return connection
+            connection.abort()
+        return await self._connect(address)
+
+    async def _connect(self, address: Address) -> Connection:
+        secure = address.scheme == "https"
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._all),
+                    address.host,
+                    address.port,
+                    ssl=_tls() if secure else None,
+                )
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ConnectError(str(error) or type(error).__name__) from error
+        return connection
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _request(
+    method: str, address: Address, headers: Mapping[str, str], body: bytes | None
+) -> bytes:
+    sent = {
+        "Host": address.authority,
+        "Accept": "*/*",
+        "Accept-Encoding": "identity",  # a compressed stream would come in lumps
+        "User-Agent": "workroom",
+    }
+    if address.authorization:
+        sent["Authorization"] = address.authorization
+    sent |= headers
+    if body is not None or method not in _BODILESS:
+        sent["Content-Length"] = str(len(body or b""))
+    lines = [f"{method} {address.target} HTTP/1.1"]
+    for name, value in sent.items():
+        if "\n" in value or "\r" in value or "\0" in value:
+            raise ValueError(f"the header {name} would be more than one line")
+        lines.append(f"{name}: {value}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + (body or b"")

@@ -1,0 +1,245 @@
+"""One socket, and the answer that comes from it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import cast
+
+import httptools
+
+from app.core.wakeup import Wakeup
+
+_MAX_HEAD = 64 * 2**10
+_MAX_HELD = 2**20
+"""Bytes of a body that wait to be read; beyond it the server has to wait."""
+
+
+class HttpError(Exception):
+    """What can go wrong below an answer's meaning."""
+
+
+class ConnectError(HttpError):
+    """Nobody took the connection, or the request, in time."""
+
+
+class BrokenError(HttpError):
+    """The connection ended inside an answer, or what came is no HTTP."""
+
+
+class StalledError(HttpError):
+    """Nothing came for too long."""
+
+
+class Response:
+    """An answer as it comes; `headers` has lower-case names."""
+
+    __slots__ = (
+        "_complete", "_connection", "_error", "_held", "_parts", "_stall", "_wakeup",
+        "headers", "status",
+    )  # fmt: skip
+
+    def __init__(self, connection: "Connection", stall_seconds: float) -> None:
+        self.status = 0
+        """0 until the head is there."""
+        self.headers: dict[str, str] = {}
+        self._connection = connection
+        self._stall = stall_seconds
+        self._wakeup = Wakeup()
+        self._parts: list[bytes] = []
+        self._held = 0
+        self._complete = False
+        self._error: HttpError | None = None
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300  # noqa: PLR2004 - the class of 2xx
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has come; there may still be some to read."""
+        return self._complete
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing comes any more, be it complete or broken."""
+        return self._complete or self._error is not None
+
+    async def head(self) -> None:
+        while not self.status:
+            await self._more()
+
+    async def parts(self) -> AsyncGenerator[bytes]:
+        """The body, in pieces as they came, joined where several wait."""
+        while True:
+            if self._parts:
+                yield self.take()
+            elif self._complete:
+                return
+            elif self._error is not None:
+                raise self._error
+            elif not await self._wakeup.wait(self._stall):
+                raise StalledError
+
+    def take(self) -> bytes:
+        """What of the body waits to be read."""
+        parts, self._parts = self._parts, []
+        if self._held > _MAX_HELD:
+            self._connection.resume()
+        self._held = 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, or its first `limit` bytes."""
+        body = bytearray()
+        async for part in self.parts():
+            body += part
+            if len(body) >= limit:
+                break
+        return bytes(body[:limit])
+
+    async def _more(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if not await self._wakeup.wait(self._stall):
+            raise StalledError
+
+    # What the connection tells
+
+    def add(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._held += len(part)
+        if self._held > _MAX_HELD:
+            self._connection.pause()
+
+    def end(self, error: HttpError | None = None) -> None:
+        self._error = error
+        self._complete = error is None
+        self._wakeup.wake()
+
+    def wake(self) -> None:
+        self._wakeup.wake()
+
+    def leave(self) -> None:
+        self._wakeup.leave()
+
+
+class Connection(asyncio.Protocol):
+    """One socket, and the parser of what comes from it."""
+
+    def __init__(self, open_ones: "set[Connection]") -> None:
+        self._open_ones = open_ones
+        self._response: Response | None = None
+        self._answering: Response | None = None
+        self._lost = False
+        self.idle_since = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return not self._lost and not self._transport.is_closing()
+
+    def send(self, wire: bytes, stall_seconds: float) -> Response:
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._head_size = 0
+        self._keep_alive = False
+        self._response = self._answering = Response(self, stall_seconds)
+        self._transport.write(wire)
+        return self._response
+
+    def finish(self) -> bool:
+        """Whether the connection can serve again; where not, it is closed."""
+        response, self._response, self._answering = self._response, None, None
+        assert response is not None
+        response.leave()
+        if response.complete and self.alive and self._keep_alive:
+            self.resume()
+            self.idle_since = time.monotonic()
+            return True
+        self.abort()
+        return False
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def pause(self) -> None:
+        if self.alive:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.alive:
+            self._transport.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._open_ones.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        response = self._response
+        if response is None or response.ended:  # nobody asked for anything
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(str(error))
+        else:
+            response.wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+        self._open_ones.discard(self)
+        response = self._response
+        if response is None or response.ended:
+            return
+        if response.status and self._until_close():
+            response.end()
+        else:
+            reason = str(error) if error else "the connection was closed"
+            response.end(BrokenError(reason))
+
+    def _until_close(self) -> bool:
+        """Whether the end of the connection is how this body's end is told."""
+        assert self._response is not None
+        headers = self._response.headers
+        return "content-length" not in headers and "transfer-encoding" not in headers
+
+    def _break(self, reason: str) -> None:
+        if self._answering is not None:
+            self._answering.end(BrokenError(reason))
+            self._answering = None
+        self.abort()
+
+    # httptools' callbacks; what comes after the answer is not for us
+
+    def on_message_begin(self) -> None:
+        if self._answering is None:
+            self._keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
+        if self._head_size > _MAX_HEAD:
+            self._break("the head of the answer is too long")
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        known = self._headers.get(key)
+        self._headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status >= 200 and self._answering is not None:  # noqa: PLR2004 - 1xx announces
+            self._answering.headers = self._headers
+            self._answering.status = status
+        self._headers = {}
+
+    def on_body(self, body: bytes) -> None:
+        if self._answering is not None:
+            self._answering.add(body)
+
+    def on_message_complete(self) -> None:
+        if self._answering is not None and self._answering.status:
+            # The parser knows it only now.
+            self._keep_alive = self._parser.should_keep_alive()
+            self._answering.end()
+            self._answering = None

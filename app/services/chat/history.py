@@ -1,0 +1,139 @@
+"""What a turn starts from: the chat, and the branch above the new message."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    Integer,
+    Select,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.orm import aliased
+
+from app.core.database import Database
+from app.core.exceptions import NotFoundError
+from app.core.statements import Statement
+from app.integrations.llm.base import Block
+from app.models import Chat, Message
+from app.services.authorization import Principal, owned
+
+_MOST = 500
+"""Messages looked at for a context; a window fills long before."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFacts:
+    """What of a chat its turns need."""
+
+    id: UUID
+    user_id: UUID
+    model: str
+    title: str | None
+    system_prompt: str | None
+    temporary: bool
+    leaf_id: UUID | None
+
+
+class Said(NamedTuple):
+    """A message as far as what follows it goes."""
+
+    id: UUID
+    parent_id: UUID | None
+    role: str
+    status: str
+    content: Sequence[Block]
+
+
+async def read(
+    database: Database, principal: Principal, chat_id: UUID, *, start: UUID | None
+) -> tuple[ChatFacts, list[Said]]:
+    """The chat, and its messages from `start` (by default its leaf) up, nearest first.
+
+    One statement. Raises NotFoundError for what is not there or not theirs.
+    """
+    known = {"owner": principal.user_id, "chat": chat_id}
+    if start is None:
+        found = await database.run(_history(from_leaf=True)(**known))
+    else:
+        found = await database.run(_history(from_leaf=False)(**known, start=start))
+    if not found.rows:
+        raise NotFoundError("There is no chat with this id.")
+    first = found.rows[0]
+    chat = ChatFacts(
+        id=chat_id,
+        user_id=principal.user_id,
+        model=first["chat_model"],
+        title=first["title"],
+        system_prompt=first["system_prompt"],
+        temporary=first["temporary"],
+        leaf_id=first["leaf_id"],
+    )
+    if first["id"] is None:  # the chat alone
+        if start is not None:
+            raise NotFoundError("There is no message with this `parent_id` here.")
+        return chat, []
+    return chat, [
+        Said(row["id"], row["parent_id"], row["role"], row["status"], row["content"])
+        for row in found.rows
+    ]
+
+
+@cache
+def _history(*, from_leaf: bool) -> Statement:
+    chat = (
+        select(
+            Chat.id,
+            Chat.model,
+            Chat.title,
+            Chat.system_prompt,
+            Chat.temporary,
+            Chat.leaf_id,
+        )
+        .where(
+            owned(Chat, bindparam("owner", type_=Uuid())),
+            Chat.id == bindparam("chat", type_=Uuid()),
+        )
+        .subquery()
+    )
+    start = chat.c.leaf_id if from_leaf else bindparam("start", type_=Uuid())
+    line = (
+        select(Message.id, Message.parent_id, literal(1).label("depth"))
+        .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
+        .cte("line", recursive=True)
+    )
+    parent = aliased(Message)
+    line = line.union_all(
+        select(parent.id, parent.parent_id, line.c.depth + 1)
+        .join(line, parent.id == line.c.parent_id)
+        .where(line.c.depth < literal(_MOST, Integer()))
+    )
+    # It may be long, and is wanted once.
+    prompt = case((line.c.depth > 1, None), else_=chat.c.system_prompt)
+    statement: Select[Any] = (
+        select(
+            chat.c.model.label("chat_model"),
+            chat.c.title,
+            prompt.label("system_prompt"),
+            chat.c.temporary,
+            chat.c.leaf_id,
+            Message.id,
+            Message.parent_id,
+            Message.role,
+            Message.status,
+            Message.content,
+        )
+        .select_from(chat)
+        .join(line, true(), isouter=True)
+        .join(Message, Message.id == line.c.id, isouter=True)
+        .order_by(line.c.depth)
+    )
+    return Statement(statement)
