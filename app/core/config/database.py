@@ -20,7 +20,11 @@ class DatabaseSettings(Group):
         "default SQLite in DATA_DIR.",
     )
     pool_size: int = Field(
-        10, alias="DB_POOL_SIZE", ge=1, description="Connections kept open."
+        10,
+        alias="DB_POOL_SIZE",
+        ge=1,
+        description="Connections kept open; the busiest statements have as many of "
+        "their own.",
     )
     max_overflow: int = Field(
         10, alias="DB_MAX_OVERFLOW", ge=0, description="Connections beyond these."
