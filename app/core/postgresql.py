@@ -19,11 +19,14 @@ _ERRORS: dict[type[Exception], type[DBAPIError]] = {
     asyncpg.IntegrityConstraintViolationError: IntegrityError,
     asyncpg.PostgresError: DBAPIError,
     asyncpg.InterfaceError: InterfaceError,
+    asyncpg.InternalClientError: InterfaceError,
     OSError: OperationalError,
 }
 """What SQLAlchemy calls the driver's errors; the first that fits."""
 
 _CLOSING_SECONDS = 2
+_LOST = ("08", "57")
+"""SQLSTATEs of a connection that ends; the driver's own errors have none."""
 
 
 class Connection:
@@ -128,6 +131,8 @@ class Connection:
     def _translated(self, error: Exception, sql: str) -> DBAPIError:
         if isinstance(error, asyncpg.PostgresError):
             error.detail = None  # it quotes the row
+        if str(getattr(error, "sqlstate", None) or _LOST[0]).startswith(_LOST):
+            self.abandon()  # the driver may take a while to notice
         kind = next(k for theirs, k in _ERRORS.items() if isinstance(error, theirs))
         return kind(
             sql, None, error, hide_parameters=True, connection_invalidated=self.lost
