@@ -56,6 +56,10 @@ def text_of(mail: EmailMessage, kind: str = "plain") -> str:
 
 
 def token_of(mail: EmailMessage) -> str:
-    found = _LINK.search(text_of(mail))
+    return token_in(text_of(mail))
+
+
+def token_in(text: str) -> str:
+    found = _LINK.search(text)
     assert found is not None
     return found[1]

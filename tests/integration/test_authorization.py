@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import pytest
 from sqlalchemy import select
 
-from app.core.database import Database, utcnow
+from app.core.database import utcnow
 from app.models import Base
 from tests.client import Answer, Client
 from tests.conftest import Server
@@ -29,10 +29,11 @@ from tests.integration.things import Things, make_things
 Rows = dict[tuple[str, Any], tuple[Any, ...]]
 
 
-async def all_rows(database: Database) -> Rows:
-    """Everything that is stored, by table and key."""
+async def all_rows(server: Server) -> Rows:
+    """Everything that is stored, by table and key; what was used so far with it."""
     rows: Rows = {}
-    async with database.unit_of_work(read_only=True) as session:
+    await server.runtime.credits.flush()
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
         for name, table in Base.metadata.tables.items():
             for row in await session.execute(select(table)):
                 key = tuple(row._mapping[column.name] for column in table.primary_key)
@@ -128,7 +129,7 @@ async def test_who_is_not_logged_in_gets_401_everywhere(
 ) -> None:
     owner = await make_things(server, "ada")
     client = await stranger(server, owner)
-    before = await all_rows(server.runtime.database)
+    before = await all_rows(server)
 
     answers = {o.name: await o.send(client, owner) for o in GUARDED}
 
@@ -139,7 +140,7 @@ async def test_who_is_not_logged_in_gets_401_everywhere(
         assert_problem(answer, {"unauthenticated", "token_expired"})
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert_tells_nothing(answer, owner)
-    assert await all_rows(server.runtime.database) == before
+    assert await all_rows(server) == before
 
 
 async def test_who_is_not_logged_in_hears_nothing_of_what_else_is_wrong(
@@ -173,7 +174,7 @@ async def test_public_routes_need_no_token_and_ignore_a_wrong_one(
 
 async def test_another_users_things_are_not_there(server: Server) -> None:
     owner = await make_things(server, "ada")
-    before = await all_rows(server.runtime.database)
+    before = await all_rows(server)
     other = await make_things(server, "mallory")
     foreign = [o for o in PRIVATE if o.names_things]
 
@@ -215,7 +216,7 @@ async def test_what_names_nothing_shows_and_changes_only_ones_own(
     server: Server,
 ) -> None:
     owner = await make_things(server, "ada")
-    before = await all_rows(server.runtime.database)
+    before = await all_rows(server)
 
     for number, operation in enumerate(PRIVATE):
         if not operation.names_things:
@@ -230,7 +231,7 @@ async def test_a_foreign_id_inside_ones_own_request_is_not_found(
     server: Server,
 ) -> None:
     owner = await make_things(server, "ada")
-    before = await all_rows(server.runtime.database)
+    before = await all_rows(server)
     other = await make_things(server, "mallory")
     smuggled = [
         ("GET", "messages", {"params": {"leaf": owner.reply}}),
@@ -251,7 +252,7 @@ async def test_an_owner_that_a_client_sends_is_ignored(server: Server) -> None:
     """A2."""
     owner = await make_things(server, "ada")
     user_id = (await owner.client.get("/auth/me")).json["id"]
-    before = await all_rows(server.runtime.database)
+    before = await all_rows(server)
     other = await make_things(server, "mallory")
     forged = {"user_id": user_id, "owner_id": user_id, "id": owner.chat}
 
@@ -297,7 +298,7 @@ def _text(answer: Answer) -> str:
 
 
 async def assert_kept(server: Server, before: Rows) -> None:
-    after = await all_rows(server.runtime.database)
+    after = await all_rows(server)
     assert {key: after.get(key) for key in before} == before
 
 

@@ -109,7 +109,7 @@ async def test_who_may_not_is_refused_and_changes_nothing(server: Server) -> Non
     things = await make_things(server, "ada")
     for kind in KINDS:
         client = await kind.client(server, things)
-        before = await all_rows(server.runtime.database)
+        before = await all_rows(server)
         closed = [o for o in GUARDED if not kind.may(o)]
 
         answers = {o.name: await o.send(client, things) for o in closed}
@@ -120,7 +120,7 @@ async def test_who_may_not_is_refused_and_changes_nothing(server: Server) -> Non
         for answer in answers.values():
             assert_problem(answer, REFUSALS[answer.status])
             assert_tells_nothing(answer, things)
-        assert await all_rows(server.runtime.database) == before, kind.name
+        assert await all_rows(server) == before, kind.name
 
 
 @pytest.mark.parametrize("kind", AT_THE_DESK, ids=lambda kind: kind.name)
