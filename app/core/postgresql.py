@@ -19,6 +19,7 @@ _ERRORS: dict[type[Exception], type[DBAPIError]] = {
     asyncpg.IntegrityConstraintViolationError: IntegrityError,
     asyncpg.PostgresError: DBAPIError,
     asyncpg.InterfaceError: InterfaceError,
+    asyncpg.InternalClientError: OperationalError,
     OSError: OperationalError,
 }
 """What SQLAlchemy calls the driver's errors; the first that fits."""
@@ -128,6 +129,9 @@ class Connection:
     def _translated(self, error: Exception, sql: str) -> DBAPIError:
         if isinstance(error, asyncpg.PostgresError):
             error.detail = None  # it quotes the row
+        if isinstance(error, asyncpg.InternalClientError):
+            # The server has said something unasked: that it ends the connection.
+            self.abandon()
         kind = next(k for theirs, k in _ERRORS.items() if isinstance(error, theirs))
         return kind(
             sql, None, error, hide_parameters=True, connection_invalidated=self.lost
