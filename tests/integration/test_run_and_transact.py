@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -347,33 +348,64 @@ async def test_who_is_cancelled_on_postgresql_leaves_nothing_behind(
     assert await count(database) == 2
 
 
-@pytest.mark.parametrize("noticed", [True, False])
+GOODBYE = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+
+
+def cut(connection: Any) -> None:
+    """As where the network ends: nobody has noticed yet."""
+    wire = connection._driver._transport.get_extra_info("socket")
+    wire.shutdown(socket.SHUT_RDWR)
+
+
+def say_goodbye(connection: Any) -> None:
+    """As a server that shuts down, in the moment before it closes its end."""
+    length = (len(GOODBYE) + 4).to_bytes(4)
+    connection._driver._protocol.data_received(b"E" + length + GOODBYE)
+
+
+@pytest.mark.parametrize(
+    ("lose", "noticed"), [(cut, False), (cut, True), (say_goodbye, False)]
+)
 async def test_a_connection_that_died_idle_is_replaced(
-    database: Database, owner: UUID, *, noticed: bool
+    database: Database, owner: UUID, lose: Callable[[Any], None], *, noticed: bool
 ) -> None:
     if database.is_sqlite:
         pytest.skip("there is no connection to lose")
-    row = chat_row(owner, title="0")
-
-    async def lose() -> None:
-        await asyncio.gather(*(count(database) for _ in range(3)))
-        for connection in database._connections._idle:
-            wire: Any = connection
-            wire = wire._driver._transport.get_extra_info("socket")
-            wire.shutdown(socket.SHUT_RDWR)
-        if noticed:
-            while not all(c.lost for c in database._connections._idle):  # noqa: ASYNC110 - asyncpg has no event for it
-                await asyncio.sleep(0)
+    row = chat_row(owner)
 
     def script() -> Script[None]:
         yield ADD_CHAT(**row)
 
-    await lose()
-    assert await count(database) == 0
-    await lose()
-    await database.transact(script())
+    for work in (count(database), database.transact(script()), count(database)):
+        await asyncio.gather(*(count(database) for _ in range(3)))
+        idle = list(database._connections._idle)
+        for connection in idle:
+            lose(connection)
+        while noticed and not all(c.lost for c in idle):  # noqa: ASYNC110 - asyncpg has no event for it
+            await asyncio.sleep(0)
+        await work
 
     assert await count(database) == 1
+
+
+@pytest.mark.parametrize("lose", [cut, say_goodbye])
+async def test_one_that_dies_between_two_statements_is_an_outage(
+    database: Database, owner: UUID, lose: Callable[[Any], None]
+) -> None:
+    if database.is_sqlite:
+        pytest.skip("there is no connection to lose")
+    await count(database)
+    (connection,) = database._connections._idle
+
+    def script() -> Script[None]:
+        yield ADD_CHAT(**chat_row(owner))
+        lose(connection)
+        yield ADD_CHAT(**chat_row(owner))
+
+    with pytest.raises(UnavailableError):
+        await database.transact(script())
+
+    assert await count(database) == 0
 
 
 async def test_a_connection_lost_in_a_transaction_is_an_outage(
