@@ -281,10 +281,9 @@ def ending(message: Message) -> Callable[[str], bytes]:
         used = sse.frame("usage", usage, event_id.removesuffix(".end"))
         if message.status == "error":
             return used + sse.frame("error", {"problem": message.error}, event_id)
-        read = MessageRead.model_validate(message)
-        return used + sse.frame(
-            "message_stop", {"message": read.model_dump(mode="json")}, event_id
-        )
+        read = MessageRead.model_validate(message).model_dump_json()
+        told = b'{"message":%b}' % read.encode()
+        return used + sse.raw_frame("message_stop", told, event_id)
 
     return frames
 
