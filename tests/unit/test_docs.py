@@ -118,6 +118,23 @@ def test_the_quickstart_can_be_run_against_any_server() -> None:
     assert not any("127.0.0.1" in body for body in runnable[1:])
 
 
+def test_every_promise_is_held_by_tests_that_name_it() -> None:
+    page = (ROOT / "docs/SECURITY.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([A-Z]\d+) \| .* \| (.*) \| (.*) \|$", page, flags=re.MULTILINE
+    )
+
+    assert len(rows) > 30  # else the table has another form
+    for promise, modules, tests in rows:
+        for module in re.findall(r"`(.+?)`", modules):
+            assert (ROOT / "app" / module).exists(), module
+        held_by = re.findall(r"`(.+?)`", tests)
+        assert held_by, promise
+        for test in held_by:
+            text = (ROOT / "tests" / test).read_text(encoding="utf-8")
+            assert re.search(rf"\b{promise}\b", text), f"{test} does not name {promise}"
+
+
 @pages
 def test_no_page_holds_a_path_of_somebodys_machine(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -160,7 +160,7 @@ async def test_an_answer_lets_others_run_between_its_pieces(
         ("How do I generate new keys?", "docs/guides/configuration.md"),
         ("How do I stop a reply?", "docs/guides/chat.md"),
         ("How do I resume a stream after a disconnect?", "docs/guides/chat.md"),
-        ("What are credits?", "docs/guides/chat.md"),
+        ("What are credits?", "docs/guides/plans-and-credits.md"),
         ("Which events does the stream send?", "docs/guides/chat.md"),
         ("What does turn_in_progress mean?", "docs/guides/troubleshooting.md"),
         ("Why do I get a 401?", "docs/guides/troubleshooting.md"),
