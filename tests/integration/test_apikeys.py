@@ -11,13 +11,13 @@ from sqlalchemy import select, update
 
 from app.core.database import utcnow
 from app.core.keys import KeyKind, new_key
-from app.models import ApiKey, AuditEvent, Job, User
+from app.models import ApiKey, AuditEvent, Job, User, UserSession
 from app.services.apikey import MOST_KEYS
 from tests.client import Client
 from tests.conftest import Server, ServerFactory
 from tests.integration.operations import PRIVATE
 from tests.integration.test_statements import counted
-from tests.integration.things import make_things
+from tests.integration.things import mailed_link, make_things
 
 HEADERS = ("Authorization", "X-API-Key")
 by_either_header = pytest.mark.parametrize("header", HEADERS)
@@ -391,3 +391,44 @@ async def test_the_http_session_is_not_needed(server: Server) -> None:
         answer = await session.get(f"{server.url}/api/v1/chats")
 
     assert answer.status == 200
+
+
+async def test_keys_are_made_and_changed_after_a_fresh_login_alone(
+    server: Server,
+) -> None:
+    """TRUST T5: a leaked key can still be revoked at once."""
+    owner = await server.client()
+    key = (await made(owner))["id"]
+    async with server.runtime.database.unit_of_work() as session:
+        for found in await session.scalars(select(UserSession)):
+            found.authenticated_at -= timedelta(minutes=10, seconds=1)
+    server.runtime.principals.forget(*[UUID(one) for one in await _sessions(owner)])
+
+    answers = [
+        await owner.post("/apikeys", json={"name": "another"}),
+        await owner.request("PATCH", f"/apikeys/{key}", json={"name": "x"}),
+        await owner.post(f"/apikeys/{key}/rotate"),
+    ]
+
+    assert [a.status for a in answers] == [403] * 3
+    assert {a.json["code"] for a in answers} == {"fresh_login_required"}
+    assert (await owner.request("DELETE", f"/apikeys/{key}")).status == 204
+
+
+async def _sessions(client: Client) -> list[str]:
+    return [one["id"] for one in (await client.get("/auth/sessions")).json["items"]]
+
+
+async def test_a_reset_password_ends_the_keys_for_good(server: Server) -> None:
+    """TRUST T4, L2: somebody else may have made them."""
+    owner = await server.client("ada")
+    client = with_key(server, (await made(owner))["key"])
+    assert (await client.get("/users/me")).status == 200
+
+    token = await mailed_link(server, "reset", "ada@example.com")
+    form = {"token": token, "password": "another pass phrase"}
+    assert (
+        await server.anonymous().post("/auth/reset-password", json=form)
+    ).status == 204
+
+    assert (await client.get("/users/me")).status == 401
