@@ -24,6 +24,8 @@ from app.models import ReportedUsage
 from tests.conftest import Server, ServerFactory
 from tests.e2e.processes import environment, free_port, until
 
+pytestmark = pytest.mark.slow  # each starts a server and an application of its own
+
 PYTHON_SDK, NODE_SDK = ROOT / "sdk" / "python", ROOT / "sdk" / "node"
 NODE = shutil.which("node")
 PYTHON = (sys.executable, "-m")
