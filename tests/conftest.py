@@ -47,7 +47,27 @@ from tests.fakes.openai import FakeOpenAI
 
 BACKENDS = ("sqlite", "postgresql")
 
+SLOW_ON_POSTGRESQL = {
+    "test_account_export", "test_apikeys", "test_audit", "test_audit_search",
+    "test_authorization", "test_credentials", "test_credits", "test_credits_processes",
+    "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
+    "test_desk_operations", "test_desk_users", "test_first_admin", "test_fuzz",
+    "test_introspection", "test_ip_rules", "test_ledger_machine", "test_links",
+    "test_lockout", "test_mail", "test_matrix", "test_message_log_reading",
+    "test_message_logs", "test_mfa", "test_oidc", "test_plans", "test_recovery",
+    "test_sealed",
+}  # fmt: skip
+"""What is about accounts: on PostgreSQL it runs with the slow tests (`--all`)."""
+
 SettingsFactory = Callable[..., Settings]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the default run short; it goes before the choice by marks."""
+    for item in items:
+        if item.path.stem in SLOW_ON_POSTGRESQL and "postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
