@@ -187,10 +187,11 @@ class Credits:
 
         What is still reserved by then is given back, too: nobody settles it any more.
         """
-        if self._writer is not None:
-            self._writer.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._writer
+        if self._writer is None:
+            return
+        self._writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._writer
         await self._bus.unlisten(_RECALL, self._recalled)
         await self._bus.unlisten(_CHANGED, self._has_changed)
         try:
