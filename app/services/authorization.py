@@ -68,7 +68,9 @@ async def require(
         .options(*_SHOWN.get(model, ()))
     )
     if lock:  # on SQLite, who may write at all is alone in it
-        statement = statement.with_for_update()
+        # Rows that hang on it may come meanwhile: who stores the end of a reply holds
+        # the message, and then wants to be sure of the chat.
+        statement = statement.with_for_update(key_share=True)
     row = await session.scalar(statement)
     if row is None:
         raise NotFoundError(f"There is no {_NAMES[model]} with this id.")
