@@ -100,7 +100,16 @@ class Server:
         lines = self.log.splitlines()[self._looked_at :]
         self._looked_at += len(lines)
         bad = ('"level":"error"', '"level":"critical"', "Traceback")
-        return [line for line in lines if any(b in line for b in bad)]
+        return [
+            line
+            for line in lines
+            if any(b in line for b in bad) and not self._is_of_an_outage(line)
+        ]
+
+    def _is_of_an_outage(self, line: str) -> bool:
+        """Whether it tells what a stop without a database has to lose."""
+        lost = ("message logs lost", "credits not settled")
+        return "database_unavailable" in self.log and any(what in line for what in lost)
 
     @property
     def pid(self) -> int:

@@ -135,9 +135,13 @@ async def test_a_job_that_takes_too_long_runs_again_after_the_next_start(
         return (await client.get(f"/chats/{chat}")).json["title"]
 
     await until(named, "the title")
-    jobs = (await server.health()).json["jobs"]
-    assert "running" not in jobs
-    assert "dead" not in jobs
+
+    async def at_rest() -> bool:
+        jobs = (await server.health()).json["jobs"]
+        assert "dead" not in jobs
+        return "running" not in jobs
+
+    await until(at_rest, "the end of every job")
 
 
 async def is_called_again(provider: Provider) -> bool:

@@ -172,9 +172,9 @@ def test_production_never_makes_its_own_keys(tmp_path: Path) -> None:
     problems = server.errors.read_text().splitlines()
     assert (code, printed) == (2, [])
     assert [problem.split(": ")[1] for problem in problems] == [
+        "ALLOWED_HOSTS",
         "SECRET_KEY",
         "ENCRYPTION_KEY",
-        "ALLOWED_HOSTS",
     ]
     assert not (tmp_path / ".env").exists()
 
