@@ -12,6 +12,7 @@ from app.core.database import Database
 from app.models import CreditAccount, CreditEntry, MessageLog, UsageDay
 from tests.client import Client
 from tests.conftest import Server
+from tests.fakes.faults import Fault
 from tests.fakes.openai import FakeOpenAI
 
 MODEL = "openai/fake-small"
@@ -115,7 +116,7 @@ async def test_a_stopped_reply_is_paid_for_as_far_as_it_came(
 
 @pytest.mark.parametrize("fault", ["unavailable", "throttle_first"])
 async def test_a_call_that_the_provider_refuses_costs_nothing(
-    priced: Server, fake_openai: FakeOpenAI, fault: str
+    priced: Server, fake_openai: FakeOpenAI, fault: Fault
 ) -> None:
     """TRUST M2."""
     client = await priced.client()

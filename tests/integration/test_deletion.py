@@ -104,13 +104,8 @@ async def settled(server: Server) -> None:
 
 
 _LOGINS = {"user_sessions", "refresh_tokens"}
-HELD_BY_PROCESSES = {
-    "credit_accounts",
-    "credit_entries",
-    "credit_holders",
-    "credit_leases",
-    "usage_days",
-}
+HELD_BY_PROCESSES = {"credit_accounts", "credit_entries", "credit_holders",
+                     "credit_leases", "usage_days"}  # fmt: skip
 """What the books write of themselves, whoever does what."""
 
 
