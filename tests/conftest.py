@@ -46,6 +46,9 @@ from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 
 BACKENDS = ("sqlite", "postgresql")
+on_sqlite = pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True)
+"""For tests of what the other database does not have."""
 
 SLOW_ON_POSTGRESQL = {
     "test_account_export", "test_apikeys", "test_audit", "test_audit_search",

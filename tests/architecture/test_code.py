@@ -39,8 +39,6 @@ IMPORTS_HTTP_EXCEPTION = {
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
-    "app/services/message_log/writer.py: MessageLogs._store": "the top of a worker "
-    "loop: what one entry holds must not stop the others",
     "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"

@@ -28,7 +28,7 @@ from app.core.database import Database
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
 from app.core.statements import Result, Script, Statement
 from app.models import Chat, Message, User
-from tests.conftest import SettingsFactory
+from tests.conftest import SettingsFactory, on_postgresql, on_sqlite
 
 CHATS = Chat.__table__
 ADD_CHAT = Statement(insert(Chat))
@@ -289,11 +289,10 @@ async def test_a_closed_database_leaves_no_connection(
     assert all(connection.lost for connection in idle)
 
 
+@on_sqlite
 async def test_who_is_cancelled_on_sqlite_keeps_nobody_waiting(
     database: Database, owner: UUID
 ) -> None:
-    if not database.is_sqlite:
-        pytest.skip("below, for PostgreSQL")
     loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
     def script() -> Script[None]:
@@ -314,11 +313,10 @@ async def test_who_is_cancelled_on_sqlite_keeps_nobody_waiting(
     assert await count(database) == 2
 
 
+@on_postgresql
 async def test_who_is_cancelled_on_postgresql_leaves_nothing_behind(
     database: Database, owner: UUID
 ) -> None:
-    if database.is_sqlite:
-        pytest.skip("above, for SQLite")
     sleep = Statement(select(func.pg_sleep(60).label("slept")))
     sleeping = Statement(
         select(func.count().label("chats"))
@@ -363,14 +361,13 @@ def say_goodbye(connection: Any) -> None:
     connection._driver._protocol.data_received(b"E" + length + GOODBYE)
 
 
+@on_postgresql
 @pytest.mark.parametrize(
     ("lose", "noticed"), [(cut, False), (cut, True), (say_goodbye, False)]
 )
 async def test_a_connection_that_died_idle_is_replaced(
     database: Database, owner: UUID, lose: Callable[[Any], None], *, noticed: bool
 ) -> None:
-    if database.is_sqlite:
-        pytest.skip("there is no connection to lose")
     row = chat_row(owner)
 
     def script() -> Script[None]:
@@ -388,12 +385,11 @@ async def test_a_connection_that_died_idle_is_replaced(
     assert await count(database) == 1
 
 
+@on_postgresql
 @pytest.mark.parametrize("lose", [cut, say_goodbye])
 async def test_one_that_dies_between_two_statements_is_an_outage(
     database: Database, owner: UUID, lose: Callable[[Any], None]
 ) -> None:
-    if database.is_sqlite:
-        pytest.skip("there is no connection to lose")
     await count(database)
     (connection,) = database._connections._idle
 
@@ -408,11 +404,10 @@ async def test_one_that_dies_between_two_statements_is_an_outage(
     assert await count(database) == 0
 
 
+@on_postgresql
 async def test_a_connection_lost_in_a_transaction_is_an_outage(
     database: Database, owner: UUID
 ) -> None:
-    if database.is_sqlite:
-        pytest.skip("there is no connection to lose")
     own = Statement(
         select(func.pg_terminate_backend(func.pg_backend_pid()).label("gone"))
     )
@@ -427,9 +422,8 @@ async def test_a_connection_lost_in_a_transaction_is_an_outage(
     assert await count(database) == 0
 
 
+@on_sqlite
 async def test_a_locked_sqlite_is_an_outage(database: Database, owner: UUID) -> None:
-    if not database.is_sqlite:
-        pytest.skip("PostgreSQL locks rows")
     row = chat_row(owner)
 
     def script() -> Script[None]:

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core.config import MessageLogSettings
 from app.core.crypto import Crypto
@@ -138,7 +139,7 @@ class MessageLogs:
             await self._insert(batch)
         except AppError:
             raise
-        except Exception as error:  # noqa: BLE001 - the top of a worker loop: it must go on
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
             if len(batch) == 1:
                 LOST.inc()
                 # Its kind alone: what the database says may hold what was written.

@@ -324,7 +324,6 @@ def test_an_answer_that_was_under_way_is_not_kept(
         auth.check(TOKEN)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks there")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_has_threads_and_connections_of_its_own(
     workroom: FakeWorkroom, connect: Connect
