@@ -49,7 +49,7 @@ if errorlevel 1 (
 echo installing>"%UNFINISHED%"
 del /q .venv\installed-*.txt >nul 2>&1
 echo workroom: installing the packages of %LOCK% into .venv (once; about half a minute)
-"%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes -r "%LOCK%" >.venv\install.log 2>&1
+"%VENV_PYTHON%" -m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes -r "%LOCK%" >.venv\install.log 2>&1
 if errorlevel 1 (
     del /q "%UNFINISHED%"
     type .venv\install.log >&2

@@ -25,8 +25,10 @@ prepare_venv() {
     usable || make_venv
     rm -f "$venv"/installed-*.txt
     say "installing $(grep -c == "$lock") packages into $venv (once; about half a minute)"
+    # A lock is whole. Asked for dependencies too, pip 23.2 would take the newest release
+    # for a name with an extra, such as coverage[toml], and then miss its hash.
     run -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes -r "$lock" || {
+        --no-deps --require-hashes -r "$lock" || {
         rm -f "$unfinished" # pip ended of itself: what it leaves, it can go on from
         cat "$venv/install.log" >&2
         fail "pip could not install $lock (its words are above): check the network" \
