@@ -13,6 +13,14 @@ _MAX_HEAD = 64 * 2**10
 _MAX_HELD = 2**20
 """Bytes of a body that wait to be read; beyond it the server has to wait."""
 
+_BEAT_SECONDS = 0.02
+"""How long a quick stream is left alone between two reads. Nobody reads text that comes
+50 times a second as it comes, and each trip to the socket, and from there through all
+that waits, costs more than what is done for a piece."""
+
+_EAGER_READS = 4
+"""The first words of an answer do not wait."""
+
 
 class HttpError(Exception):
     """What can go wrong below an answer's meaning."""
@@ -60,6 +68,16 @@ class Response:
         return self._complete
 
     @property
+    def streams(self) -> bool:
+        """Whether the body comes as its parts are made, for all that the head says."""
+        return "transfer-encoding" in self.headers
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be read that no more should come."""
+        return self._held > _MAX_HELD
+
+    @property
     def ended(self) -> bool:
         """Whether nothing comes any more, be it complete or broken."""
         return self._complete or self._error is not None
@@ -83,9 +101,9 @@ class Response:
     def take(self) -> bytes:
         """What of the body waits to be read."""
         parts, self._parts = self._parts, []
-        if self._held > _MAX_HELD:
+        was_full, self._held = self.full, 0
+        if was_full:
             self._connection.resume()
-        self._held = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read(self, limit: int) -> bytes:
@@ -108,7 +126,7 @@ class Response:
     def add(self, part: bytes) -> None:
         self._parts.append(part)
         self._held += len(part)
-        if self._held > _MAX_HELD:
+        if self.full:
             self._connection.pause()
 
     def end(self, error: HttpError | None = None) -> None:
@@ -131,6 +149,8 @@ class Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._answering: Response | None = None
         self._lost = False
+        self._loop = asyncio.get_running_loop()
+        self._rest: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
     @property
@@ -142,6 +162,8 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._head_size = 0
         self._keep_alive = False
+        self._reads = 0
+        self._listening_since = 0.0
         self._response = self._answering = Response(self, stall_seconds)
         self._transport.write(wire)
         return self._response
@@ -151,6 +173,9 @@ class Connection(asyncio.Protocol):
         response, self._response, self._answering = self._response, None, None
         assert response is not None
         response.leave()
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if response.complete and self.alive and self._keep_alive:
             self.resume()
             self.idle_since = time.monotonic()
@@ -186,6 +211,24 @@ class Connection(asyncio.Protocol):
             self._break(str(error))
         else:
             response.wake()
+            if response.streams and not response.ended:
+                self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Let a stream that comes in many small pieces gather some before each read."""
+        self._reads += 1
+        now = self._loop.time()
+        quick = now - self._listening_since < _BEAT_SECONDS / 2
+        self._listening_since = now
+        if quick and self._reads > _EAGER_READS and self._rest is None:
+            self.pause()
+            self._rest = self._loop.call_at(now + _BEAT_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self._listening_since = self._loop.time()
+        if self._response is not None and not self._response.full:
+            self.resume()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True

@@ -8,7 +8,7 @@ token, so that until then a call can be made again (see `retry`).
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Protocol
@@ -188,6 +188,30 @@ class ProviderError(AppError):
         )
         super().__init__(detail, headers=told)
         self.retry_after = retry_after
+
+
+def joined(events: Iterable[ProviderEvent]) -> Iterator[ProviderEvent]:
+    """The same events, with texts that follow each other as one.
+
+    For what came in one read: each event costs its way to the client and to the log.
+    What came before an error is given before that is raised.
+    """
+    texts: list[str] = []
+    try:
+        for event in events:
+            if type(event) is TextDelta:
+                texts.append(event.text)
+                continue
+            if texts:
+                yield TextDelta("".join(texts))
+                texts.clear()
+            yield event
+    except ProviderError:
+        if texts:
+            yield TextDelta("".join(texts))
+        raise
+    if texts:
+        yield TextDelta("".join(texts))
 
 
 class ProviderNotConfiguredError(ProviderError):

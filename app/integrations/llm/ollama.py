@@ -7,7 +7,7 @@ tells what a model can do, and takes the length of the context that we count on.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -30,6 +30,7 @@ from app.integrations.llm.base import (
     ThinkingDelta,
     ToolUseStart,
     Usage,
+    joined,
 )
 from app.integrations.llm.blocks import document_text, rejected, result_text
 from app.integrations.llm.catalogue import Catalogue
@@ -126,15 +127,13 @@ class OllamaProvider:
                 raise _refused(response.status, await body_of(response), wait)
             yield reply.usage_so_far()
             async for chunk in response.parts():
-                for line in lines.feed(chunk):
-                    for event in reply.read(line):
-                        yield event
-                    if reply.stopped:
-                        await drain(response)
-                        return
-        for line in lines.feed(b"\n"):
-            for event in reply.read(line):
-                yield event
+                for event in joined(reply.read(lines.feed(chunk))):
+                    yield event
+                if reply.stopped:
+                    await drain(response)
+                    return
+        for event in reply.read(lines.feed(b"\n")):
+            yield event
         if not reply.stopped:
             raise ProviderStreamBrokenError(f"{_WHO} broke off its answer.")
 
@@ -292,9 +291,13 @@ class _Reply:
         """Our estimate: figures come only with the last line."""
         return Usage(self._input, self._output.tokens, estimated=True)
 
-    def read(self, data: bytes) -> Iterator[ProviderEvent]:
+    def read(self, lines: Iterable[bytes]) -> Iterator[ProviderEvent]:
+        """The events of these, up to the end of the answer."""
         try:
-            yield from self._line(orjson.loads(data))
+            for line in lines:
+                yield from self._line(orjson.loads(line))
+                if self.stopped:
+                    return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderStreamBrokenError(
                 f"{_WHO} sent a line that we cannot read."

@@ -10,7 +10,6 @@ that came (`input_json`): parsed and written again, it might have another length
 block of redacted thinking has no characters and no events.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
@@ -39,9 +38,6 @@ _TEXT_KEYS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
 _DELTA = b'event: delta\nid: %d.%d.%d.%d\ndata: {"text":%b}\n\n'
 _EVENT_NAMES = {"text": "delta", "thinking": "thinking", "tool_use": "tool_use"}
 _HEAD = 1  # of a tool_use block, in characters
-_BEAT_SECONDS = 0.015
-"""How often a follower is woken at most: a screen shows no more than 60 pictures a
-second, and each write costs as much as all else that is done for a piece."""
 
 
 class Position(NamedTuple):
@@ -166,8 +162,6 @@ class Reply:
         self._events: list[_Event] = []
         self._last_frames = b""
         self._followers: set[Follower] = set()
-        self._beat: asyncio.TimerHandle | None = None
-        self._told_at = 0.0
         for block in content:
             text_key = _TEXT_KEYS.get(block["type"], "")
             self._open_block({k: v for k, v in block.items() if k != text_key})
@@ -223,8 +217,7 @@ class Reply:
                 self.usage = event
             case Stop():
                 self.stop = event
-        if self._followers and self._beat is None:
-            self._tell()
+        self._wake_all()
 
     def missed(self, position: Position) -> bytes:
         """The frames of what is there and a client at `position` does not hold."""
@@ -341,21 +334,7 @@ class Reply:
     def _lengths(self) -> list[tuple[str, int]]:
         return [(b["type"], sum(map(len, parts))) for b, parts in self._blocks]
 
-    def _tell(self) -> None:
-        """Wake the followers: now, or where they just have been, in a moment."""
-        loop = asyncio.get_running_loop()
-        due = self._told_at + _BEAT_SECONDS
-        if loop.time() < due:
-            self._beat = loop.call_at(due, self._wake_all)
-        else:
-            self._wake_all()
-
     def _wake_all(self) -> None:
-        if self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
-        if self._followers:
-            self._told_at = asyncio.get_running_loop().time()
         for follower in self._followers:
             follower.wake()
 

@@ -36,7 +36,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
-from app.schemas.message import MessageRead
+from app.schemas.message import message_json
 from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
@@ -281,8 +281,7 @@ def ending(message: Message) -> Callable[[str], bytes]:
         used = sse.frame("usage", usage, event_id.removesuffix(".end"))
         if message.status == "error":
             return used + sse.frame("error", {"problem": message.error}, event_id)
-        read = MessageRead.model_validate(message).model_dump_json()
-        told = b'{"message":%b}' % read.encode()
+        told = b'{"message":%b}' % message_json(message)
         return used + sse.raw_frame("message_stop", told, event_id)
 
     return frames
