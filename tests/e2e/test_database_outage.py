@@ -135,7 +135,7 @@ async def test_while_the_database_is_away_requests_are_refused_and_replies_kept(
     message: dict[str, Any] = {"content": "Say 40 words", "stream": False}
 
     async with client.asking(streaming, "Say 40 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         whole = asyncio.create_task(
             client.post(f"/chats/{waiting}/messages", json=message)
         )
@@ -185,7 +185,7 @@ async def test_while_the_database_takes_no_writes_they_are_refused_and_kept(
     provider.fake.plan.chunk_delay = 0.005
 
     async with client.asking(chat, "Say 60 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         async with read_only(url):
             assert_unavailable(await client.post("/chats", json={}))
             assert (await client.get("/chats")).status == 200

@@ -43,12 +43,12 @@ async def one_turn(client: Client, model: str, number: int, *, words: int) -> in
     reader = Reader(client)
     chat = await client.chat(model=model, title="Named")
     drops = number % 3 == 0
-    deltas = chance.randint(1, words // 2) if drops else 0
-    await reader.ask(chat, f"Say {words} words", deltas=deltas)
+    most = chance.randint(1, words // 2) if drops else 0
+    await reader.ask(chat, f"Say {words} words", words=most)
     cuts = 0
     while reader.end is None:
         cuts += 1
-        await reader.resume(deltas=chance.randint(1, words // 2))
+        await reader.resume(words=chance.randint(1, words // 2))
     assert reader.text == numbered_words(words)
     assert reader.message["text"] == reader.text
     assert reader.message["status"] == "complete"
@@ -117,7 +117,7 @@ async def test_a_worker_that_dies_is_replaced_and_its_reply_goes_on(
         client = await workers.client()
         reader = Reader(client)
         chat = await client.chat(model=provider.model, title="Named")
-        await reader.ask(chat, "Say 50 words", deltas=5)
+        await reader.ask(chat, "Say 50 words", words=5)
         held = reader.text
         for process in psutil.Process(workers.pid).children():
             if "spawn_main" in " ".join(process.cmdline()):
