@@ -217,7 +217,7 @@ async def test_a_running_reply_and_its_streams_end_with_the_account(
         client = await server.client("ada")
         chat = await client.chat(model=MODEL, title="Named")
         async with asyncio.timeout(10), client.asking(chat, "Say 5000 words") as stream:
-            await stream.until("delta", 3)
+            await stream.words(3)
             assert (await delete_own(client)).status == 204
             events = await stream.all()
             await _until_no_turn_runs(server)
@@ -248,7 +248,7 @@ async def test_a_turn_that_began_in_the_last_moment_is_ended_by_a_job(
         user_id = UUID((await client.get("/users/me")).json["id"])
         chat = await client.chat(model=MODEL, title="Named")
         async with asyncio.timeout(10), client.asking(chat, "Say 5000 words") as stream:
-            await stream.until("delta", 3)
+            await stream.words(3)
             database = server.runtime.database
             async with database.unit_of_work() as session:
                 # All of a deletion but what ends turns.
