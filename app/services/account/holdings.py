@@ -58,7 +58,9 @@ OWNED: Mapping[str, Owned] = {
         by="user_id", kept="the ledger: amounts and ids", cleared=frozenset({"note"})
     ),
     "usage_days": Owned(by="user_id", kept="figures by id"),
-    "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
+    "idempotency_keys": Owned(
+        by="owner_id", not_exported="answers to calls, again, for a day"
+    ),
 }
 """In the order of an export."""
 
