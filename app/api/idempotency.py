@@ -68,8 +68,9 @@ class IdempotentRoute(APIRoute):
 def _check(dependant: Dependant) -> WhoCalls | None:
     """What the endpoint asks of those who call it, where they are no users."""
     for one in dependant.dependencies:
-        if isinstance(one.call, Check):
-            return one.call.of
+        call: object = one.call
+        if isinstance(call, Check):
+            return call.of
         if (found := _check(one)) is not None:
             return found
     return None

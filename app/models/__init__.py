@@ -26,6 +26,7 @@ from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
+from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.servicekey import ReportedUsage, ServiceKey
@@ -73,6 +74,7 @@ __all__ = [
     "Plan",
     "RecoveryCode",
     "RefreshToken",
+    "RegisteredModel",
     "ReportedUsage",
     "SearchEntry",
     "ServiceKey",

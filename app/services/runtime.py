@@ -41,6 +41,7 @@ from app.services.lockout import Lockout
 from app.services.login import Logins
 from app.services.message_log.writer import MessageLogs
 from app.services.mfa import Mfa
+from app.services.model import Models
 from app.services.oidc import Oidc
 from app.services.plan import Plans
 from app.services.principal import Principals
@@ -140,6 +141,7 @@ class Runtime:
     linked_accounts: LinkedAccounts
     mailer: Mailer
     providers: Providers
+    models: Models
     plans: Plans
     credits: Credits
     introspector: Introspector
@@ -163,7 +165,8 @@ class Runtime:
         bus = connect(settings.redis)
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
-        providers = _providers(settings)
+        catalogue = Catalogue.load(settings.models.catalogue)
+        providers = _providers(settings, catalogue)
         mailer = _mailer(settings)
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
@@ -195,6 +198,7 @@ class Runtime:
             ),
             mailer=mailer,
             providers=providers,
+            models=Models(database, bus, catalogue=catalogue, providers=providers),
             plans=plans,
             credits=credits_,
             introspector=Introspector(database, people.principals, people.tokens),
@@ -223,6 +227,7 @@ class Runtime:
         await self.plans.open()
         await self.credits.open(alone=self.alone)
         await self.ip_rules.open()
+        await self.models.open()
         await self.desk_principals.open()
         await self.message_logs.open()
         await self.turns.open(alone=self.alone)
@@ -230,6 +235,7 @@ class Runtime:
     async def close(self) -> None:
         await self.turns.close()
         await self.message_logs.close()
+        await self.models.close()
         await self.ip_rules.close()
         await self.credits.close()
         await self.plans.close()
@@ -243,8 +249,7 @@ class Runtime:
         await self.database.close()
 
 
-def _providers(settings: Settings) -> Providers:
-    catalogue = Catalogue.load(settings.models.catalogue)
+def _providers(settings: Settings, catalogue: Catalogue) -> Providers:
     http = Http(settings.models)
     return Providers(
         settings,

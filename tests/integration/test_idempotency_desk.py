@@ -139,6 +139,7 @@ async def test_an_application_reports_usage_once(
 async def test_a_key_that_is_made_twice_is_named_and_not_shown_again(
     server: Server, database: Database, kind: str
 ) -> None:
+    model: Any
     if kind == "api":
         client, path, model = await server.client(), "/apikeys", ApiKey
         form: dict[str, Any] = {"name": "a script"}

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from app.core.database import utcnow
 from app.models import IpRule, Job, MailLink, Message, MessageLog, User
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
+from app.schemas.model import ModelCreate
 from app.services.audit import SYSTEM
 from app.services.link import links
 from tests.client import Client
@@ -62,11 +63,15 @@ class Things:
     """An external application with a key of every scope."""
     servicekey: str
     """The id of another service key."""
+    registered: str
+    """The name of a model that an admin registered, and no chat names."""
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
     plan: str = "team"
     """That nobody has."""
+    model: str = "guide/manual"
+    """That everybody may use."""
 
     @property
     def email(self) -> str:
@@ -141,6 +146,13 @@ async def _ip_rule(server: Server) -> str:
     return str(rule.id)
 
 
+async def _registered(server: Server, name: str) -> str:
+    form = ModelCreate(name=f"guide/of-{name}")
+    async with server.runtime.database.unit_of_work() as session:
+        await server.runtime.models.register(session, SYSTEM, form)
+    return form.name
+
+
 def nobodys_address() -> str:
     """An address for benchmarks (RFC 2544), another one each time."""
     return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
@@ -187,6 +199,7 @@ async def make_things(server: Server, name: str) -> Things:
         message_log=await _message_log(server, me.json["id"]),
         ip_rule=await _ip_rule(server),
         service=await server.service("introspect", "report"),
+        registered=await _registered(server, name),
         servicekey=str((await server.service_key("introspect")).id),
     )
 
