@@ -30,6 +30,7 @@ from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.servicekey import ReportedUsage, ServiceKey
+from app.models.setting import Setting
 from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
@@ -78,6 +79,7 @@ __all__ = [
     "ReportedUsage",
     "SearchEntry",
     "ServiceKey",
+    "Setting",
     "SupportStaff",
     "UsageDay",
     "User",

@@ -239,6 +239,10 @@ def _window(_things: Things) -> Request:
     return {"json": {"context_window": 50_000}}
 
 
+def _setting(_things: Things) -> Request:
+    return {"json": {"message_log_days": 30}}
+
+
 def _keeping(_things: Things) -> Request:
     return {"json": {"keep_text": False}}
 
@@ -411,6 +415,8 @@ OPERATIONS = [
     Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
     Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
     Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/settings", admin="settings"),
+    Operation("PATCH", f"{V1}/admin/settings", 200, _setting, admin="settings"),
     Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
     Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
     Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),

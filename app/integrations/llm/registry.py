@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from app.core.config import Settings
+from app.core.config import LiveSettings
 from app.core.exceptions import BadRequestError
 from app.integrations.llm.base import (
     ModelInfo,
@@ -28,13 +28,13 @@ _ADDRESSES = {
 class Providers:
     def __init__(
         self,
-        settings: Settings,
+        live: LiveSettings,
         providers: Sequence[Provider],
         *,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self._default = settings.models.default
-        self._catalogue = catalogue or Catalogue.load(settings.models.catalogue)
+        self._live = live
+        self._catalogue = catalogue or Catalogue.load(live.started.models.catalogue)
         self._providers = {provider.name: provider for provider in providers}
 
     async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
@@ -62,8 +62,8 @@ class Providers:
         raise await self._unknown(name)
 
     async def default_name(self) -> str:
-        if self._default:
-            return self._default
+        if default := self._live.current.models.default:
+            return default
         rest = sorted(self._providers.keys() - set(PREFERENCE))
         for name in (*PREFERENCE, *rest):
             if name in self._providers:

@@ -80,6 +80,7 @@ OTHERS: Mapping[str, str] = {
     "ip_rules": "which addresses may use what, as admins wrote it",
     "service_keys": "keys of external applications, which are nobody's",
     "credit_holders": "processes that lease credits",
+    "settings": "what admins changed of the installation's settings",
     "registered_models": "what admins say of models",
     "plans": "what there is to choose from",
 }

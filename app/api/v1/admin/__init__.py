@@ -14,6 +14,7 @@ from app.api.v1.admin import (
     operations,
     plans,
     servicekey,
+    settings,
     staff,
     usage,
     users,
@@ -34,6 +35,7 @@ for module in (
     models,
     plans,
     servicekey,
+    settings,
     usage,
 ):
     router.include_router(module.router)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.config import load_settings
+from app.core.config import LiveSettings, load_settings
 from app.core.exceptions import BadRequestError
 from app.integrations.llm.base import (
     ChatRequest,
@@ -55,7 +55,7 @@ def providers(
     **env: str,
 ) -> Providers:
     settings = load_settings({"SECRET_KEY": "x" * 32, **env}, directory)
-    return Providers(settings, given, catalogue=catalogue)
+    return Providers(LiveSettings(settings), given, catalogue=catalogue)
 
 
 GUIDE = Simple("guide", ["manual"])
