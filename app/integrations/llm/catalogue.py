@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -31,6 +31,8 @@ OURS = Path(__file__).with_name("catalogue.toml")
 _PROFILE = re.compile(
     r"^bedrock/(?:arn:.*/)?(?:(global|us|us-gov|eu|apac|au|ca|in|jp)\.)?"
 )
+_REMEMBERED = 10_000
+"""Names of models that are taken apart once: every call of a model looks at all."""
 _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
 
 
@@ -73,6 +75,7 @@ _Name = Annotated[str, StringConstraints(pattern=r"^[a-z]+/\S+$")]
 _Entries = TypeAdapter(dict[_Name, _Entry])
 
 
+@lru_cache(_REMEMBERED)
 def base_name(name: str) -> str:
     """The catalogue's name of a model: without region and ARN, on Bedrock.
 
@@ -179,9 +182,14 @@ class Catalogue:
 
 def _described(name: str, described: Container[str]) -> str | None:
     """Under which of these names something is said of the model."""
+    return next((c for c in _names_of(name) if c in described), None)
+
+
+@lru_cache(_REMEMBERED)
+def _names_of(name: str) -> tuple[str, ...]:
+    """Its own, the one without region, and that one without a date."""
     base = base_name(name)
-    candidates = (name, base, _SNAPSHOT.sub("", base))
-    return next((c for c in candidates if c in described), None)
+    return name, base, _SNAPSHOT.sub("", base)
 
 
 def _factor(name: str, entry: _Entry) -> Decimal:
