@@ -12,9 +12,16 @@ from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
-from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.models import (
+    IpRule,
+    Job,
+    MailLink,
+    Message,
+    MessageLog,
+    RegisteredModel,
+    User,
+)
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
-from app.schemas.model import ModelCreate
 from app.services.audit import SYSTEM
 from app.services.link import links
 from tests.client import Client
@@ -149,10 +156,10 @@ async def _ip_rule(server: Server) -> str:
 
 
 async def _registered(server: Server, name: str) -> str:
-    form = ModelCreate(name=f"guide/of-{name}")
+    model = RegisteredModel(name=f"guide/of-{name}", enabled=True)
     async with server.runtime.database.unit_of_work() as session:
-        await server.runtime.models.register(session, SYSTEM, form)
-    return form.name
+        session.add(model)
+    return model.name
 
 
 _NOBODYS = cycle(ip_network("198.18.0.0/15").hosts())
