@@ -77,7 +77,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     app.add_middleware(
         rate_limit.RateLimit,
-        rates=limits.rates,
+        rates=lambda: runtime.settings.limits.rates,
         limiter=runtime.limiter,
         tokens=runtime.tokens,
         owner_of_key=runtime.principals.keys.owner_of,

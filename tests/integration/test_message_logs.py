@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event, func, insert, select, update
 
-from app.core.config import ROOT
+from app.core.config import ROOT, LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database, utcnow
 from app.core.exceptions import UnavailableError
@@ -73,7 +73,9 @@ class Workshop:
     def make(self, **variables: str) -> MessageLogs:
         settings = self._settings_with(**variables)
         crypto = Crypto(settings.security)
-        return MessageLogs(settings.message_logs, database=self.database, crypto=crypto)
+        return MessageLogs(
+            LiveSettings(settings), database=self.database, crypto=crypto
+        )
 
     async def rows(self) -> list[MessageLog]:
         async with self.database.unit_of_work(read_only=True) as session:

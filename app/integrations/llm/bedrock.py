@@ -136,7 +136,8 @@ class BedrockProvider:
         return self._offered
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
-        info = self._catalogue.info(f"{self.name}/{request.model}")
+        known = self._catalogue.info(f"{self.name}/{request.model}")
+        info = self._catalogue.current(known)
         message, cut = message_body(request, capabilities=info.capabilities)
         reply = MessagesReader(_WHO, request, repeated=cut)
         call = self._by_mantle if self._mantle else self._by_runtime

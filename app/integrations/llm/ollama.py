@@ -141,18 +141,25 @@ class OllamaProvider:
         await self._http.close()
 
     async def _body(self, request: ChatRequest) -> Json:
-        listed = {info.id: info for info in await self.models()}
-        info = listed.get(request.model)
-        context = info.context_window if info else self._settings.ollama_context_tokens
+        name = f"{self.name}/{request.model}"
+        listed = {info.name: info for info in await self.models()}
+        info = self._catalogue.current(listed.get(name) or self._unlisted(name))
         tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
             "messages": _messages(request),
             "stream": True,
             # Without it Ollama would cut a long chat to a length of its own, silently.
-            "options": {"num_ctx": context, "num_predict": request.max_tokens},
+            "options": {
+                "num_ctx": info.context_window,
+                "num_predict": request.max_tokens,
+            },
             **tools,
         }
+
+    def _unlisted(self, name: str) -> ModelInfo:
+        window = self._settings.ollama_context_tokens
+        return replace(self._catalogue.info(name), context_window=window)
 
     async def _ask(self) -> list[ModelInfo]:
         async with asyncio.timeout(ANSWER_SECONDS):
