@@ -443,8 +443,7 @@ async def test_ended_sessions_are_purged_with_their_tokens(
         old.revoked_at = utcnow() - timedelta(days=31)
     auth: Auth = server.runtime.auth
 
-    async with database.unit_of_work() as session:
-        await auth.purge(session)
+    await auth.purge(database)
 
     async with database.unit_of_work(read_only=True) as session:
         assert await session.scalar(select(func.count(UserSession.id))) == 1

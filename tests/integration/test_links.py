@@ -385,8 +385,7 @@ async def test_old_links_are_purged(server: Server, database: Database) -> None:
     await forgot(server.anonymous())
     await mailbox.settled(server)
 
-    async with database.unit_of_work() as session:
-        await links.purge(session)
+    await links.purge(database)
 
     async with database.unit_of_work(read_only=True) as session:
         assert set(await session.scalars(select(MailLink.purpose))) == {"reset"}

@@ -12,12 +12,12 @@ from email.message import EmailMessage
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.config import Settings
-from app.core.database import utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.core.tokens import fingerprint
 from app.models import MailLink, User
@@ -174,12 +174,10 @@ async def end(session: AsyncSession, user: User) -> None:
     )
 
 
-async def purge(session: AsyncSession) -> None:
+async def purge(database: Database) -> None:
     now = utcnow()
-    await session.execute(
-        delete(MailLink).where(
-            MailLink.expires_at < now, MailLink.created_at < now - _KEEP
-        )
+    await database.delete_in_chunks(
+        MailLink, MailLink.expires_at < now, MailLink.created_at < now - _KEEP
     )
 
 
