@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from app.core.database import Database, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD
-from app.models import Chat, DeletedUser, Job, Message, User, UserSession
+from app.models import Chat, DeletedUser, Message, User, UserSession
 from app.schemas.account import Restoration
 from app.services import job as jobs
 from app.services.account import export
@@ -24,7 +24,7 @@ from app.services.authorization import Principal
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
-from tests.integration.rows import Rows, stored, traces
+from tests.integration.rows import Rows, settled, stored, traces
 
 PASSWORD = "a long pass phrase"
 ADMIN = Actor("admin", UUID(int=7), "192.0.2.1")
@@ -90,28 +90,6 @@ async def exported(server: Server, account: Account) -> bytes:
     runtime = server.runtime
     pieces = export.content(runtime.database, runtime.principals, principal)
     return b"".join([piece async for piece in pieces])
-
-
-async def settled(server: Server) -> None:
-    """Wait until nothing is left to do now, and all that was used is written.
-
-    A turn goes on when its reply is there: it still has its log to write, and that is
-    stored a little later.
-    """
-    if turns := server.runtime.turns._tasks:
-        await asyncio.wait(turns)
-    logs = server.runtime.message_logs
-    while logs._waiting:
-        logs._room.clear()
-        await logs._room.wait()  # for each batch that was stored
-    await server.runtime.credits.flush()
-    statement = select(func.count()).where(Job.run_at <= utcnow())
-    busy = statement.where(Job.state.in_(["queued", "running"]))
-    while True:
-        async with server.runtime.database.unit_of_work(read_only=True) as session:
-            if not await session.scalar(busy):
-                return
-        await asyncio.sleep(0.01)
 
 
 _LOGINS = {"user_sessions", "refresh_tokens"}
