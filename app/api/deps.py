@@ -107,6 +107,21 @@ async def principal_of(request: Request) -> Principal:
 CurrentUser = Annotated[Principal, Depends(get_principal)]
 
 
+async def get_logged_in(request: Request, runtime: RuntimeDep) -> UUID | None:
+    bearer = await _bearer(request)
+    if bearer is None or looks_like_key(bearer):
+        return None
+    try:
+        principal = await runtime.principals.of(runtime.tokens.read_access(bearer))
+    except UnauthenticatedError:
+        return None
+    return principal.user_id
+
+
+LoggedIn = Annotated[UUID | None, Depends(get_logged_in)]
+"""Whose session it is, if any: for what goes without one, too."""
+
+
 async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
     """Who has just logged in: what an account hangs on is for no session left open."""
     require_fresh(user)

@@ -209,7 +209,7 @@ async def release(database: Database, claim: Claim) -> None:
         )
 
 
-async def purge(session: AsyncSession) -> None:
-    await session.execute(
-        delete(IdempotencyKey).where(IdempotencyKey.expires_at <= utcnow())
+async def purge(database: Database) -> None:
+    await database.delete_in_chunks(
+        IdempotencyKey, IdempotencyKey.expires_at <= utcnow()
     )

@@ -20,5 +20,4 @@ async def index(runtime: Runtime) -> None:
 
 @task("chat.purge", every=timedelta(hours=1))
 async def purge(runtime: Runtime) -> None:
-    async with runtime.database.unit_of_work() as session:
-        await chats.purge(session)
+    await chats.purge(runtime.database)

@@ -112,7 +112,11 @@ class Server:
 
     def _is_of_an_outage(self, line: str) -> bool:
         """Whether it tells what a stop without a database has to lose."""
-        lost = ("message logs lost", "credits not settled")
+        lost = (
+            "message logs lost",
+            "credits not settled",
+            "Exception closing connection",  # SQLAlchemy's, where nobody answers
+        )
         return "database_unavailable" in self.log and any(what in line for what in lost)
 
     @property

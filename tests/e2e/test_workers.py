@@ -104,7 +104,7 @@ async def test_a_thousand_turns_over_two_workers(
     assert workers.complaints() == []
 
 
-@pytest.mark.slow  # and red now and then: its reader may be ahead of the log in Redis
+@pytest.mark.slow
 async def test_a_worker_that_dies_is_replaced_and_its_reply_goes_on(
     workers: Server, provider: Provider
 ) -> None:

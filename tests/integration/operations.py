@@ -112,7 +112,8 @@ def _another_address(things: Things) -> Request:
 
 
 def _verify_link(things: Things) -> Request:
-    return {"json": {"token": things.verify_link}}
+    form = {"token": things.verify_link, "password": "a long pass phrase"}
+    return {"json": form}
 
 
 def _reset_link(things: Things) -> Request:

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event, func, insert, select, update
 
+from app.core import database as core_database
 from app.core.config import ROOT, LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database, utcnow
@@ -314,8 +315,8 @@ class TestRetention:
         user: UUID,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(retention, "_CHUNK", 10)
-        monkeypatch.setattr(retention, "_PAUSE", 0)
+        monkeypatch.setattr(core_database, "_CHUNK", 10)
+        monkeypatch.setattr(core_database, "_PAUSE", 0)
         old = utcnow() - timedelta(days=91)
         await self.fill(database, user, 25, old)
         await self.fill(database, user, 5, utcnow())

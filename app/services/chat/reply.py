@@ -160,6 +160,8 @@ class Reply:
         self._blocks: list[tuple[Block, list[str]]] = []
         self._position = Position(attempt)
         self._events: list[_Event] = []
+        self._shown: int | None = None
+        """How many of the events followers may see, where they must wait for others."""
         self._last_frames = b""
         self._followers: set[Follower] = set()
         for block in content:
@@ -217,11 +219,27 @@ class Reply:
                 self.usage = event
             case Stop():
                 self.stop = event
-        self._wake_all()
+        if self._shown is None:
+            self._wake_all()
+
+    @property
+    def recorded(self) -> int:
+        """How many events there are."""
+        return len(self._events)
+
+    def hold_back(self) -> None:
+        """Have followers see no event after those that are there, until `show`."""
+        self._shown = self.recorded
+
+    def show(self, count: int) -> None:
+        """Have them see the first so many events; after the end they see all."""
+        if self._shown is not None and count > self._shown:
+            self._shown = count
+            self._wake_all()
 
     def missed(self, position: Position) -> bytes:
-        """The frames of what is there and a client at `position` does not hold."""
-        return b"".join([e.after(position) for e in self._events])
+        """The frames of what is shown and a client at `position` does not hold."""
+        return b"".join([e.after(position) for e in self._events[: self._shown]])
 
     def lacks(self, position: Position) -> bool:
         """Whether a client at `position`, of this attempt, holds more than there is."""
@@ -241,6 +259,7 @@ class Reply:
     def finish(self, frames: Callable[[str], bytes]) -> None:
         """End the reply; `frames(event id)` gives the last events' bytes."""
         self._last_frames = frames(str(self._position._replace(ended=True)))
+        self._shown = None
         self.ended = True
         self._wake_all()
 
@@ -257,13 +276,12 @@ class Reply:
         follower.held = position or Position(self.attempt)
         try:
             events = self._events
-            known = len(events)
+            known = len(events) if self._shown is None else self._shown
             if missed := self.missed(follower.held):
-                follower.held = max(follower.held, self._position)
+                follower.held = max(follower.held, events[known - 1].end)
                 yield missed
             while follower.closed_by is None and not self.abandoned:
-                if known < len(events):
-                    fresh = events[known:]
+                if fresh := events[known : self._shown]:
                     known += len(fresh)
                     if follower.held == fresh[0].start:
                         frames = b"".join([e.frame for e in fresh])
