@@ -10,7 +10,7 @@ Revises: 6d2c8b14fa07
 from alembic import op
 
 revision = "9a41c7e05b2d"
-down_revision = "6d2c8b14fa07"
+down_revision = "b3d05f7a62e8"
 branch_labels = None
 depends_on = None
 

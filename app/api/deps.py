@@ -108,7 +108,7 @@ CurrentUser = Annotated[Principal, Depends(get_principal)]
 
 
 async def get_logged_in(request: Request, runtime: RuntimeDep) -> UUID | None:
-    bearer = await _bearer(request)
+    bearer = await read_bearer(request)
     if bearer is None or looks_like_key(bearer):
         return None
     try:

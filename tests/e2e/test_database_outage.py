@@ -208,7 +208,7 @@ async def test_while_the_database_is_silent_requests_are_refused_and_replies_kep
     reader = Reader(client)
 
     async with client.asking(streaming, "Say 40 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         async with postgres.silent():
             for _ in range(2):  # the second time, no connection is left to be lost
                 async with asyncio.timeout(PATIENCE):

@@ -33,8 +33,8 @@ async def verify_email(
 ) -> UserRead:
     """Confirm an address: that of a new account, or the new one of an account.
 
-    The link proves who has the address; `password`, or an access token of the account,
-    that it is the one who signed up.
+    The link proves who has the address. That they signed up, too, shows the network
+    address, or else `password`, or an access token of the account.
     """
     user = await accounts.verify(session, form, client, logged_in=logged_in)
     return UserRead.model_validate(user)

@@ -96,11 +96,12 @@ class Accounts:
     ) -> User:
         """Do what the mail asked to confirm; raises InvalidLinkError.
 
-        The link proves the address alone. Who has the account must have asked for it,
-        or a stranger's password would come with the address: PasswordNeededError, which
-        leaves the link as it was. `logged_in` is whose session sends it.
+        The link proves the address alone. It must have been asked for by who confirms
+        it, or a stranger's password would come with the address: that shows the network
+        address that both come from, a session (`logged_in` is whose it is), or the
+        password. Else PasswordNeededError, which leaves the link as it was.
         """
-        await self._require_account(session, form, logged_in)
+        await self._require_asked(session, form, client, logged_in)
         link = await links.take(session, form.token, *_CONFIRMED)
         if link.purpose == "register":
             user = await _begin(session, link)
@@ -117,10 +118,16 @@ class Accounts:
         await _record(session, user, f"user.{_ACTIONS[link.purpose]}", client)
         return user
 
-    async def _require_account(
-        self, session: AsyncSession, form: Confirmation, logged_in: UUID | None
+    async def _require_asked(
+        self,
+        session: AsyncSession,
+        form: Confirmation,
+        client: Client,
+        logged_in: UUID | None,
     ) -> None:
         link = await links.find(session, form.token, *_CONFIRMED)
+        if link.ip is not None and link.ip == client.ip:
+            return
         if link.user_id is not None and link.user_id == logged_in:
             return
         of_user = select(User.password_hash).where(User.id == link.user_id)
