@@ -31,7 +31,12 @@ from app.integrations.llm.base import (
     ToolUseStart,
     Usage,
 )
-from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.blocks import (
+    document_text,
+    rejected,
+    rejected_choice,
+    result_text,
+)
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import functions
 from app.integrations.llm.http import (
@@ -145,14 +150,13 @@ class OllamaProvider:
         listed = {info.id: info for info in await self.models()}
         info = listed.get(request.model)
         context = info.context_window if info else self._settings.ollama_context_tokens
-        tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
             "messages": _messages(request),
             "stream": True,
             # Without it Ollama would cut a long chat to a length of its own, silently.
             "options": {"num_ctx": context, "num_predict": request.max_tokens},
-            **tools,
+            **_calling(request),
         }
 
     async def _ask(self) -> list[ModelInfo]:
@@ -208,6 +212,24 @@ def _context_length(facts: Mapping[str, Any]) -> int:
     """`llama.context_length` or whatever the architecture's name is; else 4096."""
     lengths = (v for k, v in facts.items() if k.endswith(".context_length"))
     return int(next(lengths, 4096))
+
+
+def _calling(request: ChatRequest) -> Json:
+    """The tools that a model may call. Ollama's API takes no choice among them.
+
+    It drops a `tool_choice` silently, so one that asks for a call is refused; "none" is
+    done by leaving the tools out.
+    """
+    choice = request.tool_choice or {"type": "auto"}
+    if choice.get("disable_parallel_tool_use"):
+        raise rejected_choice(choice, _WHO, " with disable_parallel_tool_use")
+    match choice.get("type"):
+        case "auto" if request.tools:
+            return {"tools": functions(request.tools)}
+        case "auto" | "none":
+            return {}
+        case _:
+            raise rejected_choice(choice, _WHO)
 
 
 def _messages(request: ChatRequest) -> list[Json]:
