@@ -1,17 +1,36 @@
 """Chats as files, and as links that everybody may read."""
 
+import base64
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from sqlalchemy import select
+from uuid_utils.compat import uuid7
 
 from app.core.database import Database
-from app.models import ChatShare, Message
+from app.models import Chat, ChatShare, Message
+from app.services.chat import export
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
 
 MODEL = "openai/fake-small"
+
+
+def file_of(kind: str, media_type: str, data: bytes) -> dict[str, Any]:
+    encoded = base64.b64encode(data).decode()
+    source = {"type": "base64", "media_type": media_type, "data": encoded}
+    return {"type": kind, "source": source}
+
+
+PNG = file_of("image", "image/png", b"\x89PNG\r\n\x1a\nrest")
+PDF = file_of("document", "application/pdf", b"%PDF-1.7\nrest")
+MEMO = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "A note."},
+    "title": "Memo",
+}
 
 
 async def share(client: Client, chat: str) -> dict[str, Any]:
@@ -197,6 +216,77 @@ async def test_an_export_as_markdown_holds_the_branch_that_is_shown(
     assert "Hello" not in text
     assert empty.body == b"# Trip\n"
     assert (await client.get(f"/chats/{chat}/export?format=pdf")).status == 422
+
+
+async def store(server: Server, chat: str, contents: list[list[Any]]) -> None:
+    """Add messages with these blocks, a question and a reply in turn."""
+    async with server.runtime.database.unit_of_work() as session:
+        row = await session.get_one(Chat, UUID(chat))
+        for number, content in enumerate(contents):
+            message = Message(
+                id=uuid7(), chat_id=row.id, parent_id=row.leaf_id, content=content,
+                role="assistant" if number % 2 else "user",
+            )  # fmt: skip
+            session.add(message)
+            await session.flush()
+            row.leaf_id = message.id
+
+
+async def test_an_export_as_json_loses_nothing_of_any_block(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    sent = [{"type": "text", "text": "What is this?"}, PNG, PDF, MEMO]
+    call = {"type": "tool_use", "id": "1", "name": "clock"}
+    thought = {"type": "thinking", "thinking": "Hm", "signature": "c2ln"}
+    hidden = {"type": "redacted_thinking", "data": "x"}
+    stored = [thought, hidden, call | {"input_json": '{"a": [1]}'},
+              call | {"input_json": '{"a": '}]  # fmt: skip
+    await store(server, chat, [sent, stored])
+
+    messages = (await client.get(f"/chats/{chat}/export")).json["messages"]
+
+    assert messages[0]["content"] == sent
+    assert messages[1]["content"] == [
+        thought,
+        hidden,
+        call | {"input": {"a": [1]}},
+        call | {"input": {}, "input_json": '{"a": '},
+    ]
+
+
+async def test_an_export_as_markdown_shows_images_and_names_documents(
+    server: Server,
+) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    sent = [{"type": "text", "text": "What is this?"}, PNG, PDF, MEMO]
+    await store(server, chat, [sent, [{"type": "text", "text": "A dot."}]])
+
+    text = (await client.get(f"/chats/{chat}/export?format=md")).body.decode()
+
+    assert text.startswith(
+        "# Trip\n\n## You\n\nWhat is this?\n\n"
+        f"![Image](data:image/png;base64,{PNG['source']['data']})\n\n"
+        "**Document:** untitled (PDF)\n\n**Document:** Memo (text)\n\n"
+        "## Assistant\n\nA dot.\n"
+    )
+
+
+async def test_large_messages_are_read_one_by_one_and_small_ones_together(
+    server: Server,
+) -> None:
+    client = await server.client()
+    chat = await client.chat()
+    small = [[{"type": "text", "text": "w" * 40_000}]] * 30
+    large = [[{"type": "text", "text": "w" * 700_000}]] * 3
+    await store(server, chat, [*small, *large, *small[:2]])
+    leaf = (await client.get(f"/chats/{chat}")).json["leaf_id"]
+
+    branch = export.branch(server.runtime.database, UUID(chat), UUID(leaf))
+    read = [[len(message.text) for message in batch] async for batch in branch]
+
+    assert [len(batch) for batch in read] == [20, 10, 1, 1, 3]
+    assert sum(map(sum, read)) == 32 * 40_000 + 3 * 700_000
 
 
 async def test_no_chat_of_another_is_shared_forked_or_exported(
