@@ -241,6 +241,9 @@ class SharedMessage(BaseModel):
     """What the holder of a link sees of a message."""
 
     role: Literal["user", "assistant"]
+    content: list[dict[str, Any]] = Field(
+        description="Its texts and images as blocks, and its documents by their title."
+    )
     text: str
     model: str | None
     citations: list[CitationRead]

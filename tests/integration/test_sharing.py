@@ -70,7 +70,7 @@ async def test_a_link_shows_the_branch_as_it_stood_and_nothing_of_the_owner(
             first["text"],
         ]
         assert set(read.json["items"][0]) == {
-            "role", "text", "model", "citations", "created_at",
+            "role", "content", "text", "model", "citations", "created_at",
         }  # fmt: skip
         for secret in ("ada", "Secret prompt", "later", "Private", chat, first["id"]):
             assert secret not in read.body.decode().replace("Canada", "")
@@ -98,6 +98,37 @@ async def test_the_page_escapes_everything_and_runs_nothing(server: Server) -> N
     assert "<script" not in html
     assert html.count("&lt;/pre&gt;&lt;script&gt;alert(1)") >= 3
     assert "&amp;amp; {braces}" in html
+
+
+async def test_a_link_shows_images_and_names_documents(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    thought = {"type": "thinking", "thinking": "Secret thought"}
+    named = {**PDF, "title": "<plan>.pdf"}
+    answer = {"type": "text", "text": "A dot."}
+    await store(server, chat, [[PNG, named, MEMO], [thought, answer], [answer], []])
+    made = await share(client, chat)
+
+    _, headers, html = await page_of(server, made["token"])
+    read = await server.anonymous().get(f"/shared/{made['token']}")
+
+    data = PNG["source"]["data"]
+    assert f'<img alt="Image" src="data:image/png;base64,{data}">' in html
+    assert "img-src 'self' data:" in headers["Content-Security-Policy"]
+    assert "<p>Document: &lt;plan&gt;.pdf</p>\n<p>Document: Memo</p>" in html
+    assert html.count("<article") == 3  # the last reply failed before its first word
+    assert [message["content"] for message in read.json["items"]] == [
+        [
+            PNG,
+            {"type": "document", "title": "<plan>.pdf"},
+            {"type": "document", "title": "Memo"},
+        ],
+        [answer],
+        [answer],
+        [],
+    ]
+    for secret in ("A note.", "Secret thought", PDF["source"]["data"]):
+        assert secret not in html + read.body.decode()
 
 
 async def test_a_second_link_ends_the_first_and_delete_ends_both(

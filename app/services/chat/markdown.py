@@ -1,9 +1,8 @@
 """A message as Markdown, for people to read."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from itertools import groupby
 
 import orjson
 
@@ -23,9 +22,8 @@ def section(message: Message) -> str:
     """
     model = f" ({message.model})" if message.model else ""
     parts = [f"## {_SPEAKERS[message.role]}{model}"]
-    # A model's texts are one, split at what it quotes.
-    between = "" if message.role == "assistant" else "\n\n"
-    parts += _parts(message.content, between=between)
+    for block in message.content:
+        parts += _parts(block)
     if sources := dict.fromkeys(c["source"] for c in message.citations):
         parts.append("Sources: " + ", ".join(sources))
     if message.status != "complete":
@@ -33,22 +31,19 @@ def section(message: Message) -> str:
     return "".join(f"\n{part}\n" for part in parts)
 
 
-def _parts(content: Iterable[Block], *, between: str) -> Iterator[str]:
-    for kind, blocks in groupby(content, key=lambda block: block["type"]):
-        match kind:
-            case "text":
-                text = between.join(block["text"] for block in blocks).strip()
-                if text:
-                    yield text
-            case "image":
-                yield from map(_image, blocks)
-            case "document":
-                yield from map(_document, blocks)
-            case "tool_use":
-                yield from map(_call, blocks)
-            case "tool_result":
-                for block in blocks:
-                    yield from _result(block)
+def _parts(block: Block) -> Iterator[str]:
+    match block["type"]:
+        case "text":
+            if text := block["text"].strip():
+                yield text
+        case "image":
+            yield _image(block)
+        case "document":
+            yield _document(block)
+        case "tool_use":
+            yield _call(block)
+        case "tool_result":
+            yield from _result(block)
 
 
 def _image(block: Block) -> str:
@@ -79,7 +74,7 @@ def _result(block: Block) -> Iterator[str]:
         if inner["type"] == "text":
             yield _fenced(inner["text"])
         else:
-            yield from _parts([inner], between="")
+            yield from _parts(inner)
 
 
 def _fenced(text: str, language: str = "") -> str:

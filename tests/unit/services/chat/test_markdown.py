@@ -36,11 +36,8 @@ def written(*content: dict[str, Any], role: str = "user", **fields: Any) -> str:
     return rest.removesuffix("\n")
 
 
-def test_texts_of_a_person_are_paragraphs_those_of_a_model_are_one() -> None:
-    texts = text(" Hello"), text("you ")
-
-    assert written(*texts) == "Hello\n\nyou"
-    assert written(*texts, role="assistant") == "Helloyou"
+def test_texts_are_paragraphs() -> None:
+    assert written(text(" Hello"), text(" "), text("you\n")) == "Hello\n\nyou"
 
 
 def test_an_image_is_in_the_file_where_it_was_in_the_message() -> None:
