@@ -3,17 +3,20 @@
 import asyncio
 import base64
 from typing import Any
+from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 
+from app.models import Chat, Message
 from tests.client import Client, text_of
-from tests.conftest import ServerFactory
+from tests.conftest import Server, ServerFactory
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.faults import numbered_words
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "anthropic/claude-opus-5"
-PNG = {
+PNG: dict[str, Any] = {
     "type": "image",
     "source": {
         "type": "base64",
@@ -25,7 +28,7 @@ QUESTION: list[dict[str, Any]] = [{"type": "text", "text": "Say 3 words"}, PNG]
 
 
 @pytest.fixture
-async def client(
+async def server(
     serve: ServerFactory, fake_anthropic: FakeAnthropic, fake_ollama: FakeOllama
 ) -> Any:
     variables = {
@@ -34,7 +37,12 @@ async def client(
         "OLLAMA_BASE_URL": fake_ollama.url,
     }
     async with serve(**variables) as server:
-        yield await server.client()
+        yield server
+
+
+@pytest.fixture
+async def client(server: Server) -> Client:
+    return await server.client()
 
 
 async def test_a_model_sees_an_image_in_this_turn_and_the_next(
@@ -52,6 +60,41 @@ async def test_a_model_sees_an_image_in_this_turn_and_the_next(
             block.pop("cache_control", None)
         assert sent == QUESTION
     assert (await client.messages(chat))[-1]["content"] == QUESTION
+
+
+async def test_a_chat_of_many_images_goes_on_without_the_oldest(
+    server: Server, fake_anthropic: FakeAnthropic
+) -> None:
+    """TRUST F11: a request stays as small as providers take it."""
+    client = await server.client()
+    chat = await client.chat(model=MODEL, title="Named")
+    photo = {**PNG, "source": {**PNG["source"], "data": "A" * 4_000_000}}
+    async with server.runtime.database.unit_of_work() as session:
+        row = await session.get_one(Chat, UUID(chat))
+        for number in range(12):
+            content = [{"type": "text", "text": f"{number}"}]
+            role = "assistant" if number % 2 else "user"
+            content += [] if number % 2 else [photo]
+            message = Message(
+                id=uuid7(), chat_id=row.id, parent_id=row.leaf_id, content=content,
+                role=role,
+            )  # fmt: skip
+            session.add(message)
+            await session.flush()
+            row.leaf_id = message.id
+
+    await client.ask(chat, "Say 2 words")
+    reply = (await client.messages(chat))[0]
+    await client.post(f"/messages/{reply['id']}/regenerate", json={"stream": False})
+
+    for call in fake_anthropic.calls:
+        sent = [message["content"] for message in call.body["messages"]]
+        assert sum(block["type"] == "image" for one in sent for block in one) == 4
+        assert [one[0]["text"] for one in sent] == [
+            "4", "5", "6", "7", "8", "9", "10", "11", "Say 2 words",
+        ]  # fmt: skip
+        assert call.outcome == "complete"
+    assert len(fake_anthropic.calls) == 2
 
 
 async def test_a_model_that_sees_nothing_gets_no_image(
