@@ -6,14 +6,14 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from sqlalchemy import select
-from uuid_utils.compat import uuid7
 
 from app.core.database import Database
-from app.models import Chat, ChatShare, Message
+from app.models import ChatShare, Message
 from app.services.chat import export
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.branch import store_branch
 
 MODEL = "openai/fake-small"
 
@@ -106,7 +106,9 @@ async def test_a_link_shows_images_and_names_documents(server: Server) -> None:
     thought = {"type": "thinking", "thinking": "Secret thought"}
     named = {**PDF, "title": "<plan>.pdf"}
     answer = {"type": "text", "text": "A dot."}
-    await store(server, chat, [[PNG, named, MEMO], [thought, answer], [answer], []])
+    await store_branch(
+        server, chat, [[PNG, named, MEMO], [thought, answer], [answer], []]
+    )
     made = await share(client, chat)
 
     _, headers, html = await page_of(server, made["token"])
@@ -249,20 +251,6 @@ async def test_an_export_as_markdown_holds_the_branch_that_is_shown(
     assert (await client.get(f"/chats/{chat}/export?format=pdf")).status == 422
 
 
-async def store(server: Server, chat: str, contents: list[list[Any]]) -> None:
-    """Add messages with these blocks, a question and a reply in turn."""
-    async with server.runtime.database.unit_of_work() as session:
-        row = await session.get_one(Chat, UUID(chat))
-        for number, content in enumerate(contents):
-            message = Message(
-                id=uuid7(), chat_id=row.id, parent_id=row.leaf_id, content=content,
-                role="assistant" if number % 2 else "user",
-            )  # fmt: skip
-            session.add(message)
-            await session.flush()
-            row.leaf_id = message.id
-
-
 async def test_an_export_as_json_loses_nothing_of_any_block(server: Server) -> None:
     client = await server.client()
     chat = await client.chat(title="Trip")
@@ -272,7 +260,7 @@ async def test_an_export_as_json_loses_nothing_of_any_block(server: Server) -> N
     hidden = {"type": "redacted_thinking", "data": "x"}
     stored = [thought, hidden, call | {"input_json": '{"a": [1]}'},
               call | {"input_json": '{"a": '}]  # fmt: skip
-    await store(server, chat, [sent, stored])
+    await store_branch(server, chat, [sent, stored])
 
     messages = (await client.get(f"/chats/{chat}/export")).json["messages"]
 
@@ -291,7 +279,7 @@ async def test_an_export_as_markdown_shows_images_and_names_documents(
     client = await server.client()
     chat = await client.chat(title="Trip")
     sent = [{"type": "text", "text": "What is this?"}, PNG, PDF, MEMO]
-    await store(server, chat, [sent, [{"type": "text", "text": "A dot."}]])
+    await store_branch(server, chat, [sent, [{"type": "text", "text": "A dot."}]])
 
     text = (await client.get(f"/chats/{chat}/export?format=md")).body.decode()
 
@@ -310,7 +298,7 @@ async def test_large_messages_are_read_one_by_one_and_small_ones_together(
     chat = await client.chat()
     small = [[{"type": "text", "text": "w" * 40_000}]] * 30
     large = [[{"type": "text", "text": "w" * 700_000}]] * 3
-    await store(server, chat, [*small, *large, *small[:2]])
+    await store_branch(server, chat, [*small, *large, *small[:2]])
     leaf = (await client.get(f"/chats/{chat}")).json["leaf_id"]
 
     branch = export.branch(server.runtime.database, UUID(chat), UUID(leaf))

@@ -3,17 +3,15 @@
 import asyncio
 import base64
 from typing import Any
-from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
 
-from app.models import Chat, Message
 from tests.client import Client, text_of
 from tests.conftest import Server, ServerFactory
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.faults import numbered_words
 from tests.fakes.ollama import FakeOllama
+from tests.integration.branch import store_branch
 
 MODEL = "anthropic/claude-opus-5"
 PNG: dict[str, Any] = {
@@ -69,19 +67,10 @@ async def test_a_chat_of_many_images_goes_on_without_the_oldest(
     client = await server.client()
     chat = await client.chat(model=MODEL, title="Named")
     photo = {**PNG, "source": {**PNG["source"], "data": "A" * 4_000_000}}
-    async with server.runtime.database.unit_of_work() as session:
-        row = await session.get_one(Chat, UUID(chat))
-        for number in range(12):
-            content = [{"type": "text", "text": f"{number}"}]
-            role = "assistant" if number % 2 else "user"
-            content += [] if number % 2 else [photo]
-            message = Message(
-                id=uuid7(), chat_id=row.id, parent_id=row.leaf_id, content=content,
-                role=role,
-            )  # fmt: skip
-            session.add(message)
-            await session.flush()
-            row.leaf_id = message.id
+    texts = [[{"type": "text", "text": f"{number}"}] for number in range(12)]
+    await store_branch(
+        server, chat, [t if n % 2 else [*t, photo] for n, t in enumerate(texts)]
+    )
 
     await client.ask(chat, "Say 2 words")
     reply = (await client.messages(chat))[0]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Text, cast, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
 
@@ -20,6 +20,7 @@ from app.models import Chat, Message
 from app.schemas.chat import ChatRead
 from app.schemas.message import MessageRead
 from app.services.chat import branches, markdown
+from app.services.chat.history import size
 
 Format = Literal["json", "md"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -29,7 +30,6 @@ MEDIA_TYPES: dict[Format, str] = {
 
 _BATCH = 20
 _MOST_AT_ONCE = 2**20  # characters, if it is more than one message
-_SIZE = func.length(cast(Message.content, Text))
 
 
 def disposition(chat: Chat, kind: Format) -> str:
@@ -104,7 +104,7 @@ async def _batches(
     database: Database, ids: Sequence[UUID]
 ) -> AsyncIterator[Sequence[UUID]]:
     """Cut up by size: a message with images may be as large as a request's body."""
-    statement = select(Message.id, _SIZE).where(Message.id.in_(ids))
+    statement = select(Message.id, size(Message)).where(Message.id.in_(ids))
     async with database.unit_of_work(read_only=True) as session:
         sizes = {row[0]: row[1] for row in await session.execute(statement)}
     batch: list[UUID] = []

@@ -98,7 +98,8 @@ async def read(
     ]
 
 
-def _size(message: type[Message]) -> ColumnElement[int]:
+def size(message: type[Message]) -> ColumnElement[int]:
+    """The characters of its content, as JSON."""
     return func.length(cast(message.content, Text))
 
 
@@ -125,19 +126,19 @@ def _history(*, from_leaf: bool) -> Statement:
             Message.id,
             Message.parent_id,
             literal(1).label("depth"),
-            _size(Message).label("size"),
+            size(Message).label("size"),
         )
         .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
         .cte("line", recursive=True)
     )
     parent = aliased(Message)
-    size = line.c.size + _size(parent)
+    total = line.c.size + size(parent)
     line = line.union_all(
-        select(parent.id, parent.parent_id, line.c.depth + 1, size)
+        select(parent.id, parent.parent_id, line.c.depth + 1, total)
         .join(line, parent.id == line.c.parent_id)
         .where(
             line.c.depth < literal(_MOST, Integer()),
-            size <= literal(_MOST_CHARACTERS, Integer()),
+            total <= literal(_MOST_CHARACTERS, Integer()),
         )
     )
     # It may be long, and is wanted once.
