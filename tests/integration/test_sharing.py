@@ -1,6 +1,7 @@
 """Chats as files, and as links that everybody may read."""
 
 import base64
+import json
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from app.core.database import Database
-from app.models import ChatShare, Message
+from app.models import Chat, ChatShare, Message
 from app.services.chat import export
 from tests.client import Client
 from tests.conftest import Server
@@ -289,6 +290,24 @@ async def test_an_export_as_markdown_shows_images_and_names_documents(
         "**Document:** untitled (PDF)\n\n**Document:** Memo (text)\n\n"
         "## Assistant\n\nA dot.\n"
     )
+
+
+async def test_what_is_deleted_while_it_is_exported_is_left_out(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat()
+    large = [{"type": "text", "text": "w" * 700_000}]
+    await store_branch(server, chat, [large] * 3)
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        row = await session.get_one(Chat, UUID(chat))
+    first, second, _ = reversed(await client.messages(chat))
+
+    pieces = export.content(server.runtime.database, row, "json")
+    got = [await anext(pieces), await anext(pieces)]  # the head, and the first message
+    await client.delete(f"/messages/{second['id']}")
+    got += [piece async for piece in pieces]
+
+    messages = json.loads(b"".join(got))["messages"]
+    assert [message["id"] for message in messages] == [first["id"]]
 
 
 async def test_large_messages_are_read_one_by_one_and_small_ones_together(

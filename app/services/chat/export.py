@@ -97,7 +97,8 @@ async def _read(
             statement = select(Message).where(Message.id.in_(batch)).options(*options)
             async with database.unit_of_work(read_only=True) as session:
                 rows = {one.id: one for one in await session.scalars(statement)}
-            yield [rows[one] for one in batch if one in rows]
+            if rows:
+                yield [rows[one] for one in batch if one in rows]
 
 
 async def _batches(
