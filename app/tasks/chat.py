@@ -9,7 +9,11 @@ from app.services.runtime import Runtime
 @task("chat.title")
 async def title(runtime: Runtime, *, chat_id: str) -> None:
     await titles.write(
-        runtime.database, runtime.providers, runtime.books, UUID(chat_id)
+        runtime.database,
+        runtime.providers,
+        runtime.books,
+        UUID(chat_id),
+        retries=runtime.settings.models.retries,
     )
 
 

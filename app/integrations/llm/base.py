@@ -22,6 +22,11 @@ Block = dict[str, Any]
 Tool = dict[str, Any]
 """A tool that a model may call, in the same shape: name, description, input_schema."""
 
+ToolChoice = dict[str, Any]
+"""Which tool a model calls, in the same shape: {"type": "auto"} (as it likes, which is
+the default), "any" (some tool), "none", or {"type": "tool", "name": "..."}. All but
+"none" may add `"disable_parallel_tool_use": True`: no more than one call."""
+
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
 
@@ -43,6 +48,7 @@ class ChatRequest:
     system: str = ""
     max_tokens: int = 4096
     tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)

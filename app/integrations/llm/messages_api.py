@@ -117,6 +117,8 @@ def message_body(
         body["system"] = [{"type": "text", "text": request.system}]
     if request.tools:
         body["tools"] = list(request.tools)
+    if request.tool_choice:
+        body["tool_choice"] = request.tool_choice
     if "prompt_caching" in capabilities:
         _mark(body)
     return body, cut

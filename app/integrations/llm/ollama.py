@@ -32,7 +32,12 @@ from app.integrations.llm.base import (
     Usage,
     joined,
 )
-from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.blocks import (
+    document_text,
+    rejected,
+    rejected_choice,
+    result_text,
+)
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import functions
 from app.integrations.llm.http import (
@@ -144,7 +149,6 @@ class OllamaProvider:
         name = f"{self.name}/{request.model}"
         listed = {info.name: info for info in await self.models()}
         info = self._catalogue.current(listed.get(name) or self._unlisted(name))
-        tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
             "messages": _messages(request),
@@ -154,7 +158,7 @@ class OllamaProvider:
                 "num_ctx": info.context_window,
                 "num_predict": request.max_tokens,
             },
-            **tools,
+            **_calling(request),
         }
 
     def _unlisted(self, name: str) -> ModelInfo:
@@ -214,6 +218,24 @@ def _context_length(facts: Mapping[str, Any]) -> int:
     """`llama.context_length` or whatever the architecture's name is; else 4096."""
     lengths = (v for k, v in facts.items() if k.endswith(".context_length"))
     return int(next(lengths, 4096))
+
+
+def _calling(request: ChatRequest) -> Json:
+    """The tools that a model may call. Ollama's API takes no choice among them.
+
+    It drops a `tool_choice` silently, so one that asks for a call is refused; "none" is
+    done by leaving the tools out.
+    """
+    choice = request.tool_choice or {"type": "auto"}
+    if choice.get("disable_parallel_tool_use"):
+        raise rejected_choice(choice, _WHO, " with disable_parallel_tool_use")
+    match choice.get("type"):
+        case "auto" if request.tools:
+            return {"tools": functions(request.tools)}
+        case "auto" | "none":
+            return {}
+        case _:
+            raise rejected_choice(choice, _WHO)
 
 
 def _messages(request: ChatRequest) -> list[Json]:

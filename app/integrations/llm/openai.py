@@ -34,7 +34,7 @@ from app.integrations.llm.base import (
     joined,
 )
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.chat_completions import chat_messages, functions
+from app.integrations.llm.chat_completions import calling, chat_messages
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -161,14 +161,13 @@ class OpenAIProvider:
         # OpenAI's reasoning models refuse the older name, most other servers know
         # only that.
         limit = "max_completion_tokens" if self._own else "max_tokens"
-        tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
             "messages": chat_messages(request, self._who, takes_files=self._own),
             limit: request.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **tools,
+            **calling(request, self._who),
         }
 
     @cached_property
