@@ -206,6 +206,7 @@ class Runtime:
                 crypto=crypto,
                 passwords=people.passwords,
                 auth=people.auth,
+                logins=people.logins,
                 turns=turns,
             ),
             erasure=Erasure(

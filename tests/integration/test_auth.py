@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
-from app.models import RefreshToken, User, UserSession
+from app.models import AuditEvent, RefreshToken, User, UserSession
 from app.services.auth import Auth
 from tests.client import Client
 from tests.conftest import Server
@@ -393,6 +393,9 @@ async def test_a_password_change_can_end_the_other_sessions(
     await server.anonymous().login("ada@example.com", "another pass phrase")
     old = {"login": "ada@example.com", "password": PASSWORD}
     assert (await client.post("/auth/login", json=old)).status == 401
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        actions = set(await session.scalars(select(AuditEvent.action)))
+    assert "user.change_password" in actions
 
 
 @pytest.mark.parametrize(
