@@ -108,7 +108,7 @@ CurrentUser = Annotated[Principal, Depends(get_principal)]
 
 async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
     """Who has just logged in: what an account hangs on is for no session left open."""
-    require_fresh(user)
+    require_fresh(user.authenticated_at)
     return user
 
 
@@ -144,6 +144,20 @@ EnrollingAdmin = Annotated[DeskUser, Depends(get_enrolling_admin)]
 EnrollingStaff = Annotated[DeskUser, Depends(get_enrolling_staff)]
 
 
+async def get_fresh_enrolling_admin(admin: EnrollingAdmin) -> DeskUser:
+    require_fresh(admin.authenticated_at)
+    return admin
+
+
+async def get_fresh_enrolling_staff(staff: EnrollingStaff) -> DeskUser:
+    require_fresh(staff.authenticated_at)
+    return staff
+
+
+FreshEnrollingAdmin = Annotated[DeskUser, Depends(get_fresh_enrolling_admin)]
+FreshEnrollingStaff = Annotated[DeskUser, Depends(get_fresh_enrolling_staff)]
+
+
 async def get_admin(runtime: RuntimeDep, admin: EnrollingAdmin) -> DeskUser:
     return await _enrolled(runtime, admin)
 
@@ -171,11 +185,18 @@ AnyAdmin = Annotated[DeskUser, Depends(get_admin)]
 AnyStaff = Annotated[DeskUser, Depends(get_staff)]
 
 
-def admin_with(permission: Permission) -> Callable[..., Awaitable[DeskUser]]:
-    """Use as `admin: Annotated[DeskUser, Depends(admin_with("plans"))]`."""
+def admin_with(
+    permission: Permission, *, fresh: bool = False
+) -> Callable[..., Awaitable[DeskUser]]:
+    """Use as `admin: Annotated[DeskUser, Depends(admin_with("plans"))]`.
+
+    A `fresh` one has just logged in.
+    """
 
     async def allowed(admin: AnyAdmin) -> DeskUser:
         admin.require(permission)
+        if fresh:
+            require_fresh(admin.authenticated_at)
         return admin
 
     return allowed

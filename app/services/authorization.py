@@ -77,9 +77,8 @@ async def require(
     return row
 
 
-def require_fresh(principal: Principal) -> None:
-    """Raises ForbiddenError where the session's login is more than 10 minutes ago."""
-    since = principal.authenticated_at
+def require_fresh(since: datetime | None) -> None:
+    """Raises ForbiddenError where that login is more than 10 minutes ago, or none."""
     if since is None or utcnow() - since > _FRESH:
         raise ForbiddenError(
             "Log in again for this: it needs a login of the last 10 minutes.",

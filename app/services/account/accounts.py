@@ -71,7 +71,7 @@ class Accounts:
         await release(session)
         right = await self._passwords.verify(form.password or "", stored)
         if stored == NO_PASSWORD:
-            require_fresh(principal)
+            require_fresh(principal.authenticated_at)
         else:
             account = Account("user", "", user_id, email)
             await self._logins.reprove(

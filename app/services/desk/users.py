@@ -16,12 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import User
 from app.schemas.desk import UserCreateByAdmin, UserStatus
-from app.services import audit, mail
+from app.services import audit
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
@@ -153,17 +152,7 @@ async def remove_second_factor(
     session: AsyncSession, mfa: Mfa, actor: Actor, user_id: UUID
 ) -> None:
     """For a user who has lost both the device and the recovery codes."""
-    user = await get(session, user_id)
-    await mfa.remove(session, user.id)
-    await audit.record(session, actor, "mfa.remove", target=("user", user.id))
-    await mail.send(
-        session,
-        "mfa_changed",
-        to=user.email,
-        user_id=user.id,
-        change="taken away by an admin",
-        **mail.circumstances(utcnow(), None),
-    )
+    await mfa.take_away(session, actor, "user", await get(session, user_id))
 
 
 async def _change_status(

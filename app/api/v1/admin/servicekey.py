@@ -14,12 +14,13 @@ from app.services.desk.principal import DeskUser
 router = APIRouter(prefix="/service-keys")
 
 AdminDep = Annotated[DeskUser, Depends(admin_with("settings"))]
+FreshAdminDep = Annotated[DeskUser, Depends(admin_with("settings", fresh=True))]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def admin_create_service_key(
     session: SessionDep,
-    admin: AdminDep,
+    admin: FreshAdminDep,
     client: ClientDep,
     form: ServiceKeyCreate,
     response: Response,
