@@ -93,6 +93,17 @@ async def test_a_wrong_field_is_named(
     assert PASSWORD not in answer.body.decode()
 
 
+async def test_who_chooses_a_wrong_name_reads_words_and_no_pattern(
+    server: Server,
+) -> None:
+    for name in ("a b", "ab", ".ada", "ada\nbob", "a" * 33):
+        answer = await register(server.anonymous(), username=name)
+
+        [error] = answer.json["errors"]
+        assert error["path"] == "username"
+        assert error["message"].startswith("must be 3 to 32 letters, digits,")
+
+
 async def test_every_wrong_field_is_named_at_once(server: Server) -> None:
     answer = await register(server.anonymous(), email="x", password="y", username="z")
 

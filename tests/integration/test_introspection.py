@@ -291,8 +291,27 @@ async def test_a_wrong_report_names_its_field(
     answer = await report(service, **({"subject": str(uuid4())} | wrong))
 
     assert answer.status == 422
-    assert path in [error["path"] for error in answer.json["errors"]]
+    assert [error["path"] for error in answer.json["errors"]] == [path]
     assert await total(server) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"reports": []}, "reports"),
+        ({"reports": [{"subject": str(uuid4()), "kind": "pages"}]}, "reports.0.amount"),
+        ([], "body"),
+    ],
+)
+async def test_what_is_wrong_is_told_of_one_report_or_of_many(
+    server: Server, body: Any, path: str
+) -> None:
+    service = await server.service("report")
+
+    answer = await service.post("/usage/report", json=body)
+
+    assert answer.status == 422
+    assert [error["path"] for error in answer.json["errors"]] == [path]
 
 
 async def test_a_service_key_is_made_after_a_fresh_login_alone(
