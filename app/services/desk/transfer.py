@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -108,10 +109,12 @@ def _wrong_columns(names: Sequence[str]) -> Iterator[FieldError]:
     if "email" not in names:
         message = "needs a column `email`: name the columns in the first row"
         yield FieldError(path="body", message=message)
-    for name in names:
+    for name, times in Counter(names).items():
         if name not in _COLUMNS:
             message = f"is not imported; columns are {', '.join(sorted(_COLUMNS))}"
-            yield FieldError(path=f"rows.1.{name}", message=message)
+            yield _error(1, name, message)
+        elif times > 1:
+            yield _error(1, name, "is there twice: which of them counts?")
 
 
 async def _taken(
