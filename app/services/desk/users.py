@@ -1,6 +1,7 @@
 """Users, as the desk looks after them: found, made, suspended, let in again."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -92,10 +93,16 @@ async def create(
     return user
 
 
-async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
+async def welcome(
+    session: AsyncSession,
+    actor: Actor,
+    user: User,
+    *,
+    invite_at: datetime | None = None,
+) -> None:
     """Have the audit know of an account that was made, and its owner by mail."""
     if user.password_hash == NO_PASSWORD:
-        await invite(session, user)
+        await invite(session, user, run_at=invite_at)
     await audit.record(
         session,
         actor,
