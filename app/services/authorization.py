@@ -33,6 +33,11 @@ class Principal:
     scopes: frozenset[str] | None = None
     """What a key is confined to; who is logged in is to nothing."""
 
+    @property
+    def key_id(self) -> UUID | None:
+        """The API key that they come by."""
+        return None if self.scopes is None else self.session_id
+
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:
     """Every row of `model` that the principal may see; each query starts from it."""
