@@ -28,6 +28,7 @@ from app.schemas.user import (
 from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
+from app.services.link import links
 from app.services.lockout import Account, Attempt
 from app.services.login import Logins, WrongPasswordError
 from app.services.principal import Principals, alive
@@ -215,6 +216,7 @@ class Auth:
         )
         if changed_rows(changed) == 0:  # a reset came between, perhaps to shut us out
             raise WrongPasswordError("current_password")
+        await links.end_access(session, user_id)
         await audit.record(
             session,
             Actor("user", user_id, client.ip),

@@ -179,6 +179,16 @@ async def end(session: AsyncSession, user: User) -> None:
     )
 
 
+async def end_access(session: AsyncSession, user_id: UUID) -> None:
+    """Make void what would let in whoever asked for it before a password changed."""
+    await session.execute(
+        update(MailLink)
+        .where(MailLink.user_id == user_id, MailLink.purpose.in_(("change", "reset")))
+        .values(used_at=utcnow())
+        .execution_options(synchronize_session=False)
+    )
+
+
 async def purge(session: AsyncSession) -> None:
     now = utcnow()
     await session.execute(
