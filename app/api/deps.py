@@ -124,7 +124,7 @@ LoggedIn = Annotated[UUID | None, Depends(get_logged_in)]
 
 async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
     """Who has just logged in: what an account hangs on is for no session left open."""
-    require_fresh(user)
+    require_fresh(user.authenticated_at)
     return user
 
 
@@ -158,6 +158,20 @@ async def get_enrolling_staff(runtime: RuntimeDep, token: DeskToken) -> DeskUser
 
 EnrollingAdmin = Annotated[DeskUser, Depends(get_enrolling_admin)]
 EnrollingStaff = Annotated[DeskUser, Depends(get_enrolling_staff)]
+
+
+async def get_fresh_enrolling_admin(admin: EnrollingAdmin) -> DeskUser:
+    require_fresh(admin.authenticated_at)
+    return admin
+
+
+async def get_fresh_enrolling_staff(staff: EnrollingStaff) -> DeskUser:
+    require_fresh(staff.authenticated_at)
+    return staff
+
+
+FreshEnrollingAdmin = Annotated[DeskUser, Depends(get_fresh_enrolling_admin)]
+FreshEnrollingStaff = Annotated[DeskUser, Depends(get_fresh_enrolling_staff)]
 
 
 async def get_admin(runtime: RuntimeDep, admin: EnrollingAdmin) -> DeskUser:
@@ -196,13 +210,19 @@ class Check(Protocol):
 
 
 class AdminWith:
-    """Use as `admin: Annotated[DeskUser, Depends(AdminWith("plans"))]`."""
+    """Use as `admin: Annotated[DeskUser, Depends(AdminWith("plans"))]`.
 
-    def __init__(self, permission: Permission) -> None:
+    A `fresh` one has just logged in.
+    """
+
+    def __init__(self, permission: Permission, *, fresh: bool = False) -> None:
         self._permission = permission
+        self._fresh = fresh
 
     async def __call__(self, admin: AnyAdmin) -> DeskUser:
         admin.require(self._permission)
+        if self._fresh:
+            require_fresh(admin.authenticated_at)
         return admin
 
     async def of(self, request: Request) -> DeskUser:

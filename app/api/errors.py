@@ -126,6 +126,10 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
         return FieldError(
             path="body", message=f"is no JSON: {reason} at character {place}"
         )
+    if error["type"] == "bytes_type":  # it was taken for JSON
+        return FieldError(
+            path="body", message="must be the file itself: tell its Content-Type"
+        )
     path = ".".join(str(name) for name in _path(error, body)) or "body"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in {"union_tag_invalid", "union_tag_not_found"}:
@@ -143,7 +147,7 @@ def _path(error: Mapping[str, Any], body: Any) -> Sequence[str | int]:
     """
     names: tuple[str | int, ...] = error["loc"][1:]
     missing = error["type"] == "missing"  # then the value is what it is missing in
-    for left_out in range(len(names)):
+    for left_out in range(len(names) + 1):
         for kept in combinations(names, len(names) - left_out):
             place = _value_at(body, kept[:-1] if missing else kept)
             if place is error["input"]:

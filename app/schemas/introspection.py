@@ -1,9 +1,9 @@
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Discriminator, Field, Tag
 
-from app.schemas.base import Text
+from app.schemas.base import Shape, Text
 from app.schemas.usage import UsageLimits
 
 MOST_REPORTS = 1000
@@ -46,7 +46,14 @@ class UsageEntry(BaseModel):
     """`credits` are paid from the user's balance; other kinds are counted."""
 
     subject: UUID = Field(description="`sub` of the introspection.")
-    kind: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.:-]{0,63}$")]
+    kind: Annotated[
+        str,
+        Shape(
+            r"^[a-z][a-z0-9_.:-]{0,63}$",
+            "must be 1 to 64 small letters, digits or any of _.:- and begin with a "
+            "letter",
+        ),
+    ]
     amount: Annotated[int, Field(ge=1, le=MOST_AMOUNT)]
     id: UUID | None = Field(
         None, description="A report that is sent again with the same id counts once."
@@ -55,6 +62,17 @@ class UsageEntry(BaseModel):
 
 class UsageEntries(BaseModel):
     reports: Annotated[list[UsageEntry], Field(min_length=1, max_length=MOST_REPORTS)]
+
+
+def _one_or_many(value: Any) -> str:
+    return "many" if isinstance(value, dict) and "reports" in value else "one"
+
+
+UsageReport = Annotated[
+    Annotated[UsageEntry, Tag("one")] | Annotated[UsageEntries, Tag("many")],
+    Discriminator(_one_or_many),
+]
+"""Told apart before they are looked at, so that what is wrong is told of one alone."""
 
 
 class UsageBooked(BaseModel):

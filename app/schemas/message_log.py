@@ -5,6 +5,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, Field
 
 from app.schemas.base import ReadModel, Text
+from app.schemas.user import LoginName
 
 Short = Annotated[Text, Field(max_length=200)]
 
@@ -13,6 +14,9 @@ class MessageLogFilter(BaseModel):
     """Which calls of models a list shows."""
 
     user_id: UUID | None = None
+    username: LoginName | None = Field(
+        None, description="The user's name or e-mail address, in the place of the id."
+    )
     kind: Short | None = Field(None, description="chat, title, gateway, ...")
     model: Short | None = None
     status: Short | None = Field(None, description="complete, stopped, error, ...")

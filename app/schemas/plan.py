@@ -2,9 +2,9 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.base import Line, ReadModel
+from app.schemas.base import Line, ReadModel, Shape
 
 _MOST = 2**53 - 1
 """What JavaScript's numbers hold exactly."""
@@ -12,7 +12,11 @@ _MOST_SMALL = 2**31 - 1
 
 PlanName = Annotated[
     str,
-    StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$"),
+    Shape(
+        r"^[a-z][a-z0-9_-]{0,31}$",
+        "must be 1 to 32 small letters, digits, dashes or underscores, and begin with "
+        "a letter",
+    ),
     Field(description="1 to 32 small letters, digits, dashes; a letter first."),
 ]
 Small = Annotated[int, Field(ge=0, le=_MOST_SMALL)]

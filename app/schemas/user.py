@@ -5,7 +5,7 @@ from uuid import UUID
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
-from app.schemas.base import Line, ReadModel, Text
+from app.schemas.base import Line, ReadModel, Shape, Text
 
 
 def _address(value: str) -> str:
@@ -20,10 +20,14 @@ def _address(value: str) -> str:
 
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(_address)]
-_USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{2,31}$"
 Username = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, to_lower=True, pattern=_USERNAME),
+    StringConstraints(strip_whitespace=True, to_lower=True),
+    Shape(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{2,31}$",
+        "must be 3 to 32 letters, digits, dots, dashes or underscores, and begin with "
+        "a letter or a digit",
+    ),
     Field(description="3 to 32 letters, digits, dots, dashes, underscores."),
 ]
 NewPassword = Annotated[

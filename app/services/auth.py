@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import SecuritySettings
-from app.core.database import Database, after_commit, release, utcnow
+from app.core.database import Database, after_commit, changed_rows, release, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
@@ -28,8 +28,9 @@ from app.schemas.user import (
 from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.authorization import Principal, require, visible_to
+from app.services.link import links
 from app.services.lockout import Account, Attempt
-from app.services.login import Logins
+from app.services.login import Logins, WrongPasswordError
 from app.services.principal import Principals, alive
 from app.services.refresh import Families, InvalidRefreshTokenError
 
@@ -183,29 +184,50 @@ class Auth:
             await self._revoke_one(session, session_id)
 
     async def change_password(
-        self, session: AsyncSession, principal: Principal, form: PasswordChange
+        self,
+        session: AsyncSession,
+        principal: Principal,
+        form: PasswordChange,
+        client: Client,
     ) -> None:
+        """Raises ValidationFailedError for a weak or a wrong one."""
+        user_id = principal.user_id
         found = await session.execute(
             select(User.email, User.username, User.full_name, User.password_hash).where(
-                User.id == principal.user_id
+                User.id == user_id
             )
         )
         user = found.one()
         await release(session)
         refuse_weak(form.new_password, "new_password", *user[:3])
-        if not await self._passwords.verify(form.current_password, user.password_hash):
-            raise _wrong_field("current_password", "This is not your current password.")
-        renewed = await self._passwords.hash(form.new_password)
-        await session.execute(
+        right = await self._passwords.verify(form.current_password, user.password_hash)
+        renewed = await self._passwords.hash(form.new_password) if right else ""
+        await self._logins.reprove(
+            session,
+            Account("user", "", user_id, user.email),
+            client.ip,
+            right=right,
+            field="current_password",
+        )
+        changed = await session.execute(
             update(User)
-            .where(User.id == principal.user_id)
+            .where(User.id == user_id, User.password_hash == user.password_hash)
             .values(password_hash=renewed)
         )
-        await mail.password_changed(session, principal.user_id, user.email)
+        if changed_rows(changed) == 0:  # a reset came between, perhaps to shut us out
+            raise WrongPasswordError("current_password")
+        await links.end_access(session, user_id)
+        await audit.record(
+            session,
+            Actor("user", user_id, client.ip),
+            "user.change_password",
+            target=("user", user_id),
+        )
+        await mail.password_changed(session, user_id, user.email)
         if form.end_other_sessions:
             await self._revoke(
                 session,
-                UserSession.user_id == principal.user_id,
+                UserSession.user_id == user_id,
                 UserSession.id != principal.session_id,
             )
 

@@ -33,6 +33,11 @@ class Principal:
     scopes: frozenset[str] | None = None
     """What a key is confined to; who is logged in is to nothing."""
 
+    @property
+    def key_id(self) -> UUID | None:
+        """The API key that they come by."""
+        return None if self.scopes is None else self.session_id
+
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:
     """Every row of `model` that the principal may see; each query starts from it."""
@@ -77,9 +82,8 @@ async def require(
     return row
 
 
-def require_fresh(principal: Principal) -> None:
-    """Raises ForbiddenError where the session's login is more than 10 minutes ago."""
-    since = principal.authenticated_at
+def require_fresh(since: datetime | None) -> None:
+    """Raises ForbiddenError where that login is more than 10 minutes ago, or none."""
     if since is None or utcnow() - since > _FRESH:
         raise ForbiddenError(
             "Log in again for this: it needs a login of the last 10 minutes.",

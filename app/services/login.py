@@ -11,7 +11,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import utcnow
-from app.core.exceptions import UnauthenticatedError
+from app.core.exceptions import (
+    FieldError,
+    UnauthenticatedError,
+    ValidationFailedError,
+)
 from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.lockout import Account, Attempt, Lockout
@@ -28,6 +32,16 @@ class InvalidCredentialsError(UnauthenticatedError):
         super().__init__("These credentials are not right.")
 
 
+class WrongPasswordError(ValidationFailedError):
+    """Of who is logged in. That it was tried is stored although the request fails."""
+
+    keeps_changes = True
+
+    def __init__(self, field: str) -> None:
+        message = "This is not your current password."
+        super().__init__(message, errors=[FieldError(path=field, message=message)])
+
+
 class Logins:
     def __init__(self, lockout: Lockout, mfa: Mfa) -> None:
         self._lockout = lockout
@@ -41,10 +55,28 @@ class Logins:
 
     async def refuse(self, session: AsyncSession, attempt: Attempt) -> NoReturn:
         """Count the failure; whatever it was, the answer is the same."""
-        wait = attempt.failed()
-        if wait is not None and attempt.account.id is not None:
-            await _tell(session, attempt, attempt.account.id, wait)
+        await _count(session, attempt)
         raise InvalidCredentialsError
+
+    async def reprove(
+        self,
+        session: AsyncSession,
+        account: Account,
+        ip: str | None,
+        *,
+        right: bool,
+        field: str,
+    ) -> None:
+        """Judge a password that somebody who is logged in is asked for again.
+
+        A wrong one is a failed login, or a stolen session would be a way to guess. It
+        raises WrongPasswordError, and so does a right one while the account is locked.
+        """
+        attempt = await self.begin(session, account, ip)
+        if attempt.locked or not right:
+            await _count(session, attempt)
+            raise WrongPasswordError(field)
+        await self._lockout.passed(session, attempt)
 
     async def admit(
         self, session: AsyncSession, attempt: Attempt, *, otp: str | None
@@ -71,6 +103,12 @@ class Logins:
         """Let in an owner who has proved by a mailed link that they are at `ip`."""
         await self._lockout.clear(session, account_id)
         await self._lockout.welcome(session, account_id, ip)
+
+
+async def _count(session: AsyncSession, attempt: Attempt) -> None:
+    wait = attempt.failed()
+    if wait is not None and attempt.account.id is not None:
+        await _tell(session, attempt, attempt.account.id, wait)
 
 
 async def _tell(

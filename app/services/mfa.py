@@ -7,7 +7,9 @@ needs the second factor.
 
 import base64
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import cast
 from uuid import UUID
@@ -20,7 +22,7 @@ from uuid_utils.compat import uuid7
 from app.core import totp
 from app.core.config import Settings
 from app.core.crypto import Crypto
-from app.core.database import Database, changed_rows, utcnow
+from app.core.database import Database, after_commit, changed_rows, utcnow
 from app.core.exceptions import (
     ConflictError,
     FieldError,
@@ -92,6 +94,7 @@ class Mfa:
         self._issuer = settings.server.app_name
         self._crypto = crypto
         self._lockout = lockout
+        self._on_removal: list[Callable[[UUID], None]] = []
 
     def required(self, kind: AccountKind, level: int = 1) -> bool:
         """Whether accounts of a kind, and a support level, must have it."""
@@ -164,17 +167,12 @@ class Mfa:
         await _tell(session, actor, "enable")
         return codes
 
-    async def disable(
-        self, session: AsyncSession, actor: Actor, otp: str, *, level: int = 1
-    ) -> None:
-        """Give it up; takes a code, and counts wrong ones as failed logins."""
-        kind = _kind(actor)
-        if self.required(kind, level):
-            raise ForbiddenError(
-                "This installation asks for a second factor: it cannot be disabled.",
-                code="mfa_enforced",
-            )
-        account = Account(kind, "", _id(actor))
+    async def disable(self, session: AsyncSession, actor: Actor, otp: str) -> None:
+        """Give it up; takes a code, and counts wrong ones as failed logins.
+
+        Who must have one can then do nothing but enroll another, as on a new phone.
+        """
+        account = Account(_kind(actor), "", _id(actor))
         attempt = await self._lockout.begin(session, account, actor.ip)
         if attempt.locked or not await self.accepts(session, _id(actor), otp):
             attempt.failed()
@@ -183,11 +181,37 @@ class Mfa:
         await self.remove(session, _id(actor))
         await _tell(session, actor, "disable")
 
+    async def take_away(
+        self,
+        session: AsyncSession,
+        actor: Actor,
+        kind: AccountKind,
+        owner: User | DeskAccount,
+    ) -> None:
+        """By an admin, for one who has lost the device and the recovery codes."""
+        await self.remove(session, owner.id)
+        await audit.record(session, actor, "mfa.remove", target=(kind, owner.id))
+        await mail.send(
+            session,
+            "mfa_changed",
+            to=owner.email,
+            user_id=owner.id if kind == "user" else None,
+            change="taken away by an admin",
+            **mail.circumstances(utcnow(), None),
+        )
+
     async def remove(self, session: AsyncSession, account_id: UUID) -> None:
         """Delete all that is kept of it, where a device is lost or the account ends."""
         await session.execute(
             delete(Authenticator).where(Authenticator.account_id == account_id)
         )
+        if self._settings.mfa_required:
+            for callback in self._on_removal:
+                after_commit(session, partial(callback, account_id))
+
+    def on_removal(self, callback: Callable[[UUID], None]) -> None:
+        """Have it called with who has lost one, where it is asked for of anybody."""
+        self._on_removal.append(callback)
 
     async def enabled(self, session: AsyncSession, account_id: UUID) -> bool:
         return bool(

@@ -199,12 +199,18 @@ async def get(session: AsyncSession, name: str) -> Plan:
     return plan
 
 
-async def limits_of(session: AsyncSession, user_id: UUID) -> Limits:
-    found = await session.execute(
+async def limits_of(
+    session: AsyncSession, user_id: UUID, *, deleted: bool = False
+) -> Limits:
+    """Raises NotFoundError, and where not `deleted` also for a user who is."""
+    statement = (
         select(User.limits, Plan)
         .join(Plan, Plan.name == User.plan)
         .where(User.id == user_id)
     )
+    if not deleted:
+        statement = statement.where(User.status != "deleted")
+    found = await session.execute(statement)
     row = found.one_or_none()
     if row is None:
         raise NotFoundError("There is no user with this id.")
@@ -219,7 +225,10 @@ async def limits_of(session: AsyncSession, user_id: UUID) -> Limits:
 
 
 async def _user(session: AsyncSession, user_id: UUID) -> User:
-    user = await session.get(User, user_id)
+    """Not a deleted one: a restoration would undo what was changed of it."""
+    user = await session.scalar(
+        select(User).where(User.id == user_id, User.status != "deleted")
+    )
     if user is None:
         raise NotFoundError("There is no user with this id.")
     return user

@@ -41,6 +41,7 @@ class Principals:
         self._followers: dict[UUID, set[Follower]] = {}
         self._followed: dict[UUID, UUID] = {}
         """The user of each session or key that a stream hangs on."""
+        mfa.on_removal(self.forget_user)
         self._watcher: asyncio.Task[None] | None = None
 
     async def of(self, claims: AccessClaims) -> Principal:

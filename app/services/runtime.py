@@ -237,6 +237,7 @@ class Runtime:
                 crypto=crypto,
                 passwords=people.passwords,
                 auth=people.auth,
+                logins=people.logins,
                 turns=turns,
             ),
             erasure=Erasure(

@@ -5,8 +5,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.database import utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
@@ -47,9 +48,10 @@ async def report(
     Raises ValidationFailedError for too many days, or none.
     """
     last = last or utcnow().date()
-    first = first or last - timedelta(days=_DAYS - 1)
+    if first is None:  # the first days there are have no 30 before them
+        first = date.fromordinal(max(last.toordinal() - _DAYS + 1, 1))
     if not 0 <= (last - first).days < _MOST_DAYS:
-        message = f"must be a day before `to`, at most {_MOST_DAYS - 1} days"
+        message = f"must not be after `to`, nor more than {_MOST_DAYS - 1} days before"
         raise ValidationFailedError(
             f"`from` {message}.", errors=[FieldError(path="from", message=message)]
         )
@@ -84,12 +86,9 @@ async def limits(session: AsyncSession, user_id: UUID) -> UsageLimits:
     """What the user may do, and how much of it is left."""
     allowed = await limits_of(session, user_id)
     sums = (
-        select(func.coalesce(func.sum(column), 0))
-        .where(CreditLease.user_id == CreditAccount.id)
-        .correlate(CreditAccount)
-        .scalar_subquery()
-        .label(column.key)
-        for column in (CreditLease.spent, CreditLease.conversations)
+        _leased(CreditLease.spent),
+        # What a process still holds of yesterday is nothing to today.
+        _leased(CreditLease.conversations, CreditLease.day == CreditAccount.day),
     )
     found = await session.execute(
         select(CreditAccount, *sums).where(CreditAccount.id == user_id)
@@ -106,6 +105,15 @@ async def limits(session: AsyncSession, user_id: UUID) -> UsageLimits:
         file_bytes=allowed.file_bytes,
         project_tokens=allowed.project_tokens,
         models=None if allowed.models is None else list(allowed.models),
+    )
+
+
+def _leased(column: InstrumentedAttribute[int], *which: ColumnElement[bool]) -> Any:
+    return (
+        select(func.coalesce(func.sum(column), 0))
+        .where(CreditLease.user_id == CreditAccount.id, *which)
+        .correlate(CreditAccount)
+        .scalar_subquery()
     )
 
 

@@ -413,6 +413,8 @@ OPERATIONS = [
         "PATCH", V1 + "/admin/admins/{admin_account}", 200, _profile, admin="staff"
     ),
     Operation("DELETE", V1 + "/admin/admins/{admin_account}", 204, admin="staff"),
+    Operation("DELETE", V1 + "/admin/staff/{staff_account}/mfa", 204, admin="staff"),
+    Operation("DELETE", V1 + "/admin/admins/{admin_account}/mfa", 204, admin="staff"),
     Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
     Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
     Operation("GET", f"{V1}/admin/audit", admin="audit"),

@@ -51,6 +51,26 @@ async def test_a_key_does_what_its_owner_does(server: Server, header: str) -> No
     assert (await client.get("/models")).status == 200
 
 
+@by_either_header
+async def test_what_a_key_used_is_told_of_that_key(server: Server, header: str) -> None:
+    owner = await server.client()
+    chat = await owner.chat()
+    key = await made(owner)
+    client = with_key(server, key["key"], header)
+    asked = (await client.ask(chat, "What is the guide?"))[0].data
+    again = f"/messages/{asked['message_id']}/regenerate"
+    edit = f"/messages/{asked['user_message_id']}"
+    await client.post(again, json={"stream": False})
+    await client.patch(edit, json={"content": "Who?", "stream": False})
+    await owner.ask(chat, "And what is a chat?")
+    await server.runtime.credits.flush()
+
+    used = (await owner.get("/usage", params={"group_by": "key"})).json["items"]
+
+    chats = {item["key"]: item["requests"] for item in used if item["requests"]}
+    assert chats == {None: 1, key["id"]: 3}
+
+
 async def test_a_key_is_shown_once_and_stored_as_a_hash(server: Server) -> None:
     """TRUST K1."""
     owner = await server.client()

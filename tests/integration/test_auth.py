@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
-from app.models import RefreshToken, User, UserSession
+from app.models import AuditEvent, RefreshToken, User, UserSession
 from app.services.auth import Auth
 from tests.client import Client
 from tests.conftest import Server
@@ -92,6 +92,17 @@ async def test_a_wrong_field_is_named(
     assert answer.headers["content-type"] == "application/problem+json"
     assert [e["path"] for e in answer.json["errors"]] == [path]
     assert PASSWORD not in answer.body.decode()
+
+
+async def test_who_chooses_a_wrong_name_reads_words_and_no_pattern(
+    server: Server,
+) -> None:
+    for name in ("a b", "ab", ".ada", "ada\nbob", "a" * 33):
+        answer = await register(server.anonymous(), username=name)
+
+        [error] = answer.json["errors"]
+        assert error["path"] == "username"
+        assert error["message"].startswith("must be 3 to 32 letters, digits,")
 
 
 async def test_every_wrong_field_is_named_at_once(server: Server) -> None:
@@ -413,6 +424,9 @@ async def test_a_password_change_can_end_the_other_sessions(
     await server.anonymous().login("ada@example.com", "another pass phrase")
     old = {"login": "ada@example.com", "password": PASSWORD}
     assert (await client.post("/auth/login", json=old)).status == 401
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        actions = set(await session.scalars(select(AuditEvent.action)))
+    assert "user.change_password" in actions
 
 
 @pytest.mark.parametrize(

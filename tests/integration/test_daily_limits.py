@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from app.core.database import Database
+from app.core.database import Database, utcnow
 from app.models import Job
+from app.services import usage
 from app.services.audit import SYSTEM
 from app.services.credits import changes
 from app.services.credits.purse import DailyLimitError
@@ -175,3 +176,32 @@ async def test_warnings_come_once_at_80_and_at_100_percent(house: House) -> None
     }
     assert ("limit_80", credits_) in first
     assert len(first) == len(set(first))
+
+
+async def test_a_report_from_outside_warns_too(house: House) -> None:
+    user = await house.user(monthly_credits=10_000_000)
+    process = await house.process()
+    for amount in (7_000_000, 1_500_000, 500_000, 5_000_000):
+        async with house.database.unit_of_work() as session:
+            await process.charge(session, user, amount, USAGE, CHAT)
+
+    what = "the credits of this month ($10)"
+    assert await mails(house) == [("limit_80", what), ("limit_100", what)]
+    await house.assert_sound(user)
+
+
+async def test_what_a_process_holds_of_yesterday_is_not_left_today(
+    house: House,
+) -> None:
+    house.now = utcnow() - timedelta(days=1)
+    user = await house.user(daily_conversations=80)
+    idle, busy = await house.process(), await house.process()
+    await idle.reserve(user, 0, CHAT, conversation=True)
+    house.now = utcnow()
+    await busy.reserve(user, 0, CHAT, conversation=True)
+    await busy.flush()
+
+    async with house.database.unit_of_work(read_only=True) as session:
+        seen = (await usage.limits(session, user)).conversations
+
+    assert (seen.used, seen.remaining) == (1, 79)

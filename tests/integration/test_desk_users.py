@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from app.api.deps import PageQuery
 from app.core.database import Database
-from app.models import AuditEvent, User
+from app.models import AuditEvent, Job, MailLink, User
 from app.services.desk import users
 from tests.client import Client
 from tests.conftest import Server
@@ -262,6 +262,7 @@ async def test_many_accounts_are_made_of_a_file(server: Server) -> None:
         ("", ["body"]),
         ("name\nx\n", ["body", "rows.1.name"]),
         ("email,password\na@b.c,x\n", ["rows.1.password"]),
+        ("email,email\na@x.org,b@x.org\n", ["rows.1.email"]),
         ("email\nno address\n", ["rows.2.email"]),
         ("email,username\na@x.org,a b\nb@x.org,\n", ["rows.2.username"]),
         ("email\nnew@x.org\nNEW@x.org\n", ["rows.3.email"]),
@@ -284,6 +285,38 @@ async def test_a_file_with_anything_wrong_makes_no_account(
     assert refused.status == 422
     assert [e["path"] for e in refused.json["errors"]] == paths
     assert await names(admin) == ["ada"]
+
+
+async def test_who_forgot_a_password_does_not_wait_behind_many_invitations(
+    server: Server,
+) -> None:
+    admin = await server.admin("users")
+    await server.client("ada")
+    file = "email\n" + "".join(f"new{n:03}@example.com\n" for n in range(200))
+    await admin.post("/admin/users/import", data=file.encode(), headers=CSV)
+    form = {"email": "ada@example.com"}
+    await server.anonymous().post("/auth/forgot-password", json=form)
+
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        links = {str(link.id): link for link in await session.scalars(select(MailLink))}
+        jobs = await session.scalars(
+            select(Job).where(Job.name == "link.mail").order_by(Job.run_at)
+        )
+        order = [links[job.args["link_id"]].purpose for job in jobs]
+
+    assert order.count("invite") == 200
+    assert order.index("reset") < 100
+
+
+async def test_json_is_no_file_and_the_answer_says_so(server: Server) -> None:
+    admin = await server.admin("users")
+
+    refused = await admin.post("/admin/users/import", json=[{"email": "a@x.org"}])
+
+    assert refused.status == 422
+    assert refused.json["errors"] == [
+        {"path": "body", "message": "must be the file itself: tell its Content-Type"}
+    ]
 
 
 async def test_the_export_is_the_whole_list_and_no_formula(server: Server) -> None:

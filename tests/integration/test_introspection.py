@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import func, select
 
-from app.core.database import utcnow
-from app.models import ReportedUsage
+from app.core.database import Database, utcnow
+from app.models import DeskSession, ReportedUsage
 from tests.client import Answer, Client
 from tests.conftest import Server
 from tests.integration.test_statements import counted
@@ -291,5 +291,44 @@ async def test_a_wrong_report_names_its_field(
     answer = await report(service, **({"subject": str(uuid4())} | wrong))
 
     assert answer.status == 422
-    assert path in [error["path"] for error in answer.json["errors"]]
+    assert [error["path"] for error in answer.json["errors"]] == [path]
     assert await total(server) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"reports": []}, "reports"),
+        ({"reports": [{"subject": str(uuid4()), "kind": "pages"}]}, "reports.0.amount"),
+        ([], "body"),
+    ],
+)
+async def test_what_is_wrong_is_told_of_one_report_or_of_many(
+    server: Server, body: Any, path: str
+) -> None:
+    service = await server.service("report")
+
+    answer = await service.post("/usage/report", json=body)
+
+    assert answer.status == 422
+    assert [error["path"] for error in answer.json["errors"]] == [path]
+
+
+async def test_a_service_key_is_made_after_a_fresh_login_alone(
+    server: Server, database: Database
+) -> None:
+    """TRUST T5; it is revoked at any time."""
+    admin = await server.admin("settings")
+    form = {"name": "shop", "scopes": ["introspect"]}
+    made = await admin.post("/admin/service-keys", json=form)
+    async with database.unit_of_work() as session:
+        theirs = (await session.scalars(select(DeskSession))).one()
+        theirs.created_at = utcnow() - timedelta(minutes=11)
+        assert theirs.admin_id is not None
+    server.runtime.desk_principals.forget(theirs.admin_id)
+
+    refused = await admin.post("/admin/service-keys", json=form)
+    revoked = await admin.delete(f"/admin/service-keys/{made.json['id']}")
+
+    assert (made.status, revoked.status) == (201, 204)
+    assert (refused.status, refused.json["code"]) == (403, "fresh_login_required")

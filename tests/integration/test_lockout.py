@@ -449,3 +449,75 @@ async def test_the_desk_unlocks_an_account(
     async with database.unit_of_work(read_only=True) as session:
         actions = set(await session.scalars(select(AuditEvent.action)))
     assert {"user.lock", "user.unlock"} <= actions
+
+
+WRONG: dict[str, tuple[str, str, dict[str, str]]] = {
+    "change": (
+        "POST",
+        "/auth/change-password",
+        {"current_password": "wrong", "new_password": "another pass phrase"},
+    ),
+    "delete": ("DELETE", "/users/me", {"password": "wrong"}),
+}
+"""Where who is logged in is asked for the password again."""
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_stolen_session_is_no_way_to_guess_the_password(
+    server: Server, database: Database, what: str
+) -> None:
+    """TRUST P4, P7: what is asked for again is counted as a login is."""
+    client = await server.client()
+    method, path, form = WRONG[what]
+    right = {
+        key: PASSWORD if value == "wrong" else value for key, value in form.items()
+    }
+    wrong = [(await client.request(method, path, json=form)).status for _ in range(5)]
+
+    locked = await client.request(method, path, json=right)
+    told = await mails(database, "locked_out")
+    await pass_time(database, 301)
+    let_in = await client.request(method, path, json=right)
+
+    assert wrong == [422] * 5
+    assert (locked.status, len(told)) == (422, 1)
+    assert let_in.status == 204
+
+
+@pytest.mark.parametrize("desk", ["admin", "staff"])
+async def test_a_stolen_session_at_the_desk_is_none_either(
+    server: Server, desk: str
+) -> None:
+    """TRUST P4, P7."""
+    client = await (server.admin("users") if desk == "admin" else server.staff(1))
+    path = f"/{desk}/auth/change-password"
+    new = "another pass phrase"
+    for guess in ("wrong",) * 5 + (PASSWORD,):
+        answer = await client.post(
+            path, json={"current_password": guess, "new_password": new}
+        )
+        assert answer.status == 422
+
+
+async def test_a_password_is_not_changed_by_who_proved_the_one_before(
+    server: Server, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRUST P7: it is reset while the old one is being hashed."""
+    client = await server.client()
+    verify = Passwords.verify
+
+    async def change_meanwhile(
+        self: Passwords, password: str, stored: str | None
+    ) -> bool:
+        right = await verify(self, password, stored)
+        async with database.unit_of_work() as session:
+            await session.execute(update(User).values(password_hash="changed"))
+        return right
+
+    monkeypatch.setattr(Passwords, "verify", change_meanwhile)
+    form = {"current_password": PASSWORD, "new_password": "another pass phrase"}
+    refused = await client.post("/auth/change-password", json=form)
+
+    assert refused.status == 422
+    async with database.unit_of_work(read_only=True) as session:
+        assert await session.scalar(select(User.password_hash)) == "changed"

@@ -87,12 +87,31 @@ async def test_calls_are_found_by_user_kind_model_status_and_time(
 
     assert await names() == ["ada", "bob"]
     assert await names(user_id=str(ada)) == ["ada"]
+    assert await names(username="Ada") == ["ada"]
+    assert await names(username="bob@example.com") == ["bob"]
     assert await names(kind="gateway") == ["bob"]
     assert await names(model="openai/other") == ["ada"]
     assert await names(status="error", kind="gateway") == []
     later = (utcnow() + timedelta(seconds=1)).isoformat()
     assert await names(until=later) == ["ada", "bob"]
     assert await names(since=later) == []
+
+
+async def test_a_name_is_looked_up_and_not_noted(
+    server: Server, ada: UUID, admin: Client
+) -> None:
+    """The audit outlives the person, and keeps the id alone."""
+    path, export = "/admin/message-logs", "/admin/message-logs/export"
+    known = {"username": "ada@example.com"}
+    found = [await admin.get(at, params=known) for at in (path, export)]
+    nobody = await admin.get(path, params={"username": "eve"})
+    another = await admin.get(path, params=known | {"user_id": str(UUID(int=1))})
+
+    assert [answer.status for answer in found] == [200, 200]
+    assert (nobody.status, another.status) == (404, 404)
+    details = [event.details for event in await looks(server)]
+    assert [told["after"]["user_id"] for told in details if told] == [str(ada)] * 2
+    assert "example.com" not in str(details)
 
 
 async def test_pages_follow_each_other(

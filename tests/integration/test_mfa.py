@@ -10,7 +10,13 @@ from sqlalchemy import select
 
 from app.core import totp
 from app.core.database import Database, utcnow
-from app.models import AuditEvent, Authenticator, RecoveryCode, UserSession
+from app.models import (
+    AuditEvent,
+    Authenticator,
+    DeskSession,
+    RecoveryCode,
+    UserSession,
+)
 from app.services.mfa import RECOVERY_CODES
 from tests.client import Answer, Client
 from tests.conftest import Server
@@ -301,17 +307,40 @@ async def test_where_it_is_asked_for_one_may_only_enroll_until_one_has(
         refused = await client.get("/users/me")
         keyed = await client.post("/chats", json={}, headers={"Idempotency-Key": "one"})
         standing = await client.get("/auth/mfa")
-        secret, _ = await enroll(client)
+        await enroll(client)
         allowed = await client.get("/users/me")
-        kept = await client.post(
-            "/auth/mfa/totp/disable", json={"otp": code_of(secret)}
-        )
 
     assert (refused.status, refused.json["code"]) == (403, "mfa_enrollment_required")
     assert (keyed.status, keyed.json["code"]) == (403, "mfa_enrollment_required")
     assert standing.json["required"] is True
     assert allowed.status == 200
-    assert (kept.status, kept.json["code"]) == (403, "mfa_enforced")
+
+
+@pytest.mark.parametrize(
+    ("desk", "read"),
+    [("", "/users/me"), ("/admin", "/admin/auth/me"), ("/staff", "/staff/auth/me")],
+)
+async def test_where_it_is_asked_for_a_lost_phone_is_replaced_and_nothing_else_done(
+    serve: Any, desk: str, read: str
+) -> None:
+    """TRUST L4: with a recovery code one gets as far as enrolling, and no further."""
+    async with serve(MFA_REQUIRED="user,admin,staff") as server:
+        client = await {
+            "": server.client,
+            "/admin": lambda: server.admin("users"),
+            "/staff": lambda: server.staff(2),
+        }[desk]()
+        _, codes = await enroll(client, desk)
+        before = await client.get(read)
+        given_up = await client.post(
+            f"{desk}/auth/mfa/totp/disable", json={"otp": codes[0]}
+        )
+        between = await client.get(read)
+        await enroll(client, desk)
+        after = await client.get(read)
+
+    assert (before.status, given_up.status, after.status) == (200, 204, 200)
+    assert (between.status, between.json["code"]) == (403, "mfa_enrollment_required")
 
 
 async def test_it_is_asked_for_by_kind_and_level(serve: Any) -> None:
@@ -327,7 +356,7 @@ async def test_an_admin_enrolls_and_logs_in_with_both_factors(serve: Any) -> Non
     async with serve(MFA_REQUIRED="admin") as server:
         client = await server.admin("users")
         refused = await client.get("/admin/auth/me")
-        secret, codes = await enroll(client, "/admin")
+        secret, _ = await enroll(client, "/admin")
         allowed = await client.get("/admin/auth/me")
         name = allowed.json["username"]
         form = {"login": name, "password": PASSWORD}
@@ -335,12 +364,10 @@ async def test_an_admin_enrolls_and_logs_in_with_both_factors(serve: Any) -> Non
         both = await client.post(
             "/admin/auth/login", json=form | {"otp": code_of(secret)}
         )
-        kept = await client.post("/admin/auth/mfa/totp/disable", json={"otp": codes[0]})
 
     assert (refused.status, refused.json["code"]) == (403, "mfa_enrollment_required")
     assert allowed.status == 200
     assert (without.json["code"], both.status) == ("mfa_required", 200)
-    assert (kept.status, kept.json["code"]) == (403, "mfa_enforced")
 
 
 async def test_support_of_a_level_enrolls_and_may_give_it_up_below(serve: Any) -> None:
@@ -381,3 +408,49 @@ async def test_an_admin_takes_away_what_a_user_has_lost(
     assert (await admin.delete(f"/admin/users/{user_id}/mfa")).status == 204
     assert (await log_in(client)).status == 200
     assert len(await mails(database, "mfa_changed")) == 2
+
+
+@pytest.mark.parametrize("kind", ["staff", "admin"])
+async def test_an_admin_takes_away_what_a_colleague_has_lost(
+    serve: Any, database: Database, kind: str
+) -> None:
+    """Of one who has no more rights than they; it counts at once."""
+    async with serve(MFA_REQUIRED="staff,admin") as server:
+        admin = await server.admin("staff", name="grace")
+        mighty = await server.admin("logs", name="linus")
+        theirs = await (server.staff(3) if kind == "staff" else server.admin())
+        for client, desk in ((admin, "admin"), (mighty, "admin"), (theirs, kind)):
+            await enroll(client, f"/{desk}")
+        me = {c: (await c.get("/admin/auth/me")).json["id"] for c in (admin, mighty)}
+        them = (await theirs.get(f"/{kind}/auth/me")).json["id"]
+        folder = "staff" if kind == "staff" else "admins"
+
+        taken = await admin.delete(f"/admin/{folder}/{them}/mfa")
+        after = await theirs.get(f"/{kind}/auth/me")
+        own = await admin.delete(f"/admin/admins/{me[admin]}/mfa")
+        beyond = await admin.delete(f"/admin/admins/{me[mighty]}/mfa")
+
+    assert (taken.status, after.status) == (204, 403)
+    assert after.json["code"] == "mfa_enrollment_required"
+    assert (own.json["code"], beyond.json["code"]) == (
+        "own_account",
+        "permission_required",
+    )
+    assert len(await mails(database, "mfa_changed")) == 4
+
+
+@pytest.mark.parametrize("desk", ["admin", "staff"])
+@pytest.mark.parametrize("what", ["enroll", "confirm", "disable"])
+async def test_at_the_desk_too_it_takes_a_fresh_login(
+    server: Server, database: Database, desk: str, what: str
+) -> None:
+    """TRUST T5."""
+    client = await (server.admin("users") if desk == "admin" else server.staff(1))
+    async with database.unit_of_work() as session:
+        theirs = (await session.scalars(select(DeskSession))).one()
+        theirs.created_at = utcnow() - timedelta(minutes=11)
+
+    refused = await client.post(f"/{desk}/auth/mfa/totp/{what}", json={"otp": "0"})
+
+    assert (refused.status, refused.json["code"]) == (403, "fresh_login_required")
+    assert (await client.get(f"/{desk}/auth/mfa")).status == 200

@@ -228,6 +228,35 @@ async def test_usage_is_grouped_as_one_asks(server: Server) -> None:
     assert (await other.get("/usage")).json["total"]["requests"] == 0
 
 
+async def test_a_deleted_user_has_nothing_that_the_desk_could_change(
+    server: Server,
+) -> None:
+    """Else a restoration would bring back the plan, and not what it gave."""
+    admin = await server.admin("plans", "credits")
+    staff = await server.staff(3)
+    client = await server.client()
+    user = await id_of(client)
+    form = {"password": "a long pass phrase"}
+    gone = await client.request("DELETE", "/users/me", json=form)
+    admins, staffs = f"/admin/users/{user}", f"/staff/users/{user}"
+    gift = {"amount": 5, "note": "A present."}
+
+    answers = [
+        await admin.put(f"{admins}/plan", json={"plan": "pro"}),
+        await admin.get(f"{admins}/limits"),
+        await admin.put(f"{admins}/limits", json={"daily_conversations": 9}),
+        await admin.post(f"{admins}/limits/reset"),
+        await admin.post(f"{admins}/credits", json=gift),
+        await staff.get(f"{staffs}/limits"),
+        await staff.post(f"{staffs}/limits/reset"),
+        await staff.post(f"{staffs}/credits", json=gift),
+    ]
+
+    assert gone.status == 204
+    assert [answer.status for answer in answers] == [404] * 8
+    assert (await admin.get(f"{admins}/credits")).json["items"] == []
+
+
 @pytest.mark.parametrize(
     ("query", "path"),
     [
@@ -246,6 +275,23 @@ async def test_a_wrong_question_names_the_field(
 
     assert answer.status == 422
     assert answer.json["errors"][0]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [
+        ("to=0001-01-02", ("0001-01-01", "0001-01-02")),
+        ("from=9999-12-31&to=9999-12-31", ("9999-12-31", "9999-12-31")),
+    ],
+)
+async def test_the_first_and_the_last_days_there_are_can_be_asked_for(
+    server: Server, query: str, days: tuple[str, str]
+) -> None:
+    client = await server.client()
+
+    answer = await client.get(f"/usage?{query}")
+
+    assert (answer.json["from"], answer.json["to"]) == days
 
 
 async def test_a_server_that_stops_settles_what_it_held(serve: Any) -> None:

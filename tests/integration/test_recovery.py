@@ -192,6 +192,29 @@ async def test_an_address_that_is_taken_before_its_link_is_used_stays_anothers(
     assert (await client.get("/auth/me")).json["email"] == ADA
 
 
+@pytest.mark.parametrize("what", ["change", "reset"])
+async def test_a_link_that_was_mailed_before_a_password_change_lets_nobody_in(
+    server: Server, what: str
+) -> None:
+    """TRUST L1, P7: else who was in the account once could take it back."""
+    client = await server.client()
+    new = "mallory@example.com"
+    if what == "change":
+        await client.post("/auth/change-email", json={"email": new})
+        token = await mailbox.token(server, new)
+    else:
+        await forgot(client)
+        token = await mailed_token(server, "reset")
+    form = {"current_password": PASSWORD, "new_password": ANOTHER}
+    await client.post("/auth/change-password", json=form)
+
+    use = verify if what == "change" else reset
+    used = await use(server.anonymous(), token)
+
+    assert (used.status, used.json["code"]) == (422, "invalid_link")
+    assert await login(client, ANOTHER) == 200
+
+
 async def test_an_address_changes_only_after_a_fresh_login(
     server: Server, database: Database
 ) -> None:

@@ -98,9 +98,13 @@ async def logout(session: SessionDep, auth: AuthDep, form: RefreshRequest) -> No
 
 @router.post("/change-password", status_code=status.HTTP_204_NO_CONTENT)
 async def change_password(
-    session: SessionDep, auth: AuthDep, user: CurrentUser, form: PasswordChange
+    session: SessionDep,
+    auth: AuthDep,
+    user: CurrentUser,
+    client: ClientDep,
+    form: PasswordChange,
 ) -> None:
-    await auth.change_password(session, user, form)
+    await auth.change_password(session, user, form, client)
 
 
 @router.get("/me")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Body, Depends, Form, Request
 from fastapi.responses import Response
 
 from app.api.deps import (
@@ -21,7 +21,7 @@ from app.schemas.introspection import (
     IntrospectionForm,
     UsageBooked,
     UsageEntries,
-    UsageEntry,
+    UsageReport,
 )
 from app.schemas.servicekey import ServiceScope
 from app.services import introspection
@@ -74,7 +74,7 @@ async def report_usage(
     session: SessionDep,
     runtime: RuntimeDep,
     service: Annotated[Grant, Depends(ServiceWith("report"))],
-    form: UsageEntry | UsageEntries,
+    form: Annotated[UsageReport, Body()],
 ) -> UsageBooked:
     """Book what users used up in an external application, one report or many."""
     reports = form.reports if isinstance(form, UsageEntries) else [form]

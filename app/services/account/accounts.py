@@ -15,7 +15,6 @@ from app.core.exceptions import (
     ConflictError,
     FieldError,
     NotFoundError,
-    ValidationFailedError,
 )
 from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import Chat, DeletedUser, MailLink, Message, User
@@ -27,6 +26,8 @@ from app.services.audit import Actor
 from app.services.auth import Auth
 from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
+from app.services.lockout import Account
+from app.services.login import Logins
 
 _STRAGGLERS = timedelta(seconds=10)
 """By then a request that came just before the end has begun its turn."""
@@ -40,12 +41,14 @@ class Accounts:
         crypto: Crypto,
         passwords: Passwords,
         auth: Auth,
+        logins: Logins,
         turns: Turns,
     ) -> None:
         self._live = live
         self._crypto = crypto
         self._passwords = passwords
         self._auth = auth
+        self._logins = logins
         self._turns = turns
 
     async def delete_own(
@@ -61,17 +64,18 @@ class Accounts:
         Who has none, for another identity provider lets them in, needs a fresh login.
         """
         user_id = principal.user_id
-        stored = await session.scalar(
-            select(User.password_hash).where(User.id == user_id)
+        found = await session.execute(
+            select(User.email, User.password_hash).where(User.id == user_id)
         )
+        email, stored = found.one()
         await release(session)
         right = await self._passwords.verify(form.password or "", stored)
         if stored == NO_PASSWORD:
-            require_fresh(principal)
-        elif not right:
-            message = "This is not your password."
-            raise ValidationFailedError(
-                message, errors=[FieldError(path="password", message=message)]
+            require_fresh(principal.authenticated_at)
+        else:
+            account = Account("user", "", user_id, email)
+            await self._logins.reprove(
+                session, account, ip, right=right, field="password"
             )
         actor = Actor("user", user_id, ip)
         await self.delete(session, actor, user_id, reason=form.reason)

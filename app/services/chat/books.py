@@ -27,11 +27,12 @@ class Books:
         input_tokens: int,
         output_tokens: int,
         conversation: bool = False,
+        key_id: UUID | None = None,
     ) -> "Account":
         """Put aside what a call can cost; raises what `Credits.reserve` does."""
         amount = most(input_tokens, output_tokens, model.prices)
         reservation = await self.credits.reserve(
-            user_id, amount, Call(kind, model.name), conversation=conversation
+            user_id, amount, Call(kind, model.name, key_id), conversation=conversation
         )
         return Account(self, user_id, model, reservation)
 

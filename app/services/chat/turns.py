@@ -97,7 +97,11 @@ class Turns:
         )
         question = new_question(chat, form.blocks, above=above)
         return await self._begin(
-            chat, [said(question), *above], model=form.model, question=question
+            principal,
+            chat,
+            [said(question), *above],
+            model=form.model,
+            question=question,
         )
 
     async def edit(
@@ -113,7 +117,11 @@ class Turns:
         chat, (_, *above) = await self._history(principal, message)
         question = new_question(chat, form.blocks, above=above)
         return await self._begin(
-            chat, [said(question), *above], question=question, anywhere=True
+            principal,
+            chat,
+            [said(question), *above],
+            question=question,
+            anywhere=True,
         )
 
     async def regenerate(
@@ -130,11 +138,17 @@ class Turns:
             raise TurnInProgressError(message.id)
         chat, (_, *above) = await self._history(principal, message)
         return await self._begin(
-            chat, above, model=form.model, siblings=message.siblings, anywhere=True
+            principal,
+            chat,
+            above,
+            model=form.model,
+            siblings=message.siblings,
+            anywhere=True,
         )
 
     async def _begin(
         self,
+        principal: Principal,
         chat: ChatFacts,
         branch: Sequence[Said],
         *,
@@ -161,7 +175,7 @@ class Turns:
             chat, branch, message=reply, provider=provider, model=info, reply=Reply()
         )
         script = begin(chat, question, reply, anywhere=anywhere)
-        await self._store_and_start(chat, turn, script, conversation=True)
+        await self._store_and_start(principal, turn, script, conversation=True)
         return turn
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
@@ -189,7 +203,7 @@ class Turns:
             "error": None,
             "lease_expires_at": utcnow() + self._lease,
         }
-        await self._store_and_start(chat, turn, reopen(chat, message, changes))
+        await self._store_and_start(principal, turn, reopen(chat, message, changes))
         return turn
 
     def _turn(
@@ -225,21 +239,22 @@ class Turns:
 
     async def _store_and_start(
         self,
-        chat: ChatFacts,
+        principal: Principal,
         turn: Turn,
         script: Script[None],
         *,
         conversation: bool = False,
     ) -> None:
         """Raises where the user's plan, limits or credits do not allow it."""
-        with self._slots.taken(chat.user_id) as slot:
+        with self._slots.taken(principal.user_id) as slot:
             turn.account = await self._books.reserve(
-                chat.user_id,
+                principal.user_id,
                 turn.model,
                 kind="chat",
                 input_tokens=turn.input_estimate,
                 output_tokens=turn.request.max_tokens,
                 conversation=conversation,
+                key_id=principal.key_id,
             )
             try:
                 stored = idempotency.once(script, resource_id=turn.message.id)

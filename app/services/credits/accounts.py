@@ -198,9 +198,9 @@ async def adjust(
     before = account.balance
     free = before - account.leased
     if free + amount < 0:
+        rest = ": the rest is held for calls in progress" if account.leased else ""
         raise ConflictError(
-            f"Only {free} of {before} credits are free to be taken: the rest is held "
-            "for calls in progress.",
+            f"Only {free} of {before} credits are free to be taken{rest}.",
             code="credits_in_use",
         )
     _book(session, account, "adjustment", amount, note=note)
@@ -220,6 +220,9 @@ async def charge(
     charged = min(amount, account.balance - account.leased)
     if charged > 0:
         _book(session, account, "usage", -charged)
+    left = Need(account.balance - account.leased)
+    refused = charged < amount
+    await warn(session, account, limits, short=Need(amount), left=left, refused=refused)
     await session.flush()
     return charged
 

@@ -159,7 +159,8 @@ class Credits:
         As what a dead process has left, or what others report. Gives what the user
         pays: what there is; the rest is the installation's.
         """
-        limits, now = await limits_of(session, user_id), self._now()
+        limits = await limits_of(session, user_id, deleted=True)
+        now = self._now()
         paid = await accounts.charge(session, limits, actual, now=now)
         tally = Tally()
         tally.count(_used(user_id, call, now), usage, paid=paid, absorbed=actual - paid)

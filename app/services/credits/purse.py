@@ -115,7 +115,8 @@ class Purse:
         self.leased = True
         self.begin_day(day)
         self.free += got.credits
-        self.conversations += got.conversations
+        if day == self.day:  # else midnight has passed on the way
+            self.conversations += got.conversations
         self.noted_conversations = -1  # it may have gone on meanwhile: note it anew
 
     async def has_changed(self, seconds: float) -> bool:

@@ -29,6 +29,7 @@ from app.services.audit import Actor
 from app.services.auth import refuse_weak, taken
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskUser, kind_of, model_of
+from app.services.mfa import Mfa
 from app.services.paging import Paging, page
 
 A = TypeVar("A", bound=DeskAccount)
@@ -137,6 +138,21 @@ async def change(
         | told,
     )
     return account
+
+
+async def remove_second_factor(
+    session: AsyncSession,
+    mfa: Mfa,
+    admin: DeskUser,
+    model: type[DeskAccount],
+    account_id: UUID,
+    *,
+    ip: str | None,
+) -> None:
+    """For one who has lost both the device and the recovery codes."""
+    account = await get(session, model, account_id)
+    _refuse_unequal(admin, account)
+    await mfa.take_away(session, admin.actor(ip), kind_of(model), account)
 
 
 async def delete(

@@ -11,8 +11,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import SecuritySettings
-from app.core.database import Database, after_commit, release, utcnow
-from app.core.exceptions import FieldError, ValidationFailedError
+from app.core.database import Database, after_commit, changed_rows, release, utcnow
 from app.core.passwords import Passwords
 from app.core.tokens import ADMIN_AUDIENCE, STAFF_AUDIENCE, Tokens
 from app.models import DeskRefreshToken, DeskSession
@@ -29,7 +28,7 @@ from app.services.desk.principal import (
     owner_column,
 )
 from app.services.lockout import Account
-from app.services.login import Logins
+from app.services.login import Logins, WrongPasswordError
 from app.services.refresh import Families, InvalidRefreshTokenError
 
 AUDIENCES: dict[Kind, str] = {"admin": ADMIN_AUDIENCE, "staff": STAFF_AUDIENCE}
@@ -146,17 +145,23 @@ class DeskAuth:
         account = found.one()
         await release(session)
         refuse_weak(form.new_password, "new_password", *account[:3])
-        if not await self._passwords.verify(
-            form.current_password, account.password_hash
-        ):
-            message = "This is not your current password."
-            raise ValidationFailedError(
-                message, errors=[FieldError(path="current_password", message=message)]
-            )
-        renewed = await self._passwords.hash(form.new_password)
-        await session.execute(
-            update(model).where(model.id == desk_user.id).values(password_hash=renewed)
+        stored = account.password_hash
+        right = await self._passwords.verify(form.current_password, stored)
+        renewed = await self._passwords.hash(form.new_password) if right else ""
+        await self._logins.reprove(
+            session,
+            Account(kind, "", desk_user.id, account.email),
+            client.ip,
+            right=right,
+            field="current_password",
         )
+        changed = await session.execute(
+            update(model)
+            .where(model.id == desk_user.id, model.password_hash == stored)
+            .values(password_hash=renewed)
+        )
+        if changed_rows(changed) == 0:  # another admin has set one meanwhile
+            raise WrongPasswordError("current_password")
         if form.end_other_sessions:
             await self.end_sessions(
                 session, kind, desk_user.id, but=desk_user.session_id

@@ -33,6 +33,8 @@ class DeskUser:
     level: int
     """Of staff, 1 to 3; admins have permissions in its place, and 0."""
     permissions: frozenset[str]
+    authenticated_at: datetime
+    """When the session began: it is not renewed by another login."""
     must_enroll: bool = False
     """Whether a second factor is asked for that was not there when this was read."""
 
@@ -63,6 +65,7 @@ class DeskPrincipals:
     def __init__(self, database: Database, bus: Bus, mfa: Mfa) -> None:
         self._database = database
         self._mfa = mfa
+        self._mfa.on_removal(self.forget)
         self._bus = bus
         self._cache: Cache[UUID, DeskUser] = Cache(size=_CACHED, ttl=self._trusted_for)
 
@@ -98,7 +101,7 @@ class DeskPrincipals:
     async def _load(self, claims: AccessClaims, kind: Kind) -> DeskUser:
         model = model_of(kind)
         statement = (
-            select(model)
+            select(model, DeskSession.created_at)
             .join(DeskSession, owner_column(kind) == model.id)
             .where(
                 DeskSession.id == claims.session_id,
@@ -107,9 +110,10 @@ class DeskPrincipals:
             )
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            account = await session.scalar(statement)
-            if account is None:
+            found = (await session.execute(statement)).one_or_none()
+            if found is None:
                 raise _ended()
+            account: DeskAccount = found[0]
             level = account.level if isinstance(account, SupportStaff) else 0
             return DeskUser(
                 kind=kind,
@@ -119,6 +123,7 @@ class DeskPrincipals:
                 permissions=frozenset(
                     account.permissions if isinstance(account, Admin) else []
                 ),
+                authenticated_at=found[1],
                 must_enroll=await self._mfa.owes(session, account.id, kind, level),
             )
 

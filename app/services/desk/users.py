@@ -1,6 +1,7 @@
 """Users, as the desk looks after them: found, made, suspended, let in again."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import User
 from app.schemas.desk import UserCreateByAdmin, UserStatus
-from app.services import audit, mail
+from app.services import audit
 from app.services.account.accounts import Accounts
 from app.services.audit import Actor
 from app.services.auth import refuse_taken, refuse_weak, taken
@@ -93,10 +93,16 @@ async def create(
     return user
 
 
-async def welcome(session: AsyncSession, actor: Actor, user: User) -> None:
+async def welcome(
+    session: AsyncSession,
+    actor: Actor,
+    user: User,
+    *,
+    invite_at: datetime | None = None,
+) -> None:
     """Have the audit know of an account that was made, and its owner by mail."""
     if user.password_hash == NO_PASSWORD:
-        await invite(session, user)
+        await invite(session, user, run_at=invite_at)
     await audit.record(
         session,
         actor,
@@ -153,17 +159,7 @@ async def remove_second_factor(
     session: AsyncSession, mfa: Mfa, actor: Actor, user_id: UUID
 ) -> None:
     """For a user who has lost both the device and the recovery codes."""
-    user = await get(session, user_id)
-    await mfa.remove(session, user.id)
-    await audit.record(session, actor, "mfa.remove", target=("user", user.id))
-    await mail.send(
-        session,
-        "mfa_changed",
-        to=user.email,
-        user_id=user.id,
-        change="taken away by an admin",
-        **mail.circumstances(utcnow(), None),
-    )
+    await mfa.take_away(session, actor, "user", await get(session, user_id))
 
 
 async def _change_status(

@@ -1,5 +1,6 @@
 """What mailed links do to accounts: begin, verify, move, and reset them."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import select
@@ -165,9 +166,11 @@ class Accounts:
         await _record(session, user, "user.reset_password", client)
 
 
-async def invite(session: AsyncSession, user: User) -> None:
+async def invite(
+    session: AsyncSession, user: User, *, run_at: datetime | None = None
+) -> None:
     """Have the owner of an account that was made for them choose its password."""
-    links.ask(session, "invite", user.email, user_id=user.id)
+    links.ask(session, "invite", user.email, user_id=user.id, run_at=run_at)
 
 
 async def _record(

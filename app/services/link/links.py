@@ -7,7 +7,7 @@ and makes the token: a token is in the mail and nowhere else, only its hash is s
 
 import secrets
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -83,9 +83,10 @@ def ask(
     *,
     ip: str | None = None,
     user_id: UUID | None = None,
+    run_at: datetime | None = None,
     **sign_up: str | None,
 ) -> None:
-    """Have a link mailed to the address once this transaction is stored.
+    """Have a link mailed to the address once this transaction is stored, or later.
 
     `sign_up` is what a `register` link makes an account of.
     """
@@ -100,7 +101,11 @@ def ask(
     )
     session.add(link)
     jobs.enqueue(
-        session, "link.mail", max_attempts=mail.MAX_ATTEMPTS, link_id=str(link.id)
+        session,
+        "link.mail",
+        run_at=run_at,
+        max_attempts=mail.MAX_ATTEMPTS,
+        link_id=str(link.id),
     )
 
 
@@ -181,6 +186,16 @@ async def end(session: AsyncSession, user: User) -> None:
         update(MailLink)
         .where(or_(MailLink.email == user.email, MailLink.user_id == user.id))
         .values(used_at=utcnow(), username=None, full_name=None, password_hash=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def end_access(session: AsyncSession, user_id: UUID) -> None:
+    """Make void what would let in whoever asked for it before a password changed."""
+    await session.execute(
+        update(MailLink)
+        .where(MailLink.user_id == user_id, MailLink.purpose.in_(("change", "reset")))
+        .values(used_at=utcnow())
         .execution_options(synchronize_session=False)
     )
 

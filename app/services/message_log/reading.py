@@ -8,12 +8,13 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import Select, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database
 from app.core.exceptions import ConflictError, NotFoundError
-from app.models import MessageLog, first_id
+from app.models import MessageLog, User, first_id
 from app.schemas.message_log import MessageLogFilter, MessageLogRead, MessageLogText
 from app.services import audit
 from app.services.audit import Actor
@@ -43,8 +44,10 @@ async def listing(
     database: Database, actor: Actor, at: Paging, wanted: MessageLogFilter
 ) -> tuple[Sequence[MessageLog], str | None]:
     """A page of figures, the newest first, and the cursor of the next one."""
-    statement = _matching(wanted).options(defer(MessageLog.messages, raiseload=True))
     async with database.unit_of_work() as session:
+        wanted = await _by_id(session, wanted)
+        statement = _matching(wanted)
+        statement = statement.options(defer(MessageLog.messages, raiseload=True))
         await audit.record(
             session, actor, "message_log.list", after=_plain(wanted) or None
         )
@@ -82,6 +85,7 @@ async def export(
 ) -> AsyncIterator[bytes]:
     """All that match, as a file in bounded memory; the audit has it beforehand."""
     async with database.unit_of_work() as session:
+        wanted = await _by_id(session, wanted)
         what = {**_plain(wanted), "format": kind, "with_text": with_text}
         await audit.record(session, actor, "message_log.export", after=what)
     return _export(database, crypto, wanted, kind=kind, with_text=with_text)
@@ -116,6 +120,21 @@ async def _export(
         if following is None:
             return
         at = _Chunk(following)
+
+
+async def _by_id(session: AsyncSession, wanted: MessageLogFilter) -> MessageLogFilter:
+    """The same with the user's id for a name: names have no place in the audit.
+
+    Raises NotFoundError for a name that nobody has, or not who has the id.
+    """
+    if wanted.username is None:
+        return wanted
+    name = wanted.username.strip().lower()
+    column = User.email if "@" in name else User.username
+    user_id = await session.scalar(select(User.id).where(column == name))
+    if user_id is None or wanted.user_id not in {None, user_id}:
+        raise NotFoundError("There is no user of this name.")
+    return wanted.model_copy(update={"user_id": user_id, "username": None})
 
 
 def _matching(wanted: MessageLogFilter) -> Select[MessageLog]:

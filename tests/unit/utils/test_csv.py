@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,12 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 
 def test_numbers_and_nothing_stay_as_they_are() -> None:
     assert line([-5, 0.25, None, True]) == "-5,0.25,,True\r\n"
+
+
+def test_times_are_as_json_has_them() -> None:
+    moment = datetime(2026, 11, 27, 16, 42, 10, 379626, tzinfo=UTC)
+
+    assert line([moment, None]) == "2026-11-27T16:42:10.379626Z,\r\n"
 
 
 @given(st.lists(st.text(), min_size=2))

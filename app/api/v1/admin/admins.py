@@ -78,3 +78,17 @@ async def admin_delete_admin(
     admin_id: UUID,
 ) -> None:
     await accounts.delete(session, runtime.desk, admin, Admin, admin_id, ip=client.ip)
+
+
+@router.delete("/{admin_id}/mfa", status_code=status.HTTP_204_NO_CONTENT)
+async def admin_remove_second_factor_of_admin(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: StaffAdmin,
+    client: ClientDep,
+    admin_id: UUID,
+) -> None:
+    """For one who has lost both the device and the recovery codes."""
+    await accounts.remove_second_factor(
+        session, runtime.mfa, admin, Admin, admin_id, ip=client.ip
+    )

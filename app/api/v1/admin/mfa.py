@@ -2,7 +2,13 @@
 
 from fastapi import APIRouter, Response, status
 
-from app.api.deps import ClientDep, EnrollingAdmin, RuntimeDep, SessionDep
+from app.api.deps import (
+    ClientDep,
+    EnrollingAdmin,
+    FreshEnrollingAdmin,
+    RuntimeDep,
+    SessionDep,
+)
 from app.schemas.mfa import EnrolmentRead, MfaRead, OtpForm, RecoveryCodesRead
 
 router = APIRouter(prefix="/auth/mfa")
@@ -21,7 +27,7 @@ async def admin_mfa(
 async def admin_mfa_enroll(
     session: SessionDep,
     runtime: RuntimeDep,
-    admin: EnrollingAdmin,
+    admin: FreshEnrollingAdmin,
     client: ClientDep,
     response: Response,
 ) -> EnrolmentRead:
@@ -34,7 +40,7 @@ async def admin_mfa_enroll(
 async def admin_mfa_confirm(
     session: SessionDep,
     runtime: RuntimeDep,
-    admin: EnrollingAdmin,
+    admin: FreshEnrollingAdmin,
     client: ClientDep,
     *,
     response: Response,
@@ -50,7 +56,7 @@ async def admin_mfa_confirm(
 async def admin_mfa_disable(
     session: SessionDep,
     runtime: RuntimeDep,
-    admin: EnrollingAdmin,
+    admin: FreshEnrollingAdmin,
     client: ClientDep,
     form: OtpForm,
 ) -> None:

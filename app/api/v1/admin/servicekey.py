@@ -15,12 +15,13 @@ from app.services.desk.principal import DeskUser
 router = APIRouter(prefix="/service-keys", route_class=IdempotentRoute)
 
 AdminDep = Annotated[DeskUser, Depends(AdminWith("settings"))]
+FreshAdminDep = Annotated[DeskUser, Depends(AdminWith("settings", fresh=True))]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def admin_create_service_key(
     session: SessionDep,
-    admin: AdminDep,
+    admin: FreshAdminDep,
     client: ClientDep,
     form: ServiceKeyCreate,
     response: Response,

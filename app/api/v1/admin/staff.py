@@ -80,3 +80,17 @@ async def admin_delete_staff(
     await accounts.delete(
         session, runtime.desk, admin, SupportStaff, staff_id, ip=client.ip
     )
+
+
+@router.delete("/{staff_id}/mfa", status_code=status.HTTP_204_NO_CONTENT)
+async def admin_remove_second_factor_of_staff(
+    session: SessionDep,
+    runtime: RuntimeDep,
+    admin: StaffAdmin,
+    client: ClientDep,
+    staff_id: UUID,
+) -> None:
+    """For one who has lost both the device and the recovery codes."""
+    await accounts.remove_second_factor(
+        session, runtime.mfa, admin, SupportStaff, staff_id, ip=client.ip
+    )

@@ -2,7 +2,13 @@
 
 from fastapi import APIRouter, Response, status
 
-from app.api.deps import ClientDep, EnrollingStaff, RuntimeDep, SessionDep
+from app.api.deps import (
+    ClientDep,
+    EnrollingStaff,
+    FreshEnrollingStaff,
+    RuntimeDep,
+    SessionDep,
+)
 from app.schemas.mfa import EnrolmentRead, MfaRead, OtpForm, RecoveryCodesRead
 
 router = APIRouter(prefix="/auth/mfa")
@@ -23,7 +29,7 @@ async def staff_mfa(
 async def staff_mfa_enroll(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: EnrollingStaff,
+    staff: FreshEnrollingStaff,
     client: ClientDep,
     response: Response,
 ) -> EnrolmentRead:
@@ -36,7 +42,7 @@ async def staff_mfa_enroll(
 async def staff_mfa_confirm(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: EnrollingStaff,
+    staff: FreshEnrollingStaff,
     client: ClientDep,
     *,
     response: Response,
@@ -52,9 +58,9 @@ async def staff_mfa_confirm(
 async def staff_mfa_disable(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: EnrollingStaff,
+    staff: FreshEnrollingStaff,
     client: ClientDep,
     form: OtpForm,
 ) -> None:
     actor = staff.actor(client.ip)
-    await runtime.mfa.disable(session, actor, form.otp, level=staff.level)
+    await runtime.mfa.disable(session, actor, form.otp)
