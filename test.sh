@@ -57,7 +57,7 @@ finish() {
 run_pytest() {
     {
         result=0
-        "$python" -m pytest -m "$tests" -n logical --maxprocesses 4 \
+        "$python" -m pytest -m "$tests" -n 3 \
             --cov --cov-report= || result=$?
         echo "$result" >"$output.status"
     } | tee "$output"

@@ -36,8 +36,6 @@ class RequestContext:
     def __init__(self, app: ASGIApp, settings: LogSettings) -> None:
         self._app = app
         self._settings = settings
-        # Bound once: the proxy looks its logger up for every line.
-        self._log = _log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,7 +73,7 @@ class RequestContext:
         _requests(method, route, status).inc()
         _seconds(method, route).observe(first_byte)
         if self._settings.enabled and not scope["path"].startswith(_QUIET):
-            self._log.info(
+            _log.info(
                 "request",
                 method=method,
                 path=scope["path"],

@@ -278,9 +278,11 @@ ONLY_HASHED = {
 async def test_no_field_fails_on_text_that_cannot_be_stored(server: Server) -> None:
     tried = 0
     for number, operation in enumerate(OPERATIONS):
+        if not (names := _text_fields(operation)):
+            continue
         things = await make_things(server, f"user{number}")
         right_body = operation.build(things).get("json", {})
-        for name in _text_fields(operation) if right_body else []:
+        for name in names if right_body else []:
             for bad in BAD_TEXTS:
                 body = json.dumps({**right_body, name: bad})
                 answer = await operation.send(
@@ -300,9 +302,13 @@ def _text_fields(operation: Operation) -> list[str]:
         methods[operation.method.lower()]
         for path, methods in API["paths"].items()
         if nameless(path) == nameless(operation.path)
-    ]
-    body = described["requestBody"]["content"]["application/json"]["schema"]
-    ref = body.get("anyOf", [body])[0]["$ref"]  # a body may be optional
+    ] or [{}]  # pages for people are not described
+    taken = described.get("requestBody", {"content": {}})["content"]
+    if "application/json" not in taken:
+        return []
+    body = taken["application/json"]["schema"]
+    # A body may be optional, or of several forms.
+    ref = (body.get("anyOf") or body.get("oneOf") or [body])[0]["$ref"]
     schema = API["components"]["schemas"][ref.rsplit("/", 1)[1]]
     return [
         name
