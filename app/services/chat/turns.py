@@ -252,7 +252,7 @@ class Turns:
                 input_tokens=turn.input_estimate,
                 output_tokens=turn.request.max_tokens,
                 conversation=conversation,
-                key_id=principal.key_id,
+                key=principal.key,
             )
             try:
                 stored = idempotency.once(script, resource_id=turn.message.id)

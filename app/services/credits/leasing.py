@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -27,10 +27,11 @@ from app.core.exceptions import AppError, ForbiddenError
 from app.core.metrics import CREDITS
 from app.core.ratelimit import Limiter
 from app.integrations.llm.base import Usage
-from app.models import CreditHolder, Limits
+from app.models import CreditHolder, KeyLimits, Limits
 from app.services.credits import accounts, batches, pace
 from app.services.credits.accounts import HolderLostError
 from app.services.credits.batches import NO_KEY, Batch, Line, Tally, Used
+from app.services.credits.keys import Keys
 from app.services.credits.need import Need
 from app.services.credits.purse import Call, Purse, Reservation
 from app.services.plan import Plans, limits_of
@@ -62,6 +63,7 @@ class Credits:
         self._bus = bus
         self._limiter = limiter
         self._plans = plans
+        self._keys = Keys(limiter)
         self._now = now
         self._purses: dict[UUID, Purse] = {}
         self._tally = Tally()
@@ -77,15 +79,44 @@ class Credits:
     # What calls of models use
 
     async def reserve(
-        self, user_id: UUID, amount: int, call: Call, *, conversation: bool = False
+        self,
+        user_id: UUID,
+        amount: int,
+        call: Call,
+        *,
+        conversation: bool = False,
+        key: KeyLimits | None = None,
     ) -> Reservation:
         """Put `amount` credits aside, the most that the call can cost.
 
         With `conversation` it counts as one of the day. Raises ForbiddenError for a
-        model that the plan leaves out, RateLimitedError beyond what it allows in a
-        minute or on a day, InsufficientCreditsError (402), and UnavailableError where
-        the database must be asked and is away. What costs nothing needs no credit.
+        model that the plan or the `key` leaves out, RateLimitedError beyond what they
+        allow in a minute or on a day, InsufficientCreditsError (402), and
+        UnavailableError where the database must be asked and is away. What costs
+        nothing needs no credit.
         """
+        if key is None:
+            return await self._reserve(user_id, amount, call, conversation=conversation)
+        now = self._now()
+        hold = await self._keys.hold(
+            key,
+            call.model,
+            amount,
+            spent=lambda: self._spent_by(_used(user_id, call, now)),
+            now=now,
+        )
+        with ExitStack() as undo:
+            undo.callback(hold.give_back)
+            reservation = await self._reserve(
+                user_id, amount, call, conversation=conversation
+            )
+            undo.pop_all()
+        reservation.hold = hold
+        return reservation
+
+    async def _reserve(
+        self, user_id: UUID, amount: int, call: Call, *, conversation: bool
+    ) -> Reservation:
         limits = await self._plans.of(user_id)
         if not limits.allows(call.model):
             raise ForbiddenError(
@@ -94,7 +125,11 @@ class Credits:
             )
         purse = self._purse(limits)
         await pace.keep(
-            limits, purse.minute, self._limiter, seconds=self._now().timestamp()
+            limits,
+            purse.minute,
+            self._limiter,
+            of="plan",
+            seconds=self._now().timestamp(),
         )
         need = Need(
             0 if limits.monthly_credits is None else amount,
@@ -128,7 +163,11 @@ class Credits:
             purse.give_back(reservation, charged=paid)
         now = self._now()
         purse.used_at = time.monotonic()
-        purse.minute.add(usage.input_tokens + usage.output_tokens, now.timestamp())
+        tokens = usage.input_tokens + usage.output_tokens
+        purse.minute.add(tokens, now.timestamp())
+        if reservation.hold is not None:
+            reservation.hold.give_back()
+            reservation.hold.use.minute.add(tokens, now.timestamp())
         used = _used(purse.limits.user_id, reservation.call, now)
         self._tally.count(used, usage, paid=paid, absorbed=actual - paid)
         CREDITS.labels("user").inc(paid)
@@ -140,6 +179,8 @@ class Credits:
         if not reservation.open:
             return
         reservation.open = False
+        if reservation.hold is not None:
+            reservation.hold.give_back()
         purse = reservation.purse
         if not purse.lost:
             purse.give_back(reservation, charged=0)
@@ -257,6 +298,16 @@ class Credits:
         if gone:
             _log.warning("credits of lost processes", processes=gone)
 
+    async def _spent_by(self, used: Used) -> int:
+        """What a key has spent on a day, what is not written yet among it."""
+        async with self._writing:  # so that nothing is on its way just now
+            async with self._database.unit_of_work(read_only=True) as session:
+                written = await batches.spent_by(session, used)
+            waiting = [self._tally]
+            if self._batch is not None:
+                waiting.append(self._batch.tally)
+            return written + sum(t.spent_by(used.key_id, used.day) for t in waiting)
+
     # Purses
 
     def _purse(self, limits: Limits) -> Purse:
@@ -339,6 +390,7 @@ class Credits:
     def _collect(self, *, renew: bool) -> Batch | None:
         """All that the database does not know yet; None where that is nothing."""
         clock = time.monotonic()
+        self._keys.forget_idle()
         lines: list[Line] = []
         for user_id, purse in tuple(self._purses.items()):
             unused = clock - purse.used_at
