@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import FastAPI
 from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
@@ -55,10 +56,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.shutdown = runtime.shutdown
     errors.install(app)
     app.include_router(root)
-    app.router.routes.insert(0, ShortCuts(app.routes))
+    app.router.routes.insert(0, _short_cuts())
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     _add_middleware(app, settings)
     return app
+
+
+@cache
+def _short_cuts() -> ShortCuts:
+    """The same for every application: making them is most of making one."""
+    return ShortCuts(root.routes)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
@@ -70,7 +77,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     )
     app.add_middleware(
         rate_limit.RateLimit,
-        rates=limits.rates,
+        rates=lambda: runtime.settings.limits.rates,
         limiter=runtime.limiter,
         tokens=runtime.tokens,
         owner_of_key=runtime.principals.keys.owner_of,

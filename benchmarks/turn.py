@@ -11,7 +11,8 @@ spread over the length of a turn, as users do.
 import argparse
 import base64
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import orjson
 
@@ -30,7 +31,7 @@ from benchmarks.harness import (
     register,
     request,
 )
-from benchmarks.upstream import BEDROCK_MODEL, MODEL, PIECES, TEXT
+from benchmarks.upstream import BEDROCK_MODEL, CLAUDE, MODEL, PIECES, TEXT
 
 PACE_MS = 5.0
 TURNS = 4
@@ -40,11 +41,21 @@ STREAMS = (1, 16, 32)
 GATES = {("openai", 16): 2.0}
 """The most CPU time for a piece, in pass-throughs."""
 
-MODELS = {"openai": f"openai/{MODEL}", "bedrock": f"bedrock/{BEDROCK_MODEL}"}
+MODELS = {
+    "openai": f"openai/{MODEL}",
+    "bedrock": f"bedrock/{BEDROCK_MODEL}",
+    "anthropic": f"anthropic/{CLAUDE}",
+    "ollama": f"ollama/{MODEL}",
+}
 PATHS = {
     "openai": "/v1/chat/completions",
     "bedrock": f"/model/{BEDROCK_MODEL}/invoke-with-response-stream",
+    "anthropic": "/v1/messages",
+    "ollama": "/api/chat",
 }
+_MARKS = {"openai": b'"content":"w', "anthropic": b"text_delta"}
+"""How the first piece of a plain answer is told; elsewhere it comes first of all."""
+
 QUESTION = "Say sixty-four words to the benchmark, please."
 
 
@@ -57,6 +68,10 @@ def settings(upstream: str) -> dict[str, str]:
         "AWS_BEARER_TOKEN_BEDROCK": "key",
         "BEDROCK_BASE_URL": upstream,
         "BEDROCK_MODELS": BEDROCK_MODEL,
+        "ANTHROPIC_API_KEY": "key",
+        "ANTHROPIC_BASE_URL": upstream,
+        "ANTHROPIC_MODELS": CLAUDE,
+        "OLLAMA_BASE_URL": upstream,
     }
 
 
@@ -119,18 +134,38 @@ def _check_openai(body: bytes) -> None:
 
 
 def _check_bedrock(body: bytes) -> None:
-    events = [
-        orjson.loads(base64.b64decode(orjson.loads(payload)["bytes"]))
-        for _, payload in EventStreamReader().feed(body)
-    ]
+    _check_messages(
+        [
+            orjson.loads(base64.b64decode(orjson.loads(payload)["bytes"]))
+            for _, payload in EventStreamReader().feed(body)
+        ],
+        body,
+    )
+
+
+def _check_anthropic(body: bytes) -> None:
+    events = body.removesuffix(b"\n\n").split(b"\n\n")
+    _check_messages([orjson.loads(e.partition(b"data: ")[2]) for e in events], body)
+
+
+def _check_messages(events: Sequence[Any], body: bytes) -> None:
     text = "".join(event.get("delta", {}).get("text", "") for event in events)
     if text != TEXT or events[-1]["type"] != "message_stop":
+        raise IncompleteError(body[-500:])
+
+
+def _check_ollama(body: bytes) -> None:
+    lines = [orjson.loads(line) for line in body.splitlines()]
+    text = "".join(line["message"]["content"] for line in lines)
+    if text != TEXT or not lines[-1]["done"]:
         raise IncompleteError(body[-500:])
 
 
 _CHECKS: dict[str, Callable[[bytes], None]] = {
     "openai": _check_openai,
     "bedrock": _check_bedrock,
+    "anthropic": _check_anthropic,
+    "ollama": _check_ollama,
 }
 
 
@@ -142,7 +177,7 @@ def measure(
     options: argparse.Namespace, plain: Server, ours: Server, token: str
 ) -> Iterator[tuple[str, int, list[tuple[Measured, ...]]]]:
     for provider in options.provider or MODELS:
-        mark = b'"content":"w' if provider == "openai" else b""
+        mark = _MARKS.get(provider, b"")
         for streams in options.streams or STREAMS:
             sides = (
                 lambda p=provider, s=streams, m=mark: plain_load(plain, p, s, m).run(),

@@ -1,4 +1,4 @@
-"""A fake model server that costs little: OpenAI's and Bedrock's streams, paced.
+"""A fake model server that costs little: every provider's stream, paced.
 
 Every answer is the same `TEXT` in 64 pieces, one for each `--pace-ms`. It checks no
 request: `tests/fakes/` has servers that do.
@@ -7,7 +7,7 @@ request: `tests/fakes/` has servers that do.
 import argparse
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from tests.fakes.bedrock import chunk as bedrock_chunk
 PIECES = [f"w{number:02} " for number in range(64)]
 TEXT = "".join(PIECES)
 MODEL = "bench"
-BEDROCK_MODEL = "anthropic.claude-bench"
+CLAUDE = "claude-bench"
+BEDROCK_MODEL = f"anthropic.{CLAUDE}"
 
 
 @dataclass
@@ -74,12 +75,13 @@ def _openai() -> Answer:
     return Answer.made("text/event-stream", start, pieces, end)
 
 
-def _bedrock() -> Answer:
+def _messages(kind: str, wire: Callable[[Mapping[str, Any]], bytes]) -> Answer:
+    """The events of Anthropic's Messages API, as `wire` puts each on the wire."""
     message = {
         "id": "msg_bench",
         "type": "message",
         "role": "assistant",
-        "model": BEDROCK_MODEL,
+        "model": CLAUDE,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
@@ -105,16 +107,40 @@ def _bedrock() -> Answer:
         {"type": "message_stop"},
     ]
     return Answer.made(
-        "application/vnd.amazon.eventstream",
-        b"".join(map(bedrock_chunk, start)),
-        list(map(bedrock_chunk, pieces)),
-        b"".join(map(bedrock_chunk, end)),
+        kind,
+        b"".join(map(wire, start)),
+        list(map(wire, pieces)),
+        b"".join(map(wire, end)),
     )
 
 
-_ANSWERS = {"/chat/completions": _openai(), "-response-stream": _bedrock()}
-_MODELS = json.dumps({"object": "list", "data": [{"id": MODEL}]}).encode()
-_OTHER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(_MODELS), _MODELS)
+def _event(event: Mapping[str, Any]) -> bytes:
+    data = json.dumps(event, separators=(",", ":"))
+    return f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+def _ollama() -> Answer:
+    def line(text: str, **more: Any) -> bytes:
+        told = {"model": MODEL, "created_at": "2026-11-20T00:00:00.000000Z"}
+        said = {"message": {"role": "assistant", "content": text}, "done": False}
+        return json.dumps({**told, **said, **more}).encode() + b"\n"
+
+    figures = {"prompt_eval_count": 20, "eval_count": 64}
+    end = line("", done=True, done_reason="stop", **figures)
+    return Answer.made("application/x-ndjson", b"", [*map(line, PIECES)], end)
+
+
+_ANSWERS = {
+    "/chat/completions": _openai(),
+    "-response-stream": _messages("application/vnd.amazon.eventstream", bedrock_chunk),
+    "/v1/messages": _messages("text/event-stream", _event),
+    "/api/chat": _ollama(),
+}
+_LISTS = {
+    "/api/tags": {"models": [{"name": MODEL, "model": MODEL, "digest": "sha256:b"}]},
+    "/api/show": {"capabilities": ["completion"], "model_info": {}},
+    "/models": {"object": "list", "data": [{"id": MODEL, "type": "model"}]},
+}
 
 
 class _Upstream(asyncio.Protocol):
@@ -142,7 +168,13 @@ class _Upstream(asyncio.Protocol):
                 self._transport.write(answer.head)
                 self._send(answer, 0, self._loop.time())
                 return
-        self._transport.write(_OTHER)
+        for ending, told in _LISTS.items():
+            if self._path.partition("?")[0].endswith(ending):
+                body = json.dumps(told).encode()
+                head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+                self._transport.write(head % len(body) + body)
+                return
+        self._transport.close()
 
     def _send(self, answer: Answer, number: int, due: float) -> None:
         """On a fixed schedule, so that being late once delays nothing else."""

@@ -68,6 +68,15 @@ class Stream:
                     break
         return self.seen
 
+    async def words(self, count: int) -> list[Event]:
+        """Read on until at least so many words have come, however they are cut."""
+        async for event in self:
+            if event.name == "delta":
+                count -= len(event.data["text"].split())
+                if count <= 0:
+                    break
+        return self.seen
+
 
 def text_of(events: list[Event]) -> str:
     return "".join(e.data["text"] for e in events if e.name == "delta")

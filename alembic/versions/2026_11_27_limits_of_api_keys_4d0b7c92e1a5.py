@@ -1,7 +1,7 @@
 """What one API key may use: models, a pace, and credits in a day.
 
 Revision ID: 4d0b7c92e1a5
-Revises: 6d2c8b14fa07
+Revises: 9a41c7e05b2d
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "4d0b7c92e1a5"
-down_revision = "6d2c8b14fa07"
+down_revision = "9a41c7e05b2d"
 branch_labels = None
 depends_on = None
 

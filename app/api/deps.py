@@ -4,8 +4,8 @@ All are coroutines, even where they await nothing: FastAPI sends a plain functio
 thread, which costs more than the rest of a request.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Protocol, runtime_checkable
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
@@ -30,6 +30,7 @@ from app.services.authorization import Principal, require_fresh
 from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
+from app.services.keyring import Grant
 from app.services.link.accounts import Accounts
 from app.services.runtime import Runtime
 
@@ -63,10 +64,10 @@ async def get_session(request: Request, runtime: RuntimeDep) -> AsyncIterator[Se
 # "function": it commits before the answer goes out, so a failed commit is no 200.
 SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
-_bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False)
-_key_header = APIKeyHeader(name="x-api-key", auto_error=False)
-Bearer = Annotated[str | None, Depends(_bearer)]
-KeyHeader = Annotated[str | None, Depends(_key_header)]
+read_bearer = OAuth2PasswordBearer(tokenUrl="/api/v1/auth/token", auto_error=False)
+read_key_header = APIKeyHeader(name="x-api-key", auto_error=False)
+Bearer = Annotated[str | None, Depends(read_bearer)]
+KeyHeader = Annotated[str | None, Depends(read_key_header)]
 
 
 async def get_enrolling_principal(
@@ -98,12 +99,27 @@ async def principal_of(request: Request) -> Principal:
     """The same, where no endpoint asks for it."""
     runtime = await get_runtime(request)
     principal = await get_enrolling_principal(
-        request, runtime, await _bearer(request), await _key_header(request)
+        request, runtime, await read_bearer(request), await read_key_header(request)
     )
     return await get_principal(runtime, principal)
 
 
 CurrentUser = Annotated[Principal, Depends(get_principal)]
+
+
+async def get_logged_in(request: Request, runtime: RuntimeDep) -> UUID | None:
+    bearer = await read_bearer(request)
+    if bearer is None or looks_like_key(bearer):
+        return None
+    try:
+        principal = await runtime.principals.of(runtime.tokens.read_access(bearer))
+    except UnauthenticatedError:
+        return None
+    return principal.user_id
+
+
+LoggedIn = Annotated[UUID | None, Depends(get_logged_in)]
+"""Whose session it is, if any: for what goes without one, too."""
 
 
 async def get_fresh_enrolling_principal(user: EnrollingUser) -> Principal:
@@ -185,31 +201,50 @@ AnyAdmin = Annotated[DeskUser, Depends(get_admin)]
 AnyStaff = Annotated[DeskUser, Depends(get_staff)]
 
 
-def admin_with(
-    permission: Permission, *, fresh: bool = False
-) -> Callable[..., Awaitable[DeskUser]]:
-    """Use as `admin: Annotated[DeskUser, Depends(admin_with("plans"))]`.
+@runtime_checkable
+class Check(Protocol):
+    """A dependency that can also be asked where no endpoint does."""
+
+    async def of(self, request: Request) -> DeskUser | Grant:
+        """Who may call it; raises as the dependency does."""
+
+
+class AdminWith:
+    """Use as `admin: Annotated[DeskUser, Depends(AdminWith("plans"))]`.
 
     A `fresh` one has just logged in.
     """
 
-    async def allowed(admin: AnyAdmin) -> DeskUser:
-        admin.require(permission)
-        if fresh:
+    def __init__(self, permission: Permission, *, fresh: bool = False) -> None:
+        self._permission = permission
+        self._fresh = fresh
+
+    async def __call__(self, admin: AnyAdmin) -> DeskUser:
+        admin.require(self._permission)
+        if self._fresh:
             require_fresh(admin.authenticated_at)
         return admin
 
-    return allowed
+    async def of(self, request: Request) -> DeskUser:
+        runtime = await get_runtime(request)
+        admin = await get_enrolling_admin(runtime, await _desk_bearer(request))
+        return await self(await get_admin(runtime, admin))
 
 
-def staff_of(level: int) -> Callable[..., Awaitable[DeskUser]]:
+class StaffOf:
     """The same for support staff of this level or above."""
 
-    async def allowed(staff: AnyStaff) -> DeskUser:
-        staff.require_level(level)
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    async def __call__(self, staff: AnyStaff) -> DeskUser:
+        staff.require_level(self._level)
         return staff
 
-    return allowed
+    async def of(self, request: Request) -> DeskUser:
+        runtime = await get_runtime(request)
+        staff = await get_enrolling_staff(runtime, await _desk_bearer(request))
+        return await self(await get_staff(runtime, staff))
 
 
 async def get_client(request: Request) -> Client:

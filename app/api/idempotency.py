@@ -5,26 +5,31 @@ a request calls as it opens, and a turn as it is stored. Without the header a re
 goes straight through.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 import orjson
 from fastapi import Request, status
+from fastapi.dependencies.models import Dependant
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
 from app.api import streaming
-from app.api.deps import get_runtime, principal_of
+from app.api.deps import Check, get_runtime, principal_of
 from app.core.exceptions import AppError
 from app.models import IdempotencyKey
 from app.schemas.message import Continuation
 from app.services import idempotency
 from app.services.authorization import Principal
+from app.services.desk.principal import DeskUser
 from app.services.idempotency import Claim, SecretShownError
+from app.services.keyring import Grant
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Caller = Principal | DeskUser | Grant
+WhoCalls = Callable[[Request], Awaitable[Caller]]
 
 _METHODS = {"POST", "PATCH"}
 _PARAMETER = {
@@ -47,16 +52,32 @@ class IdempotentRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
+        who_calls = _check(self.dependant) or principal_of
 
         async def handle_once(request: Request) -> Response:
             key = request.headers.get("idempotency-key")
             if key is None or request.method not in _METHODS:
                 return await handle(request)
-            user = await principal_of(request)
-            claim = Claim.of(user.user_id, key, await _parts(request))
-            return await _answer(request, user, claim, handle)
+            caller = await who_calls(request)
+            claim = Claim.of(_id(caller), key, await _parts(request))
+            return await _answer(request, caller, claim, handle)
 
         return handle_once
+
+
+def _check(dependant: Dependant) -> WhoCalls | None:
+    """What the endpoint asks of those who call it, where they are no users."""
+    for one in dependant.dependencies:
+        call: object = one.call
+        if isinstance(call, Check):
+            return call.of
+        if (found := _check(one)) is not None:
+            return found
+    return None
+
+
+def _id(caller: Caller) -> UUID:
+    return caller.user_id if isinstance(caller, Principal) else caller.id
 
 
 async def _parts(request: Request) -> tuple[bytes, ...]:
@@ -66,7 +87,7 @@ async def _parts(request: Request) -> tuple[bytes, ...]:
 
 
 async def _answer(
-    request: Request, user: Principal, claim: Claim, handle: Handler
+    request: Request, caller: Caller, claim: Claim, handle: Handler
 ) -> Response:
     database = (await get_runtime(request)).database
     stored = await idempotency.find(database, claim)
@@ -87,7 +108,7 @@ async def _answer(
             return response
         finally:
             idempotency.current.reset(before)
-    return await _replayed(request, user, stored)
+    return await _replayed(request, caller, stored)
 
 
 async def _record(claim: Claim, response: Response) -> None:
@@ -108,15 +129,16 @@ async def _record(claim: Claim, response: Response) -> None:
 
 
 async def _replayed(
-    request: Request, user: Principal, stored: IdempotencyKey
+    request: Request, caller: Caller, stored: IdempotencyKey
 ) -> Response:
     if stored.status is None:
         assert stored.resource_id is not None
+        assert isinstance(caller, Principal)  # nobody else is answered by a reply
         form = Continuation.model_validate(
             orjson.loads(await request.body() or "{}") or {}
         )
         response = await streaming.replay(
-            user, await get_runtime(request), stored.resource_id, stream=form.stream
+            caller, await get_runtime(request), stored.resource_id, stream=form.stream
         )
     elif stored.body is None:
         raise SecretShownError(stored.resource_id)

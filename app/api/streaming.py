@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.errors import problem
 from app.middleware.direct_body import direct_send
 from app.models import Message
-from app.schemas.message import MessageRead
+from app.schemas.message import message_json
 from app.services.authorization import Principal
 from app.services.chat import messages
 from app.services.chat.turn import Turn
@@ -59,9 +59,8 @@ async def replay(
 
 
 def _whole(message: Message) -> Response:
-    read = MessageRead.model_validate(message)
     return Response(
-        read.model_dump_json(),
+        message_json(message),
         status_code=status.HTTP_201_CREATED,
         media_type="application/json",
     )

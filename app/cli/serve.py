@@ -323,6 +323,8 @@ class Server(uvicorn.Server):
         # What is loaded now stays: full collections need not walk through it again.
         gc.collect()
         gc.freeze()
+        # Nearly all that requests leave goes without it: it need not look so often.
+        gc.set_threshold(10_000, 20, 20)
         if self._speaks:
             _announce(self._settings)
 

@@ -10,7 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import PubSub
 
 Handler = Callable[[bytes], None]
+Done = Callable[[], None]
 
 _PREFIX = "workroom:"
 _LOG_SECONDS = 3600  # how long a log is kept after its last entry
@@ -55,8 +56,18 @@ class Bus(Protocol):
 
     def say(self, channel: str, message: bytes) -> None: ...
 
-    def append(self, channel: str, entry: bytes, *, last: bool = False) -> None:
-        """Say it, and keep it in the channel's log."""
+    def append(
+        self,
+        channel: str,
+        entry: bytes,
+        *,
+        last: bool = False,
+        done: Done | None = None,
+    ) -> None:
+        """Say it, and keep it in the channel's log.
+
+        `done` is called once it is there, and also once it is known not to get there.
+        """
 
     async def recall(self, channel: str) -> list[bytes]:
         """The channel's log from its first entry; empty where there is none."""
@@ -92,15 +103,32 @@ class LocalBus:
         for handler in tuple(self._handlers.get(channel, ())):
             handler(message)
 
-    def append(self, channel: str, entry: bytes, *, last: bool = False) -> None:
+    def append(
+        self,
+        channel: str,
+        entry: bytes,
+        *,
+        last: bool = False,
+        done: Done | None = None,
+    ) -> None:
         self._logs[channel].append(entry)
         self.say(channel, entry)
+        if done is not None:
+            done()
         if last:
             # Who was there has heard it; who comes later asks the database.
             del self._logs[channel]
 
     async def recall(self, channel: str) -> list[bytes]:
         return list(self._logs.get(channel, ()))
+
+
+class _Letter(NamedTuple):
+    channel: str
+    message: bytes
+    keep: int | None = None
+    """For how many seconds it stays in the channel's log, if it goes there."""
+    done: Done | None = None
 
 
 class RedisBus:
@@ -117,7 +145,7 @@ class RedisBus:
         self._url = settings.url.get_secret_value()
         self._handlers: defaultdict[str, list[Handler]] = defaultdict(list)
         self._gap_callbacks: list[Callable[[], None]] = []
-        self._outbox: list[tuple[str, bytes, int | None]] = []
+        self._outbox: list[_Letter] = []
         self._waiting = asyncio.Event()
         self._connected = asyncio.Event()
         self._client: Redis | None = None
@@ -173,10 +201,18 @@ class RedisBus:
         self._gap_callbacks.append(callback)
 
     def say(self, channel: str, message: bytes) -> None:
-        self._post(channel, message, None)
+        self._post(_Letter(channel, message))
 
-    def append(self, channel: str, entry: bytes, *, last: bool = False) -> None:
-        self._post(channel, entry, _LOG_ENDED_SECONDS if last else _LOG_SECONDS)
+    def append(
+        self,
+        channel: str,
+        entry: bytes,
+        *,
+        last: bool = False,
+        done: Done | None = None,
+    ) -> None:
+        keep = _LOG_ENDED_SECONDS if last else _LOG_SECONDS
+        self._post(_Letter(channel, entry, keep, done))
 
     async def recall(self, channel: str) -> list[bytes]:
         if self._client is None or not self.reliable:
@@ -187,9 +223,11 @@ class RedisBus:
             return []
         return [fields[b"e"] for _, fields in entries]
 
-    def _post(self, channel: str, message: bytes, keep: int | None) -> None:
+    def _post(self, letter: "_Letter") -> None:
         if len(self._outbox) < _MOST_WAITING:
-            self._outbox.append((channel, message, keep))
+            self._outbox.append(letter)
+        elif letter.done is not None:
+            letter.done()
         self._waiting.set()
 
     async def _write(self) -> None:
@@ -208,15 +246,20 @@ class RedisBus:
         batch, self._outbox = self._outbox, []
         pipeline = self._client.pipeline(transaction=False)
         kept: dict[str, int] = {}
-        for channel, message, keep in batch:
-            key = _PREFIX + channel
-            if keep is not None:
-                pipeline.xadd(key, {"e": message})
-                kept[key] = keep
-            pipeline.publish(key, message)
+        for letter in batch:
+            key = _PREFIX + letter.channel
+            if letter.keep is not None:
+                pipeline.xadd(key, {"e": letter.message})
+                kept[key] = letter.keep
+            pipeline.publish(key, letter.message)
         for key, seconds in kept.items():
             pipeline.expire(key, seconds)
-        await pipeline.execute()
+        try:
+            await pipeline.execute()
+        finally:
+            for letter in batch:
+                if letter.done is not None:
+                    letter.done()
 
     async def _hear(self) -> None:
         while self._client is not None:

@@ -7,8 +7,9 @@ worker, forget a cached principal) is registered with `after_commit`; what must 
 last to be written, with `before_commit`.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID, SafeUUID
@@ -19,25 +20,28 @@ from sqlalchemy import (
     CursorResult,
     DateTime,
     Dialect,
+    SQLColumnExpression,
     TypeDecorator,
     Uuid,
+    delete,
     event,
     make_url,
+    select,
     text,
 )
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import DeclarativeBase
 
-from app.core import sqlite
+from app.core import outages, sqlite
 from app.core.config import Settings
 from app.core.connections import Connections
-from app.core.exceptions import AppError, UnavailableError
+from app.core.exceptions import AppError
 from app.core.statements import Bound, Compiled, Driver, Result, Script, Statement
 
 Session = AsyncSession
@@ -47,7 +51,15 @@ AfterCommit = Callable[[], None]
 BeforeCommit = Callable[[AsyncSession], Awaitable[None]]
 T = TypeVar("T")
 
-_SQLITE_BUSY_SECONDS = 10
+_CONNECT_SECONDS = 5
+_CLOSE_SECONDS = 5
+_UNHEARD_SECONDS = 2
+"""A statement's end is PostgreSQL's to call, and it undoes what was done: only when it
+has not been heard of for so long beyond that, the connection is given up."""
+
+_CHUNK = 1000  # rows
+_PAUSE = 0.05  # seconds in which others may write
+
 _ALONE = 0x576F726B726F6F6D
 """The advisory lock of a server that shares its database with no other."""
 
@@ -103,19 +115,28 @@ def utcnow() -> datetime:
 
 
 class Database:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, patient: bool = False) -> None:
+        """`patient`: statements take as long as they need, for changes of the schema.
+
+        Else none takes longer than `DB_STATEMENT_TIMEOUT`, so what may meet any number
+        of rows is done in chunks.
+        """
         url = settings.database_url
+        limit = settings.database.statement_timeout
         self.is_sqlite = url.startswith("sqlite")
         options: dict[str, Any] = {
             "pool_size": settings.database.pool_size,
             "max_overflow": settings.database.max_overflow,
             "pool_timeout": settings.database.pool_timeout,
+            "poolclass": outages.Pool,
             # A connection that died in the pool is replaced unseen by its next user.
             "pool_pre_ping": not self.is_sqlite,
         }
         if self.is_sqlite:
             path = make_url(url).database or ":memory:"
-            options["async_creator"] = lambda: sqlite.connect(path)
+            options["async_creator"] = lambda: sqlite.connect(path, limit)
+        else:
+            options["connect_args"] = _limits(None if patient else limit)
         self.engine = create_async_engine(
             url,
             json_serializer=lambda value: orjson.dumps(value).decode(),
@@ -124,8 +145,7 @@ class Database:
             hide_parameters=True,
             **options,
         )
-        event.listen(self.engine.sync_engine, "do_connect", _connect)
-        event.listen(self.engine.sync_engine, "handle_error", _hide_row)
+        outages.watch(self.engine.sync_engine)
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -169,10 +189,10 @@ class Database:
                     raise
                 if not read_only:
                     await _commit(session)
-            except _UNREACHABLE as error:
-                if not _is_outage(error):
+            except outages.UNREACHABLE as error:
+                if not outages.is_outage(error):
                     raise
-                raise _unavailable() from error
+                raise outages.unavailable() from error
 
     async def run(self, bound: Bound) -> Result:
         """Run one statement, in a transaction of its own if it writes.
@@ -191,10 +211,10 @@ class Database:
         connections = self._connections if statement.reads else self._writers
         try:
             return await connections.use(work)
-        except _UNREACHABLE as error:
-            if not _is_outage(error):
+        except outages.UNREACHABLE as error:
+            if not outages.is_outage(error):
                 raise
-            raise _unavailable() from error
+            raise outages.unavailable() from error
 
     async def transact(self, script: Script[T]) -> T:
         """Run a script in one transaction, and give what it returns.
@@ -212,10 +232,10 @@ class Database:
             return await self._writers.use(
                 lambda connection: connection.transact(script, compiled)
             )
-        except _UNREACHABLE as error:
-            if not _is_outage(error):
+        except outages.UNREACHABLE as error:
+            if not outages.is_outage(error):
                 raise
-            raise _unavailable() from error
+            raise outages.unavailable() from error
         finally:
             for watch in self.watchers:
                 for one in ran:
@@ -243,6 +263,29 @@ class Database:
 
         return Connection(driver)
 
+    async def delete_in_chunks(
+        self, table: type[DeclarativeBase], *which: SQLColumnExpression[bool]
+    ) -> int:
+        """Delete rows, however many, and give their number.
+
+        No transaction is long, and nobody waits for all of it.
+        """
+        (key,) = sqlalchemy.inspect(table).primary_key
+        some = select(key).where(*which).order_by(key).limit(_CHUNK)
+        deleted = 0
+        while True:
+            async with self.unit_of_work() as session:
+                done = await session.execute(
+                    delete(table)
+                    .where(key.in_(some))
+                    .execution_options(synchronize_session=False)
+                )
+            count = changed_rows(done)
+            deleted += count
+            if count < _CHUNK:
+                return deleted
+            await asyncio.sleep(_PAUSE)
+
     async def claim(self) -> bool:
         """Take the database for this process alone, until it is closed or dies.
 
@@ -267,40 +310,15 @@ class Database:
             await session.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        await self._writers.close()
-        await self._connections.close()
-        if self._claim is not None:
-            await self._claim.invalidate()
-            await self._claim.close()
-        await self.engine.dispose()
-
-
-_UNREACHABLE = (DBAPIError, PoolTimeoutError, ConnectionError)
-
-_OUTAGES = ("08", "25006", "40", "53", "57", "58")
-"""What PostgreSQL's SQLSTATEs of these beginnings tell passes: a lost connection, a
-standby that takes no writes, a deadlock, no disk or memory, a shutdown, its system."""
-
-
-def _unavailable() -> UnavailableError:
-    return UnavailableError(
-        "The database cannot be reached just now; nothing was changed.",
-        code="database_unavailable",
-    )
-
-
-def _is_outage(error: Exception) -> bool:
-    """Tell a lost or busy database from a statement that is wrong."""
-    if not isinstance(error, DBAPIError):
-        return True
-    if error.connection_invalidated or error.statement is None:
-        return True
-    if state := getattr(error.orig, "sqlstate", None):
-        return bool(state.startswith(_OUTAGES))
-    if not isinstance(error, (OperationalError, InterfaceError)):
-        return False
-    reason = str(error.orig).lower()
-    return "locked" in reason or "disk" in reason or "connection" in reason
+        """End all connections; one whose other end is silent is left behind."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._writers.close()
+                await self._connections.close()
+                if self._claim is not None:
+                    await self._claim.invalidate()
+                    await self._claim.close()
+                await self.engine.dispose()
 
 
 async def _commit(session: AsyncSession) -> None:
@@ -350,25 +368,18 @@ async def release(session: AsyncSession) -> None:
     await session.rollback()
 
 
-def _connect(dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-    """Connect; a failure is the driver's error, where asyncpg gives a bare OSError."""
-    try:
-        return dialect.connect(*arguments, **options)
-    except OSError as error:
-        reason = str(error) or type(error).__name__
-        raise dialect.loaded_dbapi.OperationalError(reason) from error
-
-
-def _hide_row(context: Any) -> None:
-    """PostgreSQL's error quotes the row in its detail, and a traceback shows that."""
-    cause = context.original_exception.__cause__
-    if getattr(cause, "detail", None):
-        cause.detail = None
+def _limits(seconds: float | None) -> dict[str, Any]:
+    """What asyncpg is given: the time for a connection, and for a statement."""
+    limits: dict[str, Any] = {"timeout": _CONNECT_SECONDS}
+    if seconds is not None:
+        # What waits for a lock counts, too.
+        limits["server_settings"] = {"statement_timeout": f"{seconds * 1000:.0f}"}
+        limits["command_timeout"] = seconds + _UNHEARD_SECONDS
+    return limits
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_SQLITE_BUSY_SECONDS * 1000}")
     cursor.execute("PRAGMA journal_mode = WAL")
     # Safe against a killed process, not against a power cut in the last moment.
     cursor.execute("PRAGMA synchronous = NORMAL")

@@ -36,7 +36,7 @@ def run_with_connection(settings: Settings, work: Callable[[Connection], T]) -> 
 
 
 async def _run(settings: Settings, work: Callable[[Connection], T]) -> T:
-    database = Database(settings)
+    database = Database(settings, patient=True)
     try:
         async with database.engine.connect() as connection:
             result = await connection.run_sync(_locked, work)

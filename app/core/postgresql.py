@@ -5,6 +5,7 @@ asyncpg itself prepares each statement once for a connection, and keeps it.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -25,7 +26,7 @@ _ERRORS: dict[type[Exception], type[DBAPIError]] = {
 """What SQLAlchemy calls the driver's errors; the first that fits."""
 
 _CLOSING_SECONDS = 2
-_LOST = ("08", "57")
+_LOST = ("08", "57P")
 """SQLSTATEs of a connection that ends; the driver's own errors have none."""
 
 
@@ -43,11 +44,13 @@ class Connection:
         try:
             return await self._execute(compiled, values)
         except DBAPIError as error:
-            if error.connection_invalidated and compiled.is_select:
+            # What had no answer in its time would not have one the second time.
+            again = compiled.is_select and not isinstance(error.orig, TimeoutError)
+            if error.connection_invalidated and again:
                 raise LostError(error.statement, None, error) from error
             raise
         except asyncio.CancelledError:
-            self.abandon()
+            await self._call_off()
             raise
 
     async def transact(
@@ -63,14 +66,19 @@ class Connection:
                 raise
             await self._control("COMMIT")
         except asyncio.CancelledError:
-            self.abandon()
+            await self._call_off()
             raise
         finally:
             await self._roll_back()
         return result
 
     async def close(self) -> None:
-        await self._driver.close(timeout=_CLOSING_SECONDS)
+        with suppress(*_ERRORS):  # then it is cut off
+            await self._driver.close(timeout=_CLOSING_SECONDS)
+
+    async def _call_off(self) -> None:
+        """Give it up, and have the server end what it does: it would hold its locks."""
+        await asyncio.shield(self.close())
 
     def abandon(self) -> None:
         self._driver.terminate()
@@ -125,7 +133,7 @@ class Connection:
         except tuple(_ERRORS):
             self.abandon()
         except asyncio.CancelledError:
-            self.abandon()
+            await self._call_off()
             raise
 
     def _translated(self, error: Exception, sql: str) -> DBAPIError:

@@ -1,6 +1,8 @@
 """How often may what be asked: the syntax of RATE_LIMITS, and its defaults."""
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -51,7 +53,8 @@ def parse(text: str) -> dict[str, Rate | None]:
     return rates
 
 
-def complete(text: str) -> dict[str, Rate | None]:
+@lru_cache
+def complete(text: str) -> Mapping[str, Rate | None]:
     """The same, with the defaults for what `text` does not name."""
     return {name: _rate(name, rate) for name, rate in DEFAULT.items()} | parse(text)
 

@@ -175,10 +175,15 @@ def _translated(error: sqlite3.Error, sql: str) -> Exception:
     return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
 
-async def connect(path: str) -> Connection:
-    """Open the file; no transaction begins but by a BEGIN of ours."""
+async def connect(path: str, lock_seconds: float) -> Connection:
+    """Open the file; no transaction begins but by a BEGIN of ours.
+
+    One that cannot begin for so long, because another writes, fails.
+    """
     connection = Connection(
-        lambda: sqlite3.connect(path, isolation_level=None, check_same_thread=False),
+        lambda: sqlite3.connect(
+            path, timeout=lock_seconds, isolation_level=None, check_same_thread=False
+        ),
         iter_chunk_size=64,
     )
     # A connection that nobody closes must not keep the process alive.

@@ -45,6 +45,7 @@ class Tokens:
         # One secret, a key for each purpose: no token of one kind is another's.
         self._access_key = derive(secret, b"access token")
         self._refresh_key = derive(secret, b"refresh token")
+        self._stored_key = derive(secret, b"stored refresh token")
         self.access_life = timedelta(minutes=settings.access_token_minutes)
         # A client sends the same token again and again; its signature stays right.
         self._verified = lru_cache(_REMEMBERED)(self._verify)
@@ -105,6 +106,10 @@ class Tokens:
         """
         mac = hmac.digest(self._refresh_key, refresh_token.encode(), "sha256")
         return urlsafe_b64encode(mac).rstrip(b"=").decode()
+
+    def stored(self, refresh_token: str) -> bytes:
+        """What is stored of it: under the secret, so a new one ends all sessions."""
+        return hmac.digest(self._stored_key, refresh_token.encode(), "sha256")
 
 
 def _expired() -> UnauthenticatedError:

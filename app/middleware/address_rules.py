@@ -16,6 +16,8 @@ REFUSED = Counter(
     "workroom_addresses_refused", "Requests refused for their address", ["scope"]
 )
 _DESK = ("/api/v1/admin/", "/api/v1/staff/")
+_CHANGED_BY_THE_DESK = "/api/v1/models/"
+_READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class AddressRules:
@@ -28,7 +30,7 @@ class AddressRules:
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
-        desk = f"{scope['path']}/".startswith(_DESK)
+        desk = _is_desk(scope)
         if not self._rules.refuse(client[0] if client else None, desk=desk):
             await self._app(scope, receive, send)
             return
@@ -38,3 +40,10 @@ class AddressRules:
             code="address_refused",
         )
         await problem(error.problem())(scope, receive, send)
+
+
+def _is_desk(scope: Scope) -> bool:
+    path = f"{scope['path']}/"
+    return path.startswith(_DESK) or (
+        path.startswith(_CHANGED_BY_THE_DESK) and scope["method"] not in _READING
+    )

@@ -50,7 +50,7 @@ class RateLimit:
         self,
         app: ASGIApp,
         *,
-        rates: Mapping[str, Rate | None],
+        rates: Callable[[], Mapping[str, Rate | None]],
         limiter: Limiter,
         tokens: Tokens,
         owner_of_key: Callable[[str], UUID | None],
@@ -63,7 +63,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = endpoint(scope)
-        rate = self._rates.get(name) if name else None
+        rate = self._rates().get(name) if name else None
         if name is None or rate is None:
             await self._app(scope, receive, send)
             return

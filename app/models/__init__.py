@@ -26,9 +26,11 @@ from app.models.lockout import LoginCounter
 from app.models.message import Message
 from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
+from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
 from app.models.servicekey import ReportedUsage, ServiceKey
+from app.models.setting import Setting
 from app.models.usage import UsageDay
 from app.models.user import AnyRefreshToken, RefreshToken, User, UserSession
 
@@ -74,9 +76,11 @@ __all__ = [
     "Plan",
     "RecoveryCode",
     "RefreshToken",
+    "RegisteredModel",
     "ReportedUsage",
     "SearchEntry",
     "ServiceKey",
+    "Setting",
     "SupportStaff",
     "UsageDay",
     "User",

@@ -1,7 +1,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, String, UniqueConstraint
+from sqlalchemy import LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
@@ -17,9 +17,10 @@ class IdempotencyKey(Identified, Base):
     """
 
     __tablename__ = "idempotency_keys"
-    __table_args__ = (UniqueConstraint("user_id", "key"),)
+    __table_args__ = (UniqueConstraint("owner_id", "key"),)
 
-    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    owner_id: Mapped[UUID]
+    """The user, admin, member of the staff, or service key that sent it."""
     key: Mapped[str] = mapped_column(String(255))
     fingerprint: Mapped[bytes] = mapped_column(LargeBinary(32))
     resource_id: Mapped[UUID | None]

@@ -61,7 +61,7 @@ class UserSession(Identified, Base):
 
 
 class AnyRefreshToken(Identified, Base):
-    """A refresh token, known only by its SHA-256; used once, then replaced."""
+    """A refresh token, known only by a keyed hash; used once, then replaced."""
 
     __abstract__ = True
 

@@ -19,5 +19,16 @@ class LinkForm(BaseModel):
     token: Annotated[str, Field(max_length=256, description="From the mailed link.")]
 
 
+class Confirmation(LinkForm):
+    password: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            description="Of the sign-up or the account; an access token of the "
+            "account does as well.",
+        ),
+    ] = None
+
+
 class PasswordReset(LinkForm):
     password: NewPassword

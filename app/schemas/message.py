@@ -15,7 +15,7 @@ from pydantic import (
     Tag,
 )
 
-from app.models.message import in_order, text_of
+from app.models.message import Message, in_order, text_of
 from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
 
@@ -178,13 +178,14 @@ def _as_told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_input(block: dict[str, Any]) -> dict[str, Any]:
-    """JSON that was cut off, or is none, is an empty object."""
+    """Where it is no object, such as one cut off, `input_json` stays, too."""
     try:
-        given = orjson.loads(block["input_json"])
+        given = orjson.loads(block["input_json"] or "{}")
     except orjson.JSONDecodeError:
-        given = {}
-    kept = {k: v for k, v in block.items() if k != "input_json"}
-    return {**kept, "input": given if isinstance(given, dict) else {}}
+        given = None
+    if not isinstance(given, dict):
+        return {**block, "input": {}}
+    return {**{k: v for k, v in block.items() if k != "input_json"}, "input": given}
 
 
 class MessageRead(ReadModel):
@@ -236,10 +237,19 @@ def message_row(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+def message_json(message: Message) -> bytes:
+    """A message of ours as `MessageRead` tells it, unchecked like `message_row`."""
+    row = message_row({name: getattr(message, name) for name in MESSAGE_COLUMNS})
+    return orjson.dumps(row, default=str, option=orjson.OPT_UTC_Z)
+
+
 class SharedMessage(BaseModel):
     """What the holder of a link sees of a message."""
 
     role: Literal["user", "assistant"]
+    content: list[dict[str, Any]] = Field(
+        description="Its texts and images as blocks, and its documents by their title."
+    )
     text: str
     model: str | None
     citations: list[CitationRead]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -268,13 +268,12 @@ class Auth:
         )
         await self.end_sessions_of(session, user_id)
 
-    async def purge(self, session: AsyncSession) -> None:
+    async def purge(self, database: Database) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS
-        await session.execute(
-            delete(UserSession).where(
-                or_(UserSession.expires_at < before, UserSession.revoked_at < before)
-            )
+        await database.delete_in_chunks(
+            UserSession,
+            or_(UserSession.expires_at < before, UserSession.revoked_at < before),
         )
 
     async def _begin_session(

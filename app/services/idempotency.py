@@ -70,14 +70,14 @@ class Claim:
     which then waits for the answer.
     """
 
-    user_id: UUID
+    owner_id: UUID
     key: str
     fingerprint: bytes
     taken: bool = False
     session: AsyncSession | None = None
 
     @classmethod
-    def of(cls, user_id: UUID, key: str, request: Iterable[bytes]) -> "Claim":
+    def of(cls, owner_id: UUID, key: str, request: Iterable[bytes]) -> "Claim":
         """Raises ValidationFailedError for a key that cannot be one."""
         if not _KEY.fullmatch(key):
             message = "must be 1 to 255 visible ASCII characters"
@@ -86,7 +86,7 @@ class Claim:
                 errors=[FieldError(path="Idempotency-Key", message=message)],
             )
         digests = b"".join(hashlib.sha256(part).digest() for part in request)
-        return cls(user_id, key, hashlib.sha256(digests).digest())
+        return cls(owner_id, key, hashlib.sha256(digests).digest())
 
 
 current: ContextVar[Claim | None] = ContextVar("idempotency_claim", default=None)
@@ -98,7 +98,7 @@ async def find(database: Database, claim: Claim) -> IdempotencyKey | None:
     async with database.unit_of_work(read_only=True) as session:
         found = await session.scalar(
             select(IdempotencyKey).where(
-                IdempotencyKey.user_id == claim.user_id,
+                IdempotencyKey.owner_id == claim.owner_id,
                 IdempotencyKey.key == claim.key,
                 IdempotencyKey.expires_at > utcnow(),
             )
@@ -147,7 +147,7 @@ def _values(claim: Claim, resource_id: UUID | None) -> dict[str, Any]:
     now = utcnow()
     return {
         "id": uuid7(),
-        "user_id": claim.user_id,
+        "owner_id": claim.owner_id,
         "key": claim.key,
         "fingerprint": claim.fingerprint,
         "resource_id": resource_id,
@@ -158,14 +158,14 @@ def _values(claim: Claim, resource_id: UUID | None) -> dict[str, Any]:
 
 
 def _taking(insert: _Insert) -> _Insert:
-    columns = ("id", "user_id", "key", "fingerprint", "resource_id", "created_at",
+    columns = ("id", "owner_id", "key", "fingerprint", "resource_id", "created_at",
                "expires_at")  # fmt: skip
     nothing = dict.fromkeys(("status", "media_type", "body"))
     fresh = {name: insert.excluded[name] for name in columns[3:]}
     return insert.values(
         {name: bindparam(name) for name in columns}
     ).on_conflict_do_update(
-        index_elements=["user_id", "key"],
+        index_elements=["owner_id", "key"],
         set_={**fresh, **nothing},
         where=IdempotencyKey.expires_at <= bindparam("now", type_=UtcDateTime()),
     )
@@ -189,7 +189,9 @@ async def record(
     assert claim.session is not None
     await claim.session.execute(
         update(IdempotencyKey)
-        .where(IdempotencyKey.user_id == claim.user_id, IdempotencyKey.key == claim.key)
+        .where(
+            IdempotencyKey.owner_id == claim.owner_id, IdempotencyKey.key == claim.key
+        )
         .values(
             status=status, media_type=media_type, body=body, resource_id=resource_id
         )
@@ -201,13 +203,13 @@ async def release(database: Database, claim: Claim) -> None:
     async with database.unit_of_work() as session:
         await session.execute(
             delete(IdempotencyKey).where(
-                IdempotencyKey.user_id == claim.user_id,
+                IdempotencyKey.owner_id == claim.owner_id,
                 IdempotencyKey.key == claim.key,
             )
         )
 
 
-async def purge(session: AsyncSession) -> None:
-    await session.execute(
-        delete(IdempotencyKey).where(IdempotencyKey.expires_at <= utcnow())
+async def purge(database: Database) -> None:
+    await database.delete_in_chunks(
+        IdempotencyKey, IdempotencyKey.expires_at <= utcnow()
     )

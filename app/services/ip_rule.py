@@ -6,9 +6,7 @@ a setting denies it; a setting allows it; a rule denies it; something is allowed
 and it is not among that. Else it may.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import (
@@ -21,7 +19,6 @@ from ipaddress import (
 )
 from uuid import UUID
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,7 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.bus import Bus
 from app.core.config import SecuritySettings
 from app.core.database import Database, after_commit
-from app.core.exceptions import AppError, ConflictError, NotFoundError
+from app.core.exceptions import ConflictError, NotFoundError
+from app.core.mirror import Mirror
 from app.models import IpRule
 from app.schemas.ip_rule import IpRuleCreate, Scope
 from app.services import audit
@@ -37,11 +35,7 @@ from app.services.audit import Actor
 
 Network = IPv4Network | IPv6Network
 
-_CHANGED = "ip_rule.changed"
 _REMEMBERED = 10_000
-_SECONDS = 10
-_SECONDS_UNHEARD = 1
-_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +68,14 @@ class IpRules:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._bus = bus
-        self._stale = asyncio.Event()
-        self._watcher: asyncio.Task[None] | None = None
+        self._mirror = Mirror(bus, "ip_rule", read=self._read, take=self._take)
         self._take(())
 
     async def open(self) -> None:
-        await self._load()
-        await self._bus.listen(_CHANGED, self._hear)
-        self._bus.on_gap(self._stale.set)
-        self._watcher = asyncio.create_task(self._watch())
+        await self._mirror.open()
 
     async def close(self) -> None:
-        await self._bus.unlisten(_CHANGED, self._hear)
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watcher
+        await self._mirror.close()
 
     def refuse(self, host: str | None, *, desk: bool) -> bool:
         """Whether who comes from there may not use the service, or its desk."""
@@ -104,26 +89,11 @@ class IpRules:
 
     def changed(self) -> None:
         """Have all processes read the rules again."""
-        self._bus.say(_CHANGED, b"")
+        self._mirror.changed()
 
-    def _hear(self, _message: bytes) -> None:
-        self._stale.set()
-
-    async def _watch(self) -> None:
-        while True:
-            seconds = _SECONDS if self._bus.reliable else _SECONDS_UNHEARD
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._stale.wait()
-            self._stale.clear()
-            try:
-                await self._load()
-            except AppError as error:  # what was known still counts
-                _log.warning("ip rules not read", code=error.code)
-
-    async def _load(self) -> None:
+    async def _read(self) -> Sequence[IpRule]:
         async with self._database.unit_of_work(read_only=True) as session:
-            self._take((await session.scalars(select(IpRule))).all())
+            return (await session.scalars(select(IpRule))).all()
 
     def _take(self, rules: Sequence[IpRule]) -> None:
         service, desk = self._ranges(rules, "service"), self._ranges(rules, "desk")

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import after_commit, utcnow
+from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.queue import get_task, retry_delay
 from app.core.statements import Bound, Statement
@@ -172,15 +172,14 @@ async def rerun(session: AsyncSession, job_id: UUID) -> Job:
     return job
 
 
-async def purge(session: AsyncSession) -> None:
+async def purge(database: Database) -> None:
     now = utcnow()
-    await session.execute(
-        delete(Job).where(
-            or_(
-                (Job.state == "succeeded") & (Job.finished_at < now - _KEEP_SUCCEEDED),
-                (Job.state == "dead") & (Job.finished_at < now - _KEEP_DEAD),
-            )
-        )
+    await database.delete_in_chunks(
+        Job,
+        or_(
+            (Job.state == "succeeded") & (Job.finished_at < now - _KEEP_SUCCEEDED),
+            (Job.state == "dead") & (Job.finished_at < now - _KEEP_DEAD),
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.config import LoginSettings, Settings
-from app.core.database import utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import network
 from app.core.tokens import derive
@@ -174,9 +174,9 @@ class Lockout:
             delete(LoginCounter).where(LoginCounter.account_id == account_id)
         )
 
-    async def purge(self, session: AsyncSession) -> None:
-        await session.execute(
-            delete(LoginCounter).where(LoginCounter.expires_at < utcnow())
+    async def purge(self, database: Database) -> None:
+        await database.delete_in_chunks(
+            LoginCounter, LoginCounter.expires_at < utcnow()
         )
 
     def _place(self, account: str, ip: str | None) -> bytes:

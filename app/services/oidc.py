@@ -166,9 +166,9 @@ class Oidc:
         await session.delete(given)
         return tokens
 
-    async def purge(self, session: AsyncSession) -> None:
+    async def purge(self) -> None:
         for table in (OidcLogin, OidcCode):
-            await session.execute(delete(table).where(table.expires_at < utcnow()))
+            await self._database.delete_in_chunks(table, table.expires_at < utcnow())
 
     async def close(self) -> None:
         for provider in self._providers.values():

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import SecuritySettings
 from app.core.database import utcnow
 from app.core.exceptions import UnauthenticatedError
-from app.core.tokens import Tokens, fingerprint, new_refresh_token
+from app.core.tokens import Tokens, new_refresh_token
 from app.models import AnyRefreshToken
 
 Revoke = Callable[[AsyncSession, UUID], Awaitable[None]]
@@ -59,7 +59,7 @@ class Families:
         """The id of the session that a token belongs to, used or not."""
         return await session.scalar(
             select(self._model.session_id).where(
-                self._model.token_hash == fingerprint(token)
+                self._model.token_hash == self._tokens.stored(token)
             )
         )
 
@@ -71,7 +71,7 @@ class Families:
         Whether the session is still alive, the caller finds out.
         """
         successor = self._tokens.successor(token)
-        used = fingerprint(token)
+        used = self._tokens.stored(token)
         session_id = await session.scalar(
             update(self._model)
             .where(self._model.token_hash == used, self._model.used_at.is_(None))
@@ -95,4 +95,5 @@ class Families:
         return token.session_id
 
     def _add(self, session: AsyncSession, session_id: UUID, token: str) -> None:
-        session.add(self._model(session_id=session_id, token_hash=fingerprint(token)))
+        token_hash = self._tokens.stored(token)
+        session.add(self._model(session_id=session_id, token_hash=token_hash))

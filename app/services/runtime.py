@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from app.core.bus import Bus, connect
-from app.core.config import Settings
+from app.core.config import LiveSettings, Settings
 from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.lag import LoopLag
@@ -41,9 +41,11 @@ from app.services.lockout import Lockout
 from app.services.login import Logins
 from app.services.message_log.writer import MessageLogs
 from app.services.mfa import Mfa
+from app.services.model import Models
 from app.services.oidc import Oidc
 from app.services.plan import Plans
 from app.services.principal import Principals
+from app.services.setting import ChangedSettings
 
 
 class Shutdown:
@@ -118,9 +120,34 @@ class _People(NamedTuple):
         )
 
 
+class _Installation(NamedTuple):
+    """What admins say of the installation; each process knows all of it."""
+
+    ip_rules: IpRules
+    changed_settings: ChangedSettings
+    models: Models
+    providers: Providers
+
+    @classmethod
+    def build(
+        cls, live: LiveSettings, *, database: Database, bus: Bus
+    ) -> "_Installation":
+        settings = live.started
+        catalogue = Catalogue.load(settings.models.catalogue)
+        providers = _providers(live, catalogue)
+        return cls(
+            ip_rules=IpRules(settings.security, database=database, bus=bus),
+            changed_settings=ChangedSettings(
+                live, database=database, bus=bus, providers=providers
+            ),
+            models=Models(database, bus, catalogue=catalogue, providers=providers),
+            providers=providers,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    settings: Settings
+    live: LiveSettings
     database: Database
     crypto: Crypto
     bus: Bus
@@ -137,9 +164,11 @@ class Runtime:
     desk_principals: DeskPrincipals
     desk: DeskAuth
     ip_rules: IpRules
+    changed_settings: ChangedSettings
     linked_accounts: LinkedAccounts
     mailer: Mailer
     providers: Providers
+    models: Models
     plans: Plans
     credits: Credits
     introspector: Introspector
@@ -151,6 +180,11 @@ class Runtime:
     shutdown: Shutdown = field(default_factory=Shutdown)
 
     @property
+    def settings(self) -> Settings:
+        """As they are now: see `core/config/live.py`."""
+        return self.live.current
+
+    @property
     def alone(self) -> bool:
         """Whether no other process serves this database: several need Redis."""
         return not self.bus.shared
@@ -158,35 +192,33 @@ class Runtime:
     @classmethod
     def build(cls, settings: Settings) -> "Runtime":
         """Make everything, connect to nothing."""
+        live = LiveSettings(settings)
         database = Database(settings)
         crypto = Crypto(settings.security)
         bus = connect(settings.redis)
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
-        providers = _providers(settings)
+        installation = _Installation.build(live, database=database, bus=bus)
         mailer = _mailer(settings)
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
-        message_logs = MessageLogs(
-            settings.message_logs, database=database, crypto=crypto
-        )
+        message_logs = MessageLogs(live, database=database, crypto=crypto)
         books = Books(credits_, message_logs)
         turns = Turns(
-            settings,
+            live,
             database=database,
-            providers=providers,
+            providers=installation.providers,
             principals=people.principals,
             bus=bus,
             books=books,
         )
         return cls(
-            settings=settings,
+            live=live,
             database=database,
             crypto=crypto,
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            ip_rules=IpRules(settings.security, database=database, bus=bus),
             linked_accounts=LinkedAccounts(
                 settings,
                 passwords=people.passwords,
@@ -194,7 +226,6 @@ class Runtime:
                 logins=people.logins,
             ),
             mailer=mailer,
-            providers=providers,
             plans=plans,
             credits=credits_,
             introspector=Introspector(database, people.principals, people.tokens),
@@ -202,7 +233,7 @@ class Runtime:
             message_logs=message_logs,
             books=books,
             accounts=Accounts(
-                settings.accounts,
+                live,
                 crypto=crypto,
                 passwords=people.passwords,
                 auth=people.auth,
@@ -213,6 +244,7 @@ class Runtime:
                 settings.accounts, database=database, crypto=crypto, mailer=mailer
             ),
             **people._asdict(),
+            **installation._asdict(),
         )
 
     async def open(self) -> None:
@@ -223,7 +255,9 @@ class Runtime:
         await self.principals.open()
         await self.plans.open()
         await self.credits.open(alone=self.alone)
+        await self.changed_settings.open()
         await self.ip_rules.open()
+        await self.models.open()
         await self.desk_principals.open()
         await self.message_logs.open()
         await self.turns.open(alone=self.alone)
@@ -231,7 +265,9 @@ class Runtime:
     async def close(self) -> None:
         await self.turns.close()
         await self.message_logs.close()
+        await self.models.close()
         await self.ip_rules.close()
+        await self.changed_settings.close()
         await self.credits.close()
         await self.plans.close()
         await self.desk_principals.close()
@@ -244,11 +280,11 @@ class Runtime:
         await self.database.close()
 
 
-def _providers(settings: Settings) -> Providers:
-    catalogue = Catalogue.load(settings.models.catalogue)
+def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
+    settings = live.started
     http = Http(settings.models)
     return Providers(
-        settings,
+        live,
         [
             BedrockProvider(settings.models, catalogue, http),
             AnthropicProvider(settings.models, catalogue, http),

@@ -9,7 +9,11 @@ from app.services.runtime import Runtime
 @task("chat.title")
 async def title(runtime: Runtime, *, chat_id: str) -> None:
     await titles.write(
-        runtime.database, runtime.providers, runtime.books, UUID(chat_id)
+        runtime.database,
+        runtime.providers,
+        runtime.books,
+        UUID(chat_id),
+        retries=runtime.settings.models.retries,
     )
 
 
@@ -20,5 +24,4 @@ async def index(runtime: Runtime) -> None:
 
 @task("chat.purge", every=timedelta(hours=1))
 async def purge(runtime: Runtime) -> None:
-    async with runtime.database.unit_of_work() as session:
-        await chats.purge(session)
+    await chats.purge(runtime.database)

@@ -7,5 +7,4 @@ from app.services.runtime import Runtime
 
 @task("idempotency.purge", every=timedelta(hours=1))
 async def purge(runtime: Runtime) -> None:
-    async with runtime.database.unit_of_work() as session:
-        await idempotency.purge(session)
+    await idempotency.purge(runtime.database)

@@ -7,5 +7,4 @@ from app.services.runtime import Runtime
 
 @task("job.purge", every=timedelta(days=1))
 async def purge(runtime: Runtime) -> None:
-    async with runtime.database.unit_of_work() as session:
-        await jobs.purge(session)
+    await jobs.purge(runtime.database)

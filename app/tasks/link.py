@@ -25,5 +25,4 @@ async def mail(runtime: Runtime, *, link_id: str) -> None:
 
 @task("link.purge", every=timedelta(hours=1))
 async def purge(runtime: Runtime) -> None:
-    async with runtime.database.unit_of_work() as session:
-        await links.purge(session)
+    await links.purge(runtime.database)

@@ -80,6 +80,7 @@ DOMAINS = {
     "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
     "servicekey": "keys of external applications",
+    "setting": "settings that admins change",
     "plan": "plans, and the limits that users have",
     "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",

@@ -20,6 +20,7 @@ from app.models import MADE_BY_MIGRATIONS, Base
 from tests.conftest import SettingsFactory, make_settings
 
 LONGEST_NAME = 63  # PostgreSQL cuts what is longer, and nobody finds it again
+CHANGE_ROWS_ALONE = {"9a41c7e05b2d"}
 Schema = dict[str, dict[str, Any]]
 ROWS_OF_BEFORE = (
     """INSERT INTO users (id, email, password_hash, status, created_at, updated_at)
@@ -32,6 +33,16 @@ ROWS_OF_BEFORE = (
     (:message, :chat, NULL, 'user', '[]', '[]', 'complete', 0, 0, CURRENT_TIMESTAMP),
     (:reply, :chat, :message, 'assistant', '[]', '[]', 'complete', 0, 0,
     CURRENT_TIMESTAMP)""",
+)
+SESSION_OF_BEFORE = (
+    """INSERT INTO users (id, email, password_hash, status, plan, log_messages,
+    created_at, updated_at) VALUES (:user, 'a@b', 'x', 'active', 'free', true,
+    CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+    """INSERT INTO user_sessions (id, user_id, created_at, authenticated_at,
+    last_used_at, expires_at) VALUES (:session, :user, CURRENT_TIMESTAMP,
+    CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+    """INSERT INTO refresh_tokens (id, session_id, token_hash, created_at)
+    VALUES (:token, :session, 'hash', CURRENT_TIMESTAMP)""",
 )
 
 
@@ -193,7 +204,7 @@ def test_every_migration_goes_up_down_and_up_again(empty_settings: Settings) -> 
     for revision in revisions:
         migrations.upgrade(empty_settings, revision)
         after = schema_of(empty_settings)
-        assert after != before
+        assert (after == before) == (revision in CHANGE_ROWS_ALONE)
         migrations.downgrade(empty_settings, below)
         assert schema_of(empty_settings) == before
         migrations.upgrade(empty_settings, revision)
@@ -228,6 +239,31 @@ def test_chats_from_before_the_search_are_kept_and_a_job_indexes_them(
 
     found = migrations.run_with_connection(empty_settings, look)
     assert found == [("Old", False), (0,), (0,), ("chat.index",)]
+
+
+def test_sessions_from_before_refresh_tokens_were_keyed_have_ended(
+    empty_settings: Settings,
+) -> None:
+    def fill(connection: Connection) -> None:
+        as_uuid = connection.dialect.name == "postgresql"
+        ids = {"user": "a" * 32, "session": "b" * 32, "token": "c" * 32}
+        values = {k: UUID(v) if as_uuid else v for k, v in ids.items()}
+        for statement in SESSION_OF_BEFORE:
+            used = {k: v for k, v in values.items() if f":{k}" in statement}
+            connection.execute(text(statement), used)
+
+    def look(connection: Connection) -> list[Any]:
+        queries = (
+            "SELECT count(*), count(revoked_at) FROM user_sessions",
+            "SELECT count(*) FROM refresh_tokens",
+        )
+        return [tuple(connection.execute(text(query)).one()) for query in queries]
+
+    migrations.upgrade(empty_settings, "6d2c8b14fa07")
+    migrations.run_with_connection(empty_settings, fill)
+    migrations.upgrade(empty_settings)
+
+    assert migrations.run_with_connection(empty_settings, look) == [(1, 1), (0,)]
 
 
 def test_a_migration_is_named_by_date_and_intent() -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
@@ -25,6 +26,8 @@ PATIENCE = 30
 """Seconds that anything here may take, on a slow and busy machine."""
 
 TICK = 0.02
+
+T = TypeVar("T")
 
 PASSWORD = "seven copper kettles"
 
@@ -41,13 +44,14 @@ _BRISK = {
 
 
 async def until(
-    condition: Callable[[], Awaitable[object]], what: str, seconds: float = PATIENCE
-) -> None:
-    """Wait until `condition()` gives something true."""
+    condition: Callable[[], Awaitable[T]], what: str, seconds: float = PATIENCE
+) -> T:
+    """Wait until `condition()` gives something true, and give that."""
     end = time.monotonic() + seconds
-    while not await condition():
+    while not (found := await condition()):
         assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
         await asyncio.sleep(TICK)
+    return found
 
 
 def free_port() -> int:
@@ -108,7 +112,11 @@ class Server:
 
     def _is_of_an_outage(self, line: str) -> bool:
         """Whether it tells what a stop without a database has to lose."""
-        lost = ("message logs lost", "credits not settled")
+        lost = (
+            "message logs lost",
+            "credits not settled",
+            "Exception closing connection",  # SQLAlchemy's, where nobody answers
+        )
         return "database_unavailable" in self.log and any(what in line for what in lost)
 
     @property

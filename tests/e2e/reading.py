@@ -39,38 +39,39 @@ class Reader:
         message: dict[str, Any] = self.end.data["message"]
         return message
 
-    async def ask(self, chat: str, content: str, *, deltas: int = 0) -> None:
-        """Send a message and read its reply, or only so many deltas; then cut."""
+    async def ask(self, chat: str, content: str, *, words: int = 0) -> None:
+        """Send a message and read its reply, or only so many words; then cut."""
         async with self.client.asking(chat, content) as stream:
-            await self.read(stream, deltas=deltas)
+            await self.read(stream, words=words)
 
-    async def resume(self, *, deltas: int = 0) -> None:
+    async def resume(self, *, words: int = 0) -> None:
         """Come back with the last event's id, to a reply that has not ended."""
         headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
         path = f"/messages/{self.message_id}/stream"
         async with self.client.stream("GET", path, headers=headers) as stream:
-            await self.read(stream, deltas=deltas)
+            await self.read(stream, words=words)
 
-    async def go_on(self, *, deltas: int = 0) -> None:
+    async def go_on(self, *, words: int = 0) -> None:
         """Have a reply continued that was broken off."""
         path = f"/messages/{self.message_id}/continue"
         async with self.client.stream("POST", path) as stream:
-            await self.read(stream, deltas=deltas)
+            await self.read(stream, words=words)
 
-    async def read(self, stream: Stream, *, deltas: int = 0) -> None:
-        """Read to the end, or so many deltas."""
+    async def read(self, stream: Stream, *, words: int = 0) -> None:
+        """Read to the end, or at least so many words more."""
         self.end = None
+        come = 0
         async for event in stream:
             self.take(event)
             if event.name == "delta":
-                deltas -= 1
-                if deltas == 0:
+                come += len(event.data["text"].split())
+                if 0 < words <= come:
                     return
 
     async def read_what_comes(self, stream: Stream) -> None:
         """Read until the connection breaks."""
         with suppress(aiohttp.ClientError, ConnectionError):
-            await self.read(stream, deltas=-1)
+            await self.read(stream)
 
     def read_all(self, body: bytes) -> None:
         """Read whole events, however long their lines are."""

@@ -76,7 +76,7 @@ async def test_text_that_databases_stumble_over_is_streamed_stored_and_named(
     chat = await client.chat(model=provider.model)
 
     reader = Reader(client)
-    await reader.ask(chat, "Say it", deltas=3)
+    await reader.ask(chat, "Say it", words=3)
     await reader.resume()
 
     assert reader.text == text

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import (
     Begin,
+    NewDatabase,
     Provider,
     create_database,
     with_any_provider,
@@ -110,7 +111,7 @@ async def test_a_client_comes_back_while_another_one_continues(
     returning = reader.copy()
 
     provider.fake.plan.chunk_delay = 0.001
-    await reader.go_on(deltas=20)
+    await reader.go_on(words=20)
     await asyncio.gather(reader.resume(), returning.resume())
 
     assert reader.text == returning.text == numbered_words(500)
@@ -119,20 +120,27 @@ async def test_a_client_comes_back_while_another_one_continues(
 
 @with_any_provider
 async def test_what_a_crash_took_stays_taken_however_often_the_reply_goes_on(
-    server: Server, provider: Provider
+    begin: Begin, new_database: NewDatabase, provider: Provider
 ) -> None:
     """F1: each attempt writes other words, so that old ones show where they stay."""
+    server = await begin(TURN_CHECKPOINT_SECONDS="1", **await new_database())
     plan = provider.fake.plan = FaultPlan(chunk_delay=0.005)
     plan.reply = lambda _dialogue: numbered_words(500)
     reader = Reader(await server.client())
     chat = await reader.client.chat(model=provider.model, title="Named")
-    await killed_in_mid_reply(server, reader, chat, "Write", after=0.5)
+    async with reader.client.asking(chat, "Write") as stream:
+        await reader.read(stream, words=5)
+        saved = await until(lambda: saved_words(reader), "the first checkpoint")
+        await reader.read(stream, words=saved + 20)  # well before the next one
+        await server.kill()
+        await reader.read_what_comes(stream)
+    await server.start()
     kept = (await reader.client.get(f"/messages/{reader.message_id}")).json["text"]
     returning = reader.copy()
     assert len(returning.text) > len(kept) > 0
 
     plan.reply = lambda _dialogue: " second" * 100
-    await reader.go_on(deltas=60)
+    await reader.go_on(words=60)
     stopped = await reader.client.post(f"/messages/{reader.message_id}/stop")
     assert len(stopped.json["text"]) > len(returning.text)
     await reader.resume()
@@ -166,6 +174,11 @@ async def test_a_job_of_a_killed_worker_is_taken_up_again(
     assert len(provider.fake.calls) == 3
 
 
+async def saved_words(reader: Reader) -> int:
+    found = await reader.client.get(f"/messages/{reader.message_id}")
+    return len(found.json["text"].split())
+
+
 async def calls(provider: Provider, count: int) -> bool:
     return len(provider.fake.calls) >= count
 
@@ -193,7 +206,7 @@ async def test_a_second_server_finds_what_a_killed_one_left(
     await until(lambda: calls(provider, 2), "the job's call of the model")
     reader = Reader(client)
     named = await client.chat(model=provider.model, title="Named")
-    await reader.ask(named, "Say 50 words", deltas=5)
+    await reader.ask(named, "Say 50 words", words=5)
 
     await dying.kill()
 

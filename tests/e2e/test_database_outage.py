@@ -1,15 +1,17 @@
-"""PostgreSQL goes away under a running server, and comes back (TRUST F6)."""
+"""PostgreSQL goes away or falls silent under a server, and comes back (TRUST F6)."""
 
 import asyncio
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -20,7 +22,7 @@ from tests.e2e.conftest import (
     create_database,
     with_any_provider,
 )
-from tests.e2e.processes import PASSWORD, Server, until
+from tests.e2e.processes import PASSWORD, PATIENCE, Server, until
 from tests.e2e.reading import Reader
 from tests.fakes.faults import numbered_words
 
@@ -46,6 +48,22 @@ class Postgres:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._server.ensure_postgres_running)
+
+    @asynccontextmanager
+    async def silent(self) -> AsyncIterator[None]:
+        """It takes connections and statements, and answers none of them."""
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, sign: signal.Signals) -> None:
+        server = psutil.Process(self._server.get_pid())
+        # The first is the one that would begin others.
+        for process in (server, *server.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(sign)
 
     def close(self) -> None:
         self._server.cleanup()
@@ -78,24 +96,27 @@ def assert_unavailable(answer: Answer) -> None:
 async def requests_of_all_kinds(
     client: Client, unseen: Client, chat: str
 ) -> list[Answer]:
-    """What needs the database; the server has not met `unseen`'s session yet."""
+    """What needs the database; the server has not met `unseen`'s session yet.
+
+    All at once: one after the other, each might wait for the database anew.
+    """
     login = {"login": "nobody@example.com", "password": PASSWORD}
     account = {"email": "new@example.com", "password": PASSWORD}
     refresh = {"refresh_token": client.tokens["refresh_token"]}
     message = {"content": "Say 5 words"}
-    return [
-        await client.get("/auth/me"),
-        await unseen.get("/auth/me"),
-        await client.get("/chats"),
-        await unseen.get("/chats"),
-        await client.post("/chats", json={}),
-        await client.get(f"/chats/{chat}/messages"),
-        await client.post(f"/chats/{chat}/messages", json=message),
-        await client.post("/auth/login", json=login),
-        await client.post("/auth/register", json=account),
-        await client.post("/auth/refresh", json=refresh),
-        await client.post("/auth/logout", json=refresh),
-    ]
+    return await asyncio.gather(
+        client.get("/auth/me"),
+        unseen.get("/auth/me"),
+        client.get("/chats"),
+        unseen.get("/chats"),
+        client.post("/chats", json={}),
+        client.get(f"/chats/{chat}/messages"),
+        client.post(f"/chats/{chat}/messages", json=message),
+        client.post("/auth/login", json=login),
+        client.post("/auth/register", json=account),
+        client.post("/auth/refresh", json=refresh),
+        client.post("/auth/logout", json=refresh),
+    )
 
 
 async def works(server: Server, client: Client, unseen: Client, model: str) -> None:
@@ -135,7 +156,7 @@ async def test_while_the_database_is_away_requests_are_refused_and_replies_kept(
     message: dict[str, Any] = {"content": "Say 40 words", "stream": False}
 
     async with client.asking(streaming, "Say 40 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         whole = asyncio.create_task(
             client.post(f"/chats/{waiting}/messages", json=message)
         )
@@ -173,6 +194,60 @@ async def called(provider: Provider, count: int) -> bool:
 
 
 @with_any_provider
+async def test_while_the_database_is_silent_requests_are_refused_and_replies_kept(
+    begin: Begin, postgres: Postgres, provider: Provider
+) -> None:
+    """F6: as where its machine or its disk hangs: no request waits for ever."""
+    server = await begin(
+        DATABASE_URL=postgres.url, DB_STATEMENT_TIMEOUT="1", DB_POOL_TIMEOUT="1"
+    )
+    client, unseen = await server.client(), await server.client()
+    chat = await client.chat(model=provider.model, title="Named")
+    streaming = await client.chat(model=provider.model, title="Named")
+    provider.fake.plan.chunk_delay = 0.01
+    reader = Reader(client)
+
+    async with client.asking(streaming, "Say 40 words") as stream:
+        await reader.read(stream, words=5)
+        async with postgres.silent():
+            for _ in range(2):  # the second time, no connection is left to be lost
+                async with asyncio.timeout(PATIENCE):
+                    answers = await requests_of_all_kinds(client, unseen, chat)
+                for answer in answers:
+                    assert_unavailable(answer)
+            async with asyncio.timeout(PATIENCE):
+                ready = await server.anonymous().get("/health/ready")
+            assert ready.status == 503
+            (call,) = provider.fake.calls
+            await asyncio.wait_for(call.ended.wait(), 10)
+            assert call.outcome == "complete"
+        await until(lambda: reachable(server), "the server to be ready")
+        await reader.read(stream)
+
+    assert reader.text == numbered_words(40)
+    assert reader.message["status"] == "complete"
+    assert (await client.messages(streaming))[0] == reader.message
+    provider.fake.plan.chunk_delay = 0
+    await works(server, client, unseen, provider.model)
+
+
+@with_any_provider
+async def test_a_server_stops_although_its_database_is_silent(
+    begin: Begin, postgres: Postgres, provider: Provider
+) -> None:
+    """F6, F7."""
+    server = await begin(
+        DATABASE_URL=postgres.url, DB_STATEMENT_TIMEOUT="1", DB_POOL_TIMEOUT="1"
+    )
+    await server.client()
+    await until(lambda: no_jobs_left(server), "the jobs to be done")
+
+    async with postgres.silent():
+        server.send(signal.SIGTERM)
+        assert await server.exit_code() == 0
+
+
+@with_any_provider
 async def test_while_the_database_takes_no_writes_they_are_refused_and_kept(
     begin: Begin, postgres_url: str, provider: Provider
 ) -> None:
@@ -185,7 +260,7 @@ async def test_while_the_database_takes_no_writes_they_are_refused_and_kept(
     provider.fake.plan.chunk_delay = 0.005
 
     async with client.asking(chat, "Say 60 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         async with read_only(url):
             assert_unavailable(await client.post("/chats", json={}))
             assert (await client.get("/chats")).status == 200

@@ -180,7 +180,7 @@ async def the_user_registers_and_verifies(day: Day) -> None:
 
     await until(mailed, "the mail with the link")
     (text,) = day.mails()
-    token = {"token": mailbox.token_in(text)}
+    token = {"token": mailbox.token_in(text), "password": PASSWORD}
     verified = done(await day.user.post("/auth/verify-email", json=token), 200)
 
     assert verified["email_verified_at"] is not None

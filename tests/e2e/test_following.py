@@ -21,12 +21,12 @@ async def read_in_pieces(
     reader: Reader, chat: str, content: str, chance: random.Random
 ) -> int:
     """Ask, and be cut at random points until the end; gives the number of cuts."""
-    await reader.ask(chat, content, deltas=chance.randint(1, 40))
+    await reader.ask(chat, content, words=chance.randint(1, 40))
     cuts = 0
     while reader.end is None:
         cuts += 1
         await asyncio.sleep(chance.choice([0, 0.001, 0.03]))
-        await reader.resume(deltas=chance.randint(1, 40))
+        await reader.resume(words=chance.randint(1, 40))
     return cuts
 
 
@@ -86,9 +86,9 @@ async def test_two_clients_that_follow_at_once_both_get_everything(
     chat = await first.client.chat(model=provider.model, title="Named")
 
     async with first.client.asking(chat, "Say 150 words") as stream:
-        await first.read(stream, deltas=20)
+        await first.read(stream, words=20)
         second.message_id = first.message_id
-        await asyncio.gather(first.read(stream, deltas=-1), second.resume())
+        await asyncio.gather(first.read(stream), second.resume())
 
     assert first.text == second.text == numbered_words(150)
     assert first.message == second.message
@@ -138,7 +138,7 @@ async def test_stop_ends_the_reply_and_the_call_of_the_model_within_a_second(
     chat = await reader.client.chat(model=provider.model, title="Named")
 
     async with reader.client.asking(chat, "Say 5000 words") as stream:
-        await reader.read(stream, deltas=20)
+        await reader.read(stream, words=20)
         (call,) = provider.fake.calls
         began = time.monotonic()
         stopped = await other.post(f"/messages/{reader.message_id}/stop")
@@ -162,7 +162,7 @@ async def test_stop_ends_a_call_that_stalls(server: Server, provider: Provider) 
     chat = await reader.client.chat(model=provider.model, title="Named")
 
     async with reader.client.asking(chat, "Say 50 words") as stream:
-        await reader.read(stream, deltas=5)
+        await reader.read(stream, words=5)
         stopped = await reader.client.post(f"/messages/{reader.message_id}/stop")
         await reader.read(stream)
 

@@ -64,7 +64,7 @@ async def test_the_end_of_a_session_ends_its_streams_and_tokens_within_a_second(
     reader, another = Reader(client), Reader(other)
 
     async with client.asking(chat, "Say 100 words") as stream:
-        await reader.read(stream, deltas=20)
+        await reader.read(stream, words=20)
         another.message_id = reader.message_id
         following = asyncio.create_task(another.resume())
         began = time.monotonic()

@@ -32,7 +32,7 @@ async def test_a_running_reply_ends_while_new_ones_are_refused(
     idle = await reader.client.chat(model=provider.model, title="Named")
 
     async with reader.client.asking(chat, "Say 200 words") as stream:
-        await reader.read(stream, deltas=20)
+        await reader.read(stream, words=20)
         returning = reader.copy()
         server.send(signal.SIGTERM)
         await until(lambda: is_stopping(server), "the end to begin")
@@ -48,7 +48,7 @@ async def test_a_running_reply_ends_while_new_ones_are_refused(
         )
         assert (await reader.client.get("/chats")).status == 200
         assert (await reader.client.get("/auth/me")).status == 200
-        await asyncio.gather(reader.read(stream, deltas=-1), returning.resume())
+        await asyncio.gather(reader.read(stream), returning.resume())
 
     assert reader.text == returning.text == numbered_words(200)
     assert reader.message["status"] == "complete"
@@ -73,7 +73,7 @@ async def test_a_reply_that_takes_too_long_is_interrupted_and_kept(
     chat = await reader.client.chat(model=provider.model, title="Named")
 
     async with reader.client.asking(chat, "Say 1000 words") as stream:
-        await reader.read(stream, deltas=20)
+        await reader.read(stream, words=20)
         server.send(signal.SIGTERM)
         await reader.read(stream)
 
@@ -158,7 +158,7 @@ async def test_a_second_ctrl_c_does_not_wait(
     chat = await reader.client.chat(model=provider.model, title="Named")
 
     async with reader.client.asking(chat, "Say 1000 words") as stream:
-        await reader.read(stream, deltas=50)
+        await reader.read(stream, words=50)
         server.send(signal.SIGINT)
         await until(lambda: is_stopping(server), "the end to begin")
         server.send(signal.SIGINT)

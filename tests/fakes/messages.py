@@ -103,6 +103,17 @@ def sse_script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
     )
 
 
+def _fits(body: Mapping[str, Any]) -> bool:
+    """Whether the choice of tools, if any, is one among those of the body."""
+    choice = body.get("tool_choice")
+    if choice is None:
+        return True
+    names = [tool["name"] for tool in body.get("tools") or ()]
+    if choice["type"] == "tool":
+        return choice["name"] in names
+    return bool(names) and choice["type"] in {"auto", "any", "none"}
+
+
 def mistake(model: str, body: Mapping[str, Any]) -> str:
     """What is said of a body that Claude does not take; empty of a good one."""
     messages = body.get("messages") or []
@@ -124,6 +135,7 @@ def mistake(model: str, body: Mapping[str, Any]) -> str:
         ),
         "This model does not support assistant message prefill. The conversation must "
         "end with a user message.": prefill and not _TAKES_PREFILL.search(model),
+        "tool_choice: must fit the tools": not _fits(body),
         "A maximum of 4 blocks with cache_control may be provided.": (
             json.dumps(body).count('"cache_control"') > MOST_MARKS
         ),

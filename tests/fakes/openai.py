@@ -143,7 +143,20 @@ def _mistake(body: Mapping[str, Any]) -> web.Response | None:
     roles = {"system", "developer", "user", "assistant", "tool"}
     if not messages or any(message.get("role") not in roles for message in messages):
         return _error(400, "invalid_request_error", None, "Invalid messages.")
+    if not _fits(body):
+        return _error(400, "invalid_request_error", None, "Invalid tool_choice.")
     return None
+
+
+def _fits(body: Mapping[str, Any]) -> bool:
+    """Whether the choice of tools, if any, is one among those of the body."""
+    choice = body.get("tool_choice")
+    if choice is None:
+        return True
+    names = [tool["function"]["name"] for tool in body.get("tools") or ()]
+    if isinstance(choice, dict):
+        return choice["type"] == "function" and choice["function"]["name"] in names
+    return bool(names) and choice in {"auto", "required", "none"}
 
 
 if __name__ == "__main__":

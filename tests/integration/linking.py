@@ -26,8 +26,9 @@ async def sign_up(client: Client, **fields: Any) -> Answer:
     return await client.post("/auth/register", json=form)
 
 
-async def verify(client: Client, token: str) -> Answer:
-    return await client.post("/auth/verify-email", json={"token": token})
+async def verify(client: Client, token: str, password: str = PASSWORD) -> Answer:
+    form = {"token": token, "password": password}
+    return await client.post("/auth/verify-email", json=form)
 
 
 async def forgot(client: Client, email: str = ADA) -> Answer:

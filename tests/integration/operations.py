@@ -48,6 +48,8 @@ class Operation:
     """The level that support staff needs."""
     service: bool = field(default=False, kw_only=True)
     """For external applications, each with a service key."""
+    everybodys: bool = field(default=False, kw_only=True)
+    """What it names is nobody's own."""
 
     @property
     def name(self) -> str:
@@ -55,7 +57,7 @@ class Operation:
 
     @property
     def names_things(self) -> bool:
-        return "{" in self.path
+        return "{" in self.path and not self.everybodys
 
     def proper(self, things: Things) -> Client:
         """Who may call it."""
@@ -110,7 +112,8 @@ def _another_address(things: Things) -> Request:
 
 
 def _verify_link(things: Things) -> Request:
-    return {"json": {"token": things.verify_link}}
+    form = {"token": things.verify_link, "password": "a long pass phrase"}
+    return {"json": form}
 
 
 def _reset_link(things: Things) -> Request:
@@ -229,6 +232,18 @@ def _new_ip_rule(_things: Things) -> Request:
     return {"json": {"network": nobodys_address(), "action": "deny"}}
 
 
+def _new_model(things: Things) -> Request:
+    return {"json": {"name": f"guide/new-{things.name}", "prices": None}}
+
+
+def _window(_things: Things) -> Request:
+    return {"json": {"context_window": 50_000}}
+
+
+def _setting(_things: Things) -> Request:
+    return {"json": {"message_log_days": 30}}
+
+
 def _keeping(_things: Things) -> Request:
     return {"json": {"keep_text": False}}
 
@@ -343,6 +358,11 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
     Operation("GET", f"{V1}/models"),
+    Operation("GET", V1 + "/models/{model}", everybodys=True),
+    Operation("POST", f"{V1}/models", 201, _new_model, admin="models"),
+    Operation("PATCH", V1 + "/models/{registered}", 200, _window, admin="models"),
+    Operation("DELETE", V1 + "/models/{registered}", 204, admin="models"),
+    Operation("GET", f"{V1}/admin/models", admin="models"),
     Operation("GET", f"{V1}/usage"),
     Operation("GET", f"{V1}/usage/limits"),
     Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),
@@ -398,6 +418,8 @@ OPERATIONS = [
     Operation("GET", f"{V1}/admin/jobs", admin="jobs"),
     Operation("POST", V1 + "/admin/jobs/{job}/rerun", admin="jobs"),
     Operation("GET", f"{V1}/admin/audit", admin="audit"),
+    Operation("GET", f"{V1}/admin/settings", admin="settings"),
+    Operation("PATCH", f"{V1}/admin/settings", 200, _setting, admin="settings"),
     Operation("GET", f"{V1}/admin/ip-rules", admin="settings"),
     Operation("POST", f"{V1}/admin/ip-rules", 201, _new_ip_rule, admin="settings"),
     Operation("DELETE", V1 + "/admin/ip-rules/{ip_rule}", 204, admin="settings"),

@@ -1,15 +1,39 @@
 """All that a database holds, to be compared and to be searched."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 
-from app.core.database import Database
-from app.models import Base
+from app.core.database import Database, utcnow
+from app.models import Base, Job
+from tests.conftest import Server
 
 Rows = dict[tuple[Any, ...], dict[str, Any]]
+
+
+async def settled(server: Server) -> None:
+    """Wait until nothing is left to do now, and all that was used is written.
+
+    A turn goes on when its reply is there: it still has its log to write, and that is
+    stored a little later.
+    """
+    if turns := server.runtime.turns._tasks:
+        await asyncio.wait(turns)
+    logs = server.runtime.message_logs
+    while logs._waiting:
+        logs._room.clear()
+        await logs._room.wait()  # for each batch that was stored
+    await server.runtime.credits.flush()
+    statement = select(func.count()).where(Job.run_at <= utcnow())
+    busy = statement.where(Job.state.in_(["queued", "running"]))
+    while True:
+        async with server.runtime.database.unit_of_work(read_only=True) as session:
+            if not await session.scalar(busy):
+                return
+        await asyncio.sleep(0.01)
 
 
 async def stored(database: Database) -> Rows:

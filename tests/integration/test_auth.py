@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.fernet import Fernet
 from sqlalchemy import func, select, update
 
 from app.core.database import Database, utcnow
@@ -291,6 +292,25 @@ async def test_refresh_tokens_are_stored_hashed(
     assert client.tokens["refresh_token"].encode() not in stored[0]
 
 
+async def test_a_new_secret_key_ends_sessions(serve: Any) -> None:
+    """T2: access tokens and refresh tokens, and those who log in again go on."""
+    sealing = {"ENCRYPTION_KEY": Fernet.generate_key().decode()}
+    async with serve(**sealing) as server:
+        tokens = (await server.client()).tokens
+    another = "another secret key, only for this test"
+    async with serve(SECRET_KEY=another, **sealing) as server:
+        client = server.anonymous()
+        client.use(tokens)
+
+        assert (await client.get("/auth/me")).status == 401
+        form = {"refresh_token": tokens["refresh_token"]}
+        refused = await client.post("/auth/refresh", json=form)
+
+        assert (refused.status, refused.json["code"]) == (401, "invalid_refresh_token")
+        await client.login("ada@example.com", "a long pass phrase")
+        assert (await client.get("/auth/me")).status == 200
+
+
 async def test_a_session_ends_absolutely_however_often_it_is_refreshed(
     server: Server, database: Database
 ) -> None:
@@ -457,8 +477,7 @@ async def test_ended_sessions_are_purged_with_their_tokens(
         old.revoked_at = utcnow() - timedelta(days=31)
     auth: Auth = server.runtime.auth
 
-    async with database.unit_of_work() as session:
-        await auth.purge(session)
+    await auth.purge(database)
 
     async with database.unit_of_work(read_only=True) as session:
         assert await session.scalar(select(func.count(UserSession.id))) == 1

@@ -102,7 +102,7 @@ async def test_a_stopped_reply_is_paid_for_as_far_as_it_came(
     chat = await client.chat(model=MODEL, title="Named")
     fake_openai.plan.chunk_delay = 0.01
     async with client.asking(chat, "Say 500 words") as stream:
-        begun = await stream.until("delta", 3)
+        begun = await stream.words(3)
         await client.post(f"/messages/{begun[0].data['message_id']}/stop")
         await stream.all()
 

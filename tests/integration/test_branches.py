@@ -350,8 +350,7 @@ async def test_a_temporary_chat_is_listed_nowhere_and_goes_after_a_day(
         for row in await session.scalars(select(Chat)):
             assert row.title in {"Kept", None}
             row.updated_at = utcnow() - timedelta(hours=hours)
-    async with database.unit_of_work() as session:
-        await chats.purge(session)
+    await chats.purge(database)
 
     assert (await client.get(f"/chats/{chat}")).status == (200 if hours < 24 else 404)
     assert (await client.get(f"/chats/{kept}")).status == 200

@@ -93,6 +93,19 @@ async def test_a_latecomer_reads_a_log_from_its_start(buses: tuple[Bus, Bus]) ->
     assert await other.recall("no log") == []
 
 
+async def test_who_appends_hears_when_the_log_has_it(buses: tuple[Bus, Bus]) -> None:
+    """TRUST F1: whatever was shown then is there though this process dies."""
+    one, other = buses
+    there = asyncio.Event()
+    one.append("kept", b"1")
+    one.append("kept", b"2", done=there.set)
+
+    async with asyncio.timeout(10):
+        await there.wait()
+
+    assert await other.recall("kept") == [b"1", b"2"]
+
+
 async def test_both_are_reliable_while_all_is_well(buses: tuple[Bus, Bus]) -> None:
     assert all(bus.reliable for bus in buses)
 
@@ -106,9 +119,12 @@ async def test_without_redis_nothing_waits_and_nothing_fails() -> None:
     await bus.open()
     await bus.listen("a", Heard().hear)
     bus.say("a", b"1")
-    bus.append("a", b"2")
+    given_up = asyncio.Event()
+    bus.append("a", b"2", done=given_up.set)
 
     assert not bus.reliable
     assert await bus.recall("a") == []
     await gaps.reach(1)
+    async with asyncio.timeout(10):
+        await given_up.wait()
     await bus.close()

@@ -13,6 +13,7 @@ from app.models import Chat, Message
 from tests.client import text_of
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.branch import store_branch
 
 GUIDE = "guide/manual"
 MODEL = "openai/fake-small"
@@ -528,3 +529,21 @@ async def test_models_tell_what_can_be_used_and_what_could_be(server: Server) ->
     assert bedrock
     assert not any(m["available"] for m in bedrock)
     assert all(m["context_window"] > 0 for m in models)
+
+
+async def test_a_page_of_large_messages_ends_before_its_limit(server: Server) -> None:
+    """TRUST F11."""
+    client = await server.client()
+    chat = await client.chat()
+    large = [{"type": "text", "text": "w" * 3_000_000}]
+    await store_branch(server, chat, [large] * 5)
+
+    sizes: list[int] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        at = {"limit": "100", "cursor": cursor} if cursor else {"limit": "100"}
+        page = (await client.get(f"/chats/{chat}/messages", params=at)).json
+        sizes.append(len(page["items"]))
+        cursor = page["next_cursor"]
+
+    assert sizes == [2, 2, 1]

@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 from app.core.database import Database, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.passwords import NO_PASSWORD
-from app.models import Chat, DeletedUser, Job, Message, User, UserSession
+from app.models import Chat, DeletedUser, Message, User, UserSession
 from app.schemas.account import Restoration
 from app.services import job as jobs
 from app.services.account import export
@@ -24,7 +24,7 @@ from app.services.authorization import Principal
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
-from tests.integration.rows import Rows, stored, traces
+from tests.integration.rows import Rows, settled, stored, traces
 
 PASSWORD = "a long pass phrase"
 ADMIN = Actor("admin", UUID(int=7), "192.0.2.1")
@@ -38,7 +38,7 @@ CHANGED_BY_DELETION = {
 
 @dataclass
 class Account:
-    """Ada, with a chat that is shared."""
+    """Ada, with a chat that is shared; nothing of hers is still to be written."""
 
     client: Client
     id: UUID
@@ -60,6 +60,7 @@ async def make_account(server: Server) -> Account:
     await client.put(f"/messages/{reply['id']}/rating", json=rating)
     link = (await client.post(f"/chats/{chat}/share")).json["token"]
     me = (await client.get("/users/me")).json
+    await settled(server)
     return Account(client, UUID(me["id"]), chat, link)
 
 
@@ -89,18 +90,6 @@ async def exported(server: Server, account: Account) -> bytes:
     runtime = server.runtime
     pieces = export.content(runtime.database, runtime.principals, principal)
     return b"".join([piece async for piece in pieces])
-
-
-async def settled(server: Server) -> None:
-    """Wait until no job is left to do now, and all that was used is written."""
-    await server.runtime.credits.flush()
-    statement = select(func.count()).where(Job.run_at <= utcnow())
-    busy = statement.where(Job.state.in_(["queued", "running"]))
-    while True:
-        async with server.runtime.database.unit_of_work(read_only=True) as session:
-            if not await session.scalar(busy):
-                return
-        await asyncio.sleep(0.01)
 
 
 _LOGINS = {"user_sessions", "refresh_tokens"}
@@ -217,7 +206,7 @@ async def test_a_running_reply_and_its_streams_end_with_the_account(
         client = await server.client("ada")
         chat = await client.chat(model=MODEL, title="Named")
         async with asyncio.timeout(10), client.asking(chat, "Say 5000 words") as stream:
-            await stream.until("delta", 3)
+            await stream.words(3)
             assert (await delete_own(client)).status == 204
             events = await stream.all()
             await _until_no_turn_runs(server)
@@ -248,7 +237,7 @@ async def test_a_turn_that_began_in_the_last_moment_is_ended_by_a_job(
         user_id = UUID((await client.get("/users/me")).json["id"])
         chat = await client.chat(model=MODEL, title="Named")
         async with asyncio.timeout(10), client.asking(chat, "Say 5000 words") as stream:
-            await stream.until("delta", 3)
+            await stream.words(3)
             database = server.runtime.database
             async with database.unit_of_work() as session:
                 # All of a deletion but what ends turns.
@@ -282,7 +271,6 @@ async def test_a_restored_account_is_what_it_was_to_the_byte(
     server: Server, ada: Account
 ) -> None:
     """TRUST D3."""
-    await settled(server)
     before = await stored(server.runtime.database)
     sessions = {UserSession.__tablename__}
     export_before = files(await exported(server, ada))
@@ -558,7 +546,6 @@ async def test_an_archived_account_is_kept_and_cannot_be_used(
 ) -> None:
     """TRUST T4."""
     database = server.runtime.database
-    await settled(server)
     before = lasting(await stored(database))
     async with database.unit_of_work() as session:
         await server.runtime.accounts.archive(session, ADMIN, ada.id)

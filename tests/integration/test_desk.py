@@ -367,8 +367,7 @@ async def test_ended_sessions_are_purged_with_their_tokens(server: Server) -> No
             update(DeskSession).where(of_admins).values(revoked_at=old)
         )
 
-    async with database.unit_of_work() as session:
-        await server.runtime.desk.purge(session)
+    await server.runtime.desk.purge(database)
 
     async with database.unit_of_work(read_only=True) as session:
         left = (await session.scalars(select(DeskSession))).one()

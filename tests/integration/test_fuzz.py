@@ -102,6 +102,7 @@ _RIGHT: dict[str, Callable[[dict[str, Any]], st.SearchStrategy[Any]]] = {
     "boolean": lambda _: st.booleans(),
     "integer": lambda s: st.integers(s.get("minimum", 0), s.get("maximum", 100)),
     "null": lambda _: st.none(),
+    "number": lambda s: st.floats(s.get("minimum", 0), s.get("maximum", 100)),
     "object": _objects,
     "string": _strings,
 }
@@ -185,7 +186,9 @@ _POSITIONS = (
     "0.0.0.0", "0.0.3.0", "7.0.0.0", "0.0.0.0.end", "9.9.9.9", "9" * 90, "\xb2.0.0.0",
 )  # fmt: skip
 _HEADER_VALUES = st.sampled_from(_POSITIONS) | st.text(
-    st.characters(min_codepoint=33, max_codepoint=255), max_size=20
+    # The client itself sends no control characters.
+    st.characters(min_codepoint=33, max_codepoint=255, exclude_characters="\x7f"),
+    max_size=20,
 )
 
 

@@ -288,7 +288,7 @@ async def test_a_key_is_free_again_after_a_day(
     assert again.json == second.json
     async with database.unit_of_work() as session:
         await session.execute(update(IdempotencyKey).values(expires_at=utcnow()))
-        await idempotency.purge(session)
+    await idempotency.purge(database)
     assert await count(database, IdempotencyKey) == 0
 
 

@@ -296,8 +296,7 @@ async def test_old_jobs_are_purged(runtime: Runtime, log: Log) -> None:
         old = (await session.scalars(select(Job).order_by(Job.id).limit(1))).one()
         old.finished_at = utcnow() - timedelta(days=8)
 
-    async with runtime.database.unit_of_work() as session:
-        await jobs.purge(session)
+    await jobs.purge(runtime.database)
 
     assert await states(runtime) == ["succeeded"]
 

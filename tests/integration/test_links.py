@@ -16,7 +16,7 @@ from app.models import AuditEvent, Job, MailLink, User
 from app.services import job as jobs
 from app.services.link import links
 from tests import mailbox
-from tests.client import Answer
+from tests.client import Answer, Client
 from tests.conftest import Server
 from tests.integration.linking import (
     ADA,
@@ -171,13 +171,76 @@ async def test_a_link_activates_the_password_of_its_own_sign_up_alone(
         await sign_up(client, password=password)
         tokens.append(mailbox.token_of((await mailbox.mails(server, ADA))[-1]))
 
-    assert (await verify(client, tokens[owner])).status == 200
+    assert (await verify(client, tokens[owner], passwords[owner])).status == 200
 
     assert await login(client, passwords[owner]) == 200
     assert await login(client, passwords[1 - owner]) == 401
     # The other sign-up is over, not merely waiting.
     assert (await verify(client, tokens[1 - owner])).status == 422
     assert await login(client, passwords[1 - owner]) == 401
+
+
+BEHIND_A_PROXY = {"TRUSTED_PROXIES": "127.0.0.1"}
+either = pytest.mark.parametrize(
+    "variables",
+    [BEHIND_A_PROXY, {**BEHIND_A_PROXY, "EMAIL_VERIFICATION": "required"}],
+    ids=["optional", "required"],
+)
+
+
+def from_afar(client: Client) -> Client:
+    """The same client, in a network of its own."""
+    client.headers["X-Forwarded-For"] = "203.0.113.9"
+    return client
+
+
+@either
+async def test_from_where_one_signed_up_the_link_is_enough(server: Server) -> None:
+    client = from_afar(server.anonymous())
+    await sign_up(client)
+    token = {"token": await mailbox.token(server)}
+
+    confirmed = await client.post("/auth/verify-email", json=token)
+
+    assert confirmed.status == 200
+    assert confirmed.json["email_verified_at"] is not None
+    assert await login(client, PASSWORD) == 200
+
+
+@either
+async def test_who_confirms_by_mistake_activates_no_stranger_s_password(
+    server: Server, database: Database
+) -> None:
+    """TRUST L2: the stranger signed up with the victim's address."""
+    await sign_up(from_afar(server.anonymous()), password="the pass phrase of eve")
+    (message,) = await mailbox.mails(server, ADA)
+    token, victim = mailbox.token_of(message), server.anonymous()
+
+    for form in ({}, {"password": ""}, {"password": PASSWORD}):
+        answer = await victim.post("/auth/verify-email", json={"token": token, **form})
+        assert (answer.status, answer.json["code"]) == (422, "password_needed")
+        assert [e["path"] for e in answer.json["errors"]] == ["password"]
+
+    user = await user_of(database)
+    assert user is None or user.email_verified_at is None
+    # Nor is the link used up: for whoever signed up it works.
+    assert (await verify(victim, token, "the pass phrase of eve")).status == 200
+
+
+@pytest.mark.parametrize("variables", [BEHIND_A_PROXY], ids=["proxied"])
+async def test_who_is_logged_in_confirms_their_own_address_without_the_password(
+    server: Server,
+) -> None:
+    client, stranger = server.anonymous(), await server.client("eve")
+    await sign_up(from_afar(server.anonymous()))
+    token = {"token": await mailbox.token(server)}
+    await client.login(ADA, PASSWORD)
+
+    refused = await stranger.post("/auth/verify-email", json=token)
+    confirmed = await client.post("/auth/verify-email", json=token)
+
+    assert refused.json["code"] == "password_needed"
+    assert confirmed.status == 200
 
 
 async def test_a_reset_ends_what_somebody_else_began_with_the_address(
@@ -385,8 +448,7 @@ async def test_old_links_are_purged(server: Server, database: Database) -> None:
     await forgot(server.anonymous())
     await mailbox.settled(server)
 
-    async with database.unit_of_work() as session:
-        await links.purge(session)
+    await links.purge(database)
 
     async with database.unit_of_work(read_only=True) as session:
         assert set(await session.scalars(select(MailLink.purpose))) == {"reset"}

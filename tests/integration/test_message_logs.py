@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import event, func, insert, select, update
 
-from app.core.config import ROOT
+from app.core import database as core_database
+from app.core.config import ROOT, LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database, utcnow
 from app.core.exceptions import UnavailableError
@@ -73,7 +74,9 @@ class Workshop:
     def make(self, **variables: str) -> MessageLogs:
         settings = self._settings_with(**variables)
         crypto = Crypto(settings.security)
-        return MessageLogs(settings.message_logs, database=self.database, crypto=crypto)
+        return MessageLogs(
+            LiveSettings(settings), database=self.database, crypto=crypto
+        )
 
     async def rows(self) -> list[MessageLog]:
         async with self.database.unit_of_work(read_only=True) as session:
@@ -312,8 +315,8 @@ class TestRetention:
         user: UUID,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(retention, "_CHUNK", 10)
-        monkeypatch.setattr(retention, "_PAUSE", 0)
+        monkeypatch.setattr(core_database, "_CHUNK", 10)
+        monkeypatch.setattr(core_database, "_PAUSE", 0)
         old = utcnow() - timedelta(days=91)
         await self.fill(database, user, 25, old)
         await self.fill(database, user, 5, utcnow())

@@ -335,8 +335,8 @@ async def test_a_state_expires(browser: Browser, database: Database) -> None:
         )
 
     assert (await browser.come_back(sent.headers["Location"])).status == 400
-    async with database.unit_of_work() as session:
-        await browser.server.runtime.oidc.purge(session)
+    await browser.server.runtime.oidc.purge()
+    async with database.unit_of_work(read_only=True) as session:
         assert await session.scalar(select(func.count(OidcLogin.id))) == 0
 
 

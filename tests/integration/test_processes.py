@@ -56,7 +56,7 @@ async def test_a_reply_is_followed_from_another_server(
         client = await one.client()
         chat = await client.chat(model=MODEL, title="Named")
         async with client.asking(chat, "Say 80 words") as stream:
-            first = await stream.until("delta", 10)
+            first = await stream.words(10)
         path = f"/messages/{first[0].data['message_id']}/stream"
         away = elsewhere(other, client)
         received = list(first)
@@ -65,7 +65,7 @@ async def test_a_reply_is_followed_from_another_server(
             async with next(places).stream(
                 "GET", path, headers={"Last-Event-ID": received[-1].id}
             ) as stream:
-                received += await stream.until("delta", 15)
+                received += await stream.words(15)
         whole = elsewhere(other, client)
         async with whole.stream("GET", path) as stream:
             again = await stream.all()
@@ -86,7 +86,7 @@ async def test_a_reply_is_stopped_from_another_server(
         client = await one.client()
         chat = await client.chat(model=MODEL, title="Named")
         async with client.asking(chat, "Say 50 words") as stream:
-            events = await stream.until("delta", 5)
+            events = await stream.words(5)
             path = f"/messages/{events[0].data['message_id']}/stop"
             stopped = await elsewhere(other, client).post(path)
             events = await stream.all()
@@ -142,7 +142,7 @@ async def test_what_a_lost_server_wrote_is_there_to_the_last_event(
         client = await one.client()
         chat = await client.chat(model=MODEL, title="Named")
         async with client.asking(chat, "Say 50 words") as stream:
-            events = await stream.until("delta", 5)
+            events = await stream.words(5)
             message_id = UUID(events[0].data["message_id"])
             # As if the process were gone: its lease runs out, nothing renews it.
             await _let_the_lease_end(database, message_id)
@@ -182,10 +182,10 @@ async def test_without_redis_chats_go_on_and_sessions_still_end(
         away = elsewhere(other, client)
         chat = await client.chat(model=MODEL, title="Named")
         async with client.asking(chat, "Say 60 words") as stream:
-            first = await stream.until("delta", 5)
+            first = await stream.words(5)
             path = f"/messages/{first[0].data['message_id']}/stream"
             async with away.stream("GET", path) as far:
-                await far.until("delta", 5)
+                await far.words(5)
                 redis.shutdown(nosave=True)
                 followed = await far.all()
             whole = await stream.all()

@@ -342,6 +342,7 @@ async def test_who_is_cancelled_on_postgresql_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await task
 
+        assert await sleepers() == 0  # nor any lock that they held
         await database.run(ADD_CHAT(**chat_row(owner)))
     assert await count(database) == 2
 

@@ -1,17 +1,37 @@
 """Chats as files, and as links that everybody may read."""
 
+import base64
+import json
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from sqlalchemy import select
 
 from app.core.database import Database
-from app.models import ChatShare, Message
+from app.models import Chat, ChatShare, Message
+from app.services.chat import export
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.branch import store_branch
 
 MODEL = "openai/fake-small"
+
+
+def file_of(kind: str, media_type: str, data: bytes) -> dict[str, Any]:
+    encoded = base64.b64encode(data).decode()
+    source = {"type": "base64", "media_type": media_type, "data": encoded}
+    return {"type": kind, "source": source}
+
+
+PNG = file_of("image", "image/png", b"\x89PNG\r\n\x1a\nrest")
+PDF = file_of("document", "application/pdf", b"%PDF-1.7\nrest")
+MEMO = {
+    "type": "document",
+    "source": {"type": "text", "media_type": "text/plain", "data": "A note."},
+    "title": "Memo",
+}
 
 
 async def share(client: Client, chat: str) -> dict[str, Any]:
@@ -51,7 +71,7 @@ async def test_a_link_shows_the_branch_as_it_stood_and_nothing_of_the_owner(
             first["text"],
         ]
         assert set(read.json["items"][0]) == {
-            "role", "text", "model", "citations", "created_at",
+            "role", "content", "text", "model", "citations", "created_at",
         }  # fmt: skip
         for secret in ("ada", "Secret prompt", "later", "Private", chat, first["id"]):
             assert secret not in read.body.decode().replace("Canada", "")
@@ -79,6 +99,39 @@ async def test_the_page_escapes_everything_and_runs_nothing(server: Server) -> N
     assert "<script" not in html
     assert html.count("&lt;/pre&gt;&lt;script&gt;alert(1)") >= 3
     assert "&amp;amp; {braces}" in html
+
+
+async def test_a_link_shows_images_and_names_documents(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    thought = {"type": "thinking", "thinking": "Secret thought"}
+    named = {**PDF, "title": "<plan>.pdf"}
+    answer = {"type": "text", "text": "A dot."}
+    await store_branch(
+        server, chat, [[PNG, named, MEMO], [thought, answer], [answer], []]
+    )
+    made = await share(client, chat)
+
+    _, headers, html = await page_of(server, made["token"])
+    read = await server.anonymous().get(f"/shared/{made['token']}")
+
+    data = PNG["source"]["data"]
+    assert f'<img alt="Image" src="data:image/png;base64,{data}">' in html
+    assert "img-src 'self' data:" in headers["Content-Security-Policy"]
+    assert "<p>Document: &lt;plan&gt;.pdf</p>\n<p>Document: Memo</p>" in html
+    assert html.count("<article") == 3  # the last reply failed before its first word
+    assert [message["content"] for message in read.json["items"]] == [
+        [
+            PNG,
+            {"type": "document", "title": "<plan>.pdf"},
+            {"type": "document", "title": "Memo"},
+        ],
+        [answer],
+        [answer],
+        [],
+    ]
+    for secret in ("A note.", "Secret thought", PDF["source"]["data"]):
+        assert secret not in html + read.body.decode()
 
 
 async def test_a_second_link_ends_the_first_and_delete_ends_both(
@@ -197,6 +250,81 @@ async def test_an_export_as_markdown_holds_the_branch_that_is_shown(
     assert "Hello" not in text
     assert empty.body == b"# Trip\n"
     assert (await client.get(f"/chats/{chat}/export?format=pdf")).status == 422
+
+
+async def test_an_export_as_json_loses_nothing_of_any_block(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    sent = [{"type": "text", "text": "What is this?"}, PNG, PDF, MEMO]
+    call = {"type": "tool_use", "id": "1", "name": "clock"}
+    thought = {"type": "thinking", "thinking": "Hm", "signature": "c2ln"}
+    hidden = {"type": "redacted_thinking", "data": "x"}
+    stored = [thought, hidden, call | {"input_json": '{"a": [1]}'},
+              call | {"input_json": '{"a": '}]  # fmt: skip
+    await store_branch(server, chat, [sent, stored])
+
+    messages = (await client.get(f"/chats/{chat}/export")).json["messages"]
+
+    assert messages[0]["content"] == sent
+    assert messages[1]["content"] == [
+        thought,
+        hidden,
+        call | {"input": {"a": [1]}},
+        call | {"input": {}, "input_json": '{"a": '},
+    ]
+
+
+async def test_an_export_as_markdown_shows_images_and_names_documents(
+    server: Server,
+) -> None:
+    client = await server.client()
+    chat = await client.chat(title="Trip")
+    sent = [{"type": "text", "text": "What is this?"}, PNG, PDF, MEMO]
+    await store_branch(server, chat, [sent, [{"type": "text", "text": "A dot."}]])
+
+    text = (await client.get(f"/chats/{chat}/export?format=md")).body.decode()
+
+    assert text.startswith(
+        "# Trip\n\n## You\n\nWhat is this?\n\n"
+        f"![Image](data:image/png;base64,{PNG['source']['data']})\n\n"
+        "**Document:** untitled (PDF)\n\n**Document:** Memo (text)\n\n"
+        "## Assistant\n\nA dot.\n"
+    )
+
+
+async def test_what_is_deleted_while_it_is_exported_is_left_out(server: Server) -> None:
+    client = await server.client()
+    chat = await client.chat()
+    large = [{"type": "text", "text": "w" * 700_000}]
+    await store_branch(server, chat, [large] * 3)
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        row = await session.get_one(Chat, UUID(chat))
+    first, second, _ = reversed(await client.messages(chat))
+
+    pieces = export.content(server.runtime.database, row, "json")
+    got = [await anext(pieces), await anext(pieces)]  # the head, and the first message
+    await client.delete(f"/messages/{second['id']}")
+    got += [piece async for piece in pieces]
+
+    messages = json.loads(b"".join(got))["messages"]
+    assert [message["id"] for message in messages] == [first["id"]]
+
+
+async def test_large_messages_are_read_one_by_one_and_small_ones_together(
+    server: Server,
+) -> None:
+    client = await server.client()
+    chat = await client.chat()
+    small = [[{"type": "text", "text": "w" * 40_000}]] * 30
+    large = [[{"type": "text", "text": "w" * 700_000}]] * 3
+    await store_branch(server, chat, [*small, *large, *small[:2]])
+    leaf = (await client.get(f"/chats/{chat}")).json["leaf_id"]
+
+    branch = export.branch(server.runtime.database, UUID(chat), UUID(leaf))
+    read = [[len(message.text) for message in batch] async for batch in branch]
+
+    assert [len(batch) for batch in read] == [20, 10, 1, 1, 3]
+    assert sum(map(sum, read)) == 32 * 40_000 + 3 * 700_000
 
 
 async def test_no_chat_of_another_is_shared_forked_or_exported(

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from tests.client import Client, text_of
-from tests.conftest import ServerFactory
+from tests.conftest import Server, ServerFactory
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.faults import numbered_words
 from tests.fakes.ollama import FakeOllama
+from tests.integration.branch import store_branch
 
 MODEL = "anthropic/claude-opus-5"
-PNG = {
+PNG: dict[str, Any] = {
     "type": "image",
     "source": {
         "type": "base64",
@@ -25,7 +26,7 @@ QUESTION: list[dict[str, Any]] = [{"type": "text", "text": "Say 3 words"}, PNG]
 
 
 @pytest.fixture
-async def client(
+async def server(
     serve: ServerFactory, fake_anthropic: FakeAnthropic, fake_ollama: FakeOllama
 ) -> Any:
     variables = {
@@ -34,7 +35,12 @@ async def client(
         "OLLAMA_BASE_URL": fake_ollama.url,
     }
     async with serve(**variables) as server:
-        yield await server.client()
+        yield server
+
+
+@pytest.fixture
+async def client(server: Server) -> Client:
+    return await server.client()
 
 
 async def test_a_model_sees_an_image_in_this_turn_and_the_next(
@@ -52,6 +58,32 @@ async def test_a_model_sees_an_image_in_this_turn_and_the_next(
             block.pop("cache_control", None)
         assert sent == QUESTION
     assert (await client.messages(chat))[-1]["content"] == QUESTION
+
+
+async def test_a_chat_of_many_images_goes_on_without_the_oldest(
+    server: Server, fake_anthropic: FakeAnthropic
+) -> None:
+    """TRUST F11: a request stays as small as providers take it."""
+    client = await server.client()
+    chat = await client.chat(model=MODEL, title="Named")
+    photo = {**PNG, "source": {**PNG["source"], "data": "A" * 4_000_000}}
+    texts = [[{"type": "text", "text": f"{number}"}] for number in range(12)]
+    await store_branch(
+        server, chat, [t if n % 2 else [*t, photo] for n, t in enumerate(texts)]
+    )
+
+    await client.ask(chat, "Say 2 words")
+    reply = (await client.messages(chat))[0]
+    await client.post(f"/messages/{reply['id']}/regenerate", json={"stream": False})
+
+    for call in fake_anthropic.calls:
+        sent = [message["content"] for message in call.body["messages"]]
+        assert sum(block["type"] == "image" for one in sent for block in one) == 4
+        assert [one[0]["text"] for one in sent] == [
+            "4", "5", "6", "7", "8", "9", "10", "11", "Say 2 words",
+        ]  # fmt: skip
+        assert call.outcome == "complete"
+    assert len(fake_anthropic.calls) == 2
 
 
 async def test_a_model_that_sees_nothing_gets_no_image(

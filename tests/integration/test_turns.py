@@ -85,7 +85,7 @@ async def test_a_client_that_drops_resumes_without_a_lost_or_doubled_byte(
     chat = await client.chat(model=model, title="Named")
 
     async with client.asking(chat, "Say 100 words") as stream:
-        first = await stream.until("delta", 20)
+        first = await stream.words(20)
     message_id = first[0].data["message_id"]
     received = list(first)
     while received[-1].name not in {"message_stop", "error"}:
@@ -94,7 +94,7 @@ async def test_a_client_that_drops_resumes_without_a_lost_or_doubled_byte(
             f"/messages/{message_id}/stream",
             headers={"Last-Event-ID": received[-1].id},
         ) as stream:
-            received += await stream.until("delta", 20)
+            received += await stream.words(20)
 
     assert text_of(received) == numbered_words(100)
     assert [e.name for e in received].count("message_start") == 1
@@ -129,7 +129,7 @@ async def test_stop_keeps_the_text_and_continue_goes_on_from_it(
     chat = await client.chat(model=model, title="Named")
 
     async with client.asking(chat, "Say 80 words") as stream:
-        events = await stream.until("delta", 10)
+        events = await stream.words(10)
         message_id = events[0].data["message_id"]
         stopped = await client.post(f"/messages/{message_id}/stop")
         events = await stream.all()
@@ -200,7 +200,7 @@ async def test_a_turn_of_a_process_that_died_ends_interrupted(
         client = await first.client()
         chat = await client.chat(model=model, title="Named")
         async with client.asking(chat, "Say 40 words") as stream:
-            events = await stream.until("delta", 5)
+            events = await stream.words(5)
         message_id = events[0].data["message_id"]
         turn = first.runtime.turns._running.pop(__import__("uuid").UUID(message_id))
         while turn.saved is None or turn.saved[0] != turn.reply.position:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from secrets import randbelow, token_hex
+from ipaddress import ip_network
+from itertools import cycle
+from secrets import token_hex
 from typing import get_args
 from uuid import UUID
 
@@ -10,7 +12,15 @@ from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
-from app.models import IpRule, Job, MailLink, Message, MessageLog, User
+from app.models import (
+    IpRule,
+    Job,
+    MailLink,
+    Message,
+    MessageLog,
+    RegisteredModel,
+    User,
+)
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from app.services.audit import SYSTEM
 from app.services.link import links
@@ -62,11 +72,15 @@ class Things:
     """An external application with a key of every scope."""
     servicekey: str
     """The id of another service key."""
+    registered: str
+    """The name of a model that an admin registered, and no chat names."""
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
     plan: str = "team"
     """That nobody has."""
+    model: str = "guide/manual"
+    """That everybody may use."""
 
     @property
     def email(self) -> str:
@@ -141,9 +155,19 @@ async def _ip_rule(server: Server) -> str:
     return str(rule.id)
 
 
+async def _registered(server: Server, name: str) -> str:
+    model = RegisteredModel(name=f"guide/of-{name}", enabled=True)
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(model)
+    return model.name
+
+
+_NOBODYS = cycle(ip_network("198.18.0.0/15").hosts())
+
+
 def nobodys_address() -> str:
     """An address for benchmarks (RFC 2544), another one each time."""
-    return f"198.18.{randbelow(256)}.{randbelow(256)}/32"
+    return f"{next(_NOBODYS)}/32"
 
 
 async def make_things(server: Server, name: str) -> Things:
@@ -187,6 +211,7 @@ async def make_things(server: Server, name: str) -> Things:
         message_log=await _message_log(server, me.json["id"]),
         ip_rule=await _ip_rule(server),
         service=await server.service("introspect", "report"),
+        registered=await _registered(server, name),
         servicekey=str((await server.service_key("introspect")).id),
     )
 

@@ -24,7 +24,7 @@ NOT_OURS = {
 }
 OF_EXAMPLES = {"BASE", "CHAT", "DESK", "END", "KEY", "LAST", "LOGIN", "MESSAGE",
                "REFRESH",
-               "REPLY", "TOKEN", "WORKROOM_AUTH"}  # fmt: skip
+               "REPLY", "TOKEN", "WHOLE", "WORKROOM_AUTH"}  # fmt: skip
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 

@@ -5,11 +5,12 @@ from fastapi import APIRouter, Depends, status
 from fastapi.responses import Response
 
 from app.api.deps import ClientDep, CurrentUser, FreshUser, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.schemas.apikey import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, ApiKeyUpdate
 from app.schemas.base import Page
 from app.services.apikey import ApiKeys
 
-router = APIRouter(prefix="/apikeys", tags=["api keys"])
+router = APIRouter(prefix="/apikeys", tags=["api keys"], route_class=IdempotentRoute)
 
 
 async def get_keys(

@@ -5,7 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends, Form, Request
 from fastapi.responses import Response
 
-from app.api.deps import Bearer, KeyHeader, RuntimeDep, SessionDep
+from app.api.deps import (
+    Bearer,
+    KeyHeader,
+    RuntimeDep,
+    SessionDep,
+    get_runtime,
+    read_bearer,
+    read_key_header,
+)
+from app.api.idempotency import IdempotentRoute
 from app.core.exceptions import ForbiddenError, UnauthenticatedError
 from app.schemas.introspection import (
     Introspection,
@@ -19,6 +28,7 @@ from app.services import introspection
 from app.services.keyring import Grant
 
 router = APIRouter(tags=["external applications"])
+reports = APIRouter(route_class=IdempotentRoute)
 
 
 class ServiceWith:
@@ -42,6 +52,10 @@ class ServiceWith:
             )
         return service
 
+    async def of(self, request: Request) -> Grant:
+        sent = await read_bearer(request), await read_key_header(request)
+        return await self(request, await get_runtime(request), *sent)
+
 
 @router.post("/auth/introspect", response_model_exclude_none=True)
 async def introspect(
@@ -55,7 +69,7 @@ async def introspect(
     return await runtime.introspector.introspect(form)
 
 
-@router.post("/usage/report")
+@reports.post("/usage/report")
 async def report_usage(
     session: SessionDep,
     runtime: RuntimeDep,
@@ -65,3 +79,6 @@ async def report_usage(
     """Book what users used up in an external application, one report or many."""
     reports = form.reports if isinstance(form, UsageEntries) else [form]
     return await introspection.report(session, runtime.credits, service, reports)
+
+
+router.include_router(reports)

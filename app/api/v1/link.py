@@ -8,8 +8,15 @@ from typing import NamedTuple
 from fastapi import APIRouter, status
 from fastapi.responses import HTMLResponse
 
-from app.api.deps import AccountsDep, ClientDep, FreshUser, RuntimeDep, SessionDep
-from app.schemas.link import Accepted, AddressForm, LinkForm, PasswordReset
+from app.api.deps import (
+    AccountsDep,
+    ClientDep,
+    FreshUser,
+    LoggedIn,
+    RuntimeDep,
+    SessionDep,
+)
+from app.schemas.link import Accepted, AddressForm, Confirmation, PasswordReset
 from app.schemas.user import UserRead
 
 router = APIRouter(prefix="/auth", tags=["auth"])
@@ -18,10 +25,19 @@ pages = APIRouter(include_in_schema=False)
 
 @router.post("/verify-email")
 async def verify_email(
-    session: SessionDep, accounts: AccountsDep, client: ClientDep, form: LinkForm
+    session: SessionDep,
+    accounts: AccountsDep,
+    logged_in: LoggedIn,
+    client: ClientDep,
+    form: Confirmation,
 ) -> UserRead:
-    """Confirm an address: that of a new account, or the new one of an account."""
-    return UserRead.model_validate(await accounts.verify(session, form.token, client))
+    """Confirm an address: that of a new account, or the new one of an account.
+
+    The link proves who has the address. That they signed up, too, shows the network
+    address, or else `password`, or an access token of the account.
+    """
+    user = await accounts.verify(session, form, client, logged_in=logged_in)
+    return UserRead.model_validate(user)
 
 
 @router.post("/resend-verification", status_code=status.HTTP_202_ACCEPTED)
@@ -132,6 +148,9 @@ _VERIFY = _Page(
     "verify-email",
     "Confirm",
     "Your address is confirmed. You can log in now.",
+    "<p>If you did not sign up, close this page, and nothing happens.</p>\n"
+    '<label>Your password<input name="password" type="password" '
+    'autocomplete="current-password" maxlength="256"></label>\n',
 )
 _RESET = _Page(
     "Choose a password",

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from app.api.deps import RuntimeDep, SessionDep
 from app.core.database import Database
 from app.core.exceptions import NotFoundError
+from app.integrations.llm.base import Block
 from app.models import ChatShare
 from app.schemas.message import SharedMessage, SharedRead
 from app.services.chat import share as shares
@@ -34,6 +35,7 @@ h2 {{ font-size: .85rem; margin: 0; opacity: .7; }}
 article {{ padding: .8rem 1rem; margin: 1rem 0; border-radius: .5rem; }}
 article.user {{ background: color-mix(in srgb, currentColor 8%, transparent); }}
 pre {{ font: inherit; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }}
+img {{ display: block; max-width: 100%; margin: .4rem 0; }}
 footer {{ font-size: .85rem; opacity: .7; }}
 </style>
 </head>
@@ -43,9 +45,7 @@ footer {{ font-size: .85rem; opacity: .7; }}
 """
 _MESSAGE = """<article class="{role}">
 <h2>{speaker}</h2>
-<pre dir="auto">
-{text}</pre>
-{sources}</article>
+{content}</article>
 """
 _FOOT = """</main>
 <footer>{note}</footer>
@@ -100,11 +100,27 @@ async def _html(database: Database, share: ChatShare, name: str) -> AsyncIterato
 
 
 def _article(message: SharedMessage) -> str:
+    """Empty for a reply that failed before its first word."""
+    parts = [_block(block) for block in message.content]
+    if not parts:
+        return ""
+    if named := dict.fromkeys(c.source for c in message.citations):
+        parts.append(f"<p>Sources: {escape(', '.join(named))}</p>\n")
     model = f" by {message.model}" if message.model else ""
-    named = ", ".join(dict.fromkeys(c.source for c in message.citations))
     return _MESSAGE.format(
         role=message.role,
         speaker=escape(_SPEAKERS[message.role] + model),
-        text=escape(message.text),
-        sources=f"<p>Sources: {escape(named)}</p>\n" if named else "",
+        content="".join(parts),
     )
+
+
+def _block(block: Block) -> str:
+    match block["type"]:
+        case "image":
+            source = block["source"]
+            data = f"data:{source['media_type']};base64,{source['data']}"
+            return f'<img alt="Image" src="{escape(data)}">\n'
+        case "document":
+            return f"<p>Document: {escape(block['title'] or 'untitled')}</p>\n"
+        case _:
+            return f'<pre dir="auto">\n{escape(block["text"])}</pre>\n'

@@ -15,7 +15,9 @@ from app.core.config.database import DatabaseSettings
 from app.core.config.desk import DeskSettings
 from app.core.config.jobs import JobSettings
 from app.core.config.limits import LimitSettings
+from app.core.config.live import CHANGEABLE, LiveSettings
 from app.core.config.loading import (
+    changed,
     choices,
     get_settings,
     is_first_start,
@@ -34,6 +36,7 @@ from app.core.config.settings import GROUPS, Settings
 from app.core.config.turns import TurnSettings
 
 __all__ = [
+    "CHANGEABLE",
     "GROUPS",
     "ROOT",
     "AccountSettings",
@@ -43,6 +46,7 @@ __all__ = [
     "DeskSettings",
     "JobSettings",
     "LimitSettings",
+    "LiveSettings",
     "LogSettings",
     "LoginSettings",
     "MailSettings",
@@ -54,6 +58,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "TurnSettings",
+    "changed",
     "choices",
     "get_settings",
     "is_first_start",

@@ -10,6 +10,10 @@ ROOT = Path(__file__).resolve().parents[3]
 """The checkout: where `docs/` and `alembic/` are."""
 
 
+MOST_DAYS = 36_500
+"""A century: what goes on for longer, the calendar cannot tell everywhere."""
+
+
 class ConfigError(Exception):
     """Settings that cannot work; each line names a variable and the mend."""
 

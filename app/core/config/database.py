@@ -35,6 +35,14 @@ class DatabaseSettings(Group):
         gt=0,
         description="Seconds to wait for a connection before a 503.",
     )
+    statement_timeout: float = Field(
+        15,
+        alias="DB_STATEMENT_TIMEOUT",
+        gt=0,
+        le=3600,
+        description="Seconds that a statement may take, or wait for a lock, before a "
+        "503; migrations take as long as they need.",
+    )
 
     def url(self, data_dir: Path) -> str:
         """With an async driver, ready for SQLAlchemy."""

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -52,6 +53,6 @@ class LimitSettings(Group):
     )
 
     @property
-    def rates(self) -> dict[str, rates.Rate | None]:
+    def rates(self) -> Mapping[str, rates.Rate | None]:
         """The limit of every name; None is no limit."""
         return rates.complete(self.rate_limits)

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
@@ -58,6 +59,21 @@ def variables() -> dict[str, tuple[str, FieldInfo]]:
         for info in model.model_fields.values()
         if info.alias
     }
+
+
+def changed(settings: Settings, variable: str, value: Any) -> Settings:
+    """The settings with another value; raises ConfigError where a start would."""
+    group, _ = variables()[variable]
+    area = getattr(settings, group)
+    values = {**area.model_dump(by_alias=True), variable: value}
+    try:
+        area = type(area).model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(map(_explain, error.errors()))) from error
+    settings = replace(settings, **{group: area})
+    if problems := broken_rules(settings):
+        raise ConfigError("\n".join(problems))
+    return settings
 
 
 def choices(info: FieldInfo) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 from pydantic import Field
 
-from app.core.config.base import Group
+from app.core.config.base import MOST_DAYS, Group
 
 
 class MessageLogSettings(Group):
@@ -14,6 +14,7 @@ class MessageLogSettings(Group):
         90,
         alias="MESSAGE_LOG_DAYS",
         gt=0,
+        le=MOST_DAYS,
         description="How long message logs are kept.",
     )
     flush_seconds: float = Field(

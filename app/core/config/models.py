@@ -23,6 +23,7 @@ class ModelSettings(Group):
         4096,
         alias="MAX_OUTPUT_TOKENS",
         ge=1,
+        le=1_000_000,
         description="Longest reply asked of a model, in tokens.",
     )
     connect_seconds: float = Field(

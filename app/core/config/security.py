@@ -24,8 +24,8 @@ def _fernet_keys(keys: SecretStr | None) -> SecretStr | None:
 class SecuritySettings(Group):
     secret_key: SecretStr = Field(
         alias="SECRET_KEY",
-        description="Signs access tokens; at least 32 characters. Changing it makes "
-        "them invalid; refresh tokens stay.",
+        description="Signs tokens; at least 32 characters. Changing it ends all "
+        "sessions.",
     )
     encryption_key: Annotated[SecretStr | None, AfterValidator(_fernet_keys)] = Field(
         None,

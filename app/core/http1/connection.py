@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import cast
 
 import httptools
@@ -12,6 +12,14 @@ from app.core.wakeup import Wakeup
 _MAX_HEAD = 64 * 2**10
 _MAX_HELD = 2**20
 """Bytes of a body that wait to be read; beyond it the server has to wait."""
+
+_BEAT_SECONDS = 0.03
+"""How long a quick stream is left alone between two reads. Text that grows 30 times a
+second grows smoothly, and each trip to the socket, and from there through all that
+waits, costs more than what is done for a piece."""
+
+_EAGER_READS = 4
+"""The first words of an answer do not wait."""
 
 
 class HttpError(Exception):
@@ -60,6 +68,16 @@ class Response:
         return self._complete
 
     @property
+    def streams(self) -> bool:
+        """Whether the body comes as its parts are made, for all that the head says."""
+        return "transfer-encoding" in self.headers
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be read that no more should come."""
+        return self._held > _MAX_HELD
+
+    @property
     def ended(self) -> bool:
         """Whether nothing comes any more, be it complete or broken."""
         return self._complete or self._error is not None
@@ -82,11 +100,13 @@ class Response:
 
     def take(self) -> bytes:
         """What of the body waits to be read."""
-        parts, self._parts = self._parts, []
-        if self._held > _MAX_HELD:
+        parts = self._parts
+        joined = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        was_full, self._held = self.full, 0
+        if was_full:
             self._connection.resume()
-        self._held = 0
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return joined
 
     async def read(self, limit: int) -> bytes:
         """The whole body, or its first `limit` bytes."""
@@ -105,18 +125,22 @@ class Response:
 
     # What the connection tells
 
-    def add(self, part: bytes) -> None:
-        self._parts.append(part)
-        self._held += len(part)
-        if self._held > _MAX_HELD:
-            self._connection.pause()
+    @property
+    def add(self) -> Callable[[bytes], None]:
+        """Takes a part of the body; it is called for each chunk, so it is a list's."""
+        return self._parts.append
 
     def end(self, error: HttpError | None = None) -> None:
         self._error = error
         self._complete = error is None
+        self._parts = [*self._parts]  # what is added from now on is not of this answer
         self._wakeup.wake()
 
-    def wake(self) -> None:
+    def wake(self, size: int) -> None:
+        """So many bytes have come."""
+        self._held += size
+        if self.full:
+            self._connection.pause()
         self._wakeup.wake()
 
     def leave(self) -> None:
@@ -131,6 +155,8 @@ class Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._answering: Response | None = None
         self._lost = False
+        self._loop = asyncio.get_running_loop()
+        self._rest: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
     @property
@@ -138,11 +164,14 @@ class Connection(asyncio.Protocol):
         return not self._lost and not self._transport.is_closing()
 
     def send(self, wire: bytes, stall_seconds: float) -> Response:
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._head_size = 0
         self._keep_alive = False
+        self._reads = 0
+        self._listening_since = 0.0
         self._response = self._answering = Response(self, stall_seconds)
+        self.on_body = self._response.add
+        self._parser = httptools.HttpResponseParser(self)
         self._transport.write(wire)
         return self._response
 
@@ -151,6 +180,9 @@ class Connection(asyncio.Protocol):
         response, self._response, self._answering = self._response, None, None
         assert response is not None
         response.leave()
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         if response.complete and self.alive and self._keep_alive:
             self.resume()
             self.idle_since = time.monotonic()
@@ -185,7 +217,25 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(str(error))
         else:
-            response.wake()
+            response.wake(len(data))
+            if response.streams and not response.ended:
+                self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Let a stream that comes in many small pieces gather some before each read."""
+        self._reads += 1
+        now = self._loop.time()
+        quick = now - self._listening_since < _BEAT_SECONDS / 2
+        self._listening_since = now
+        if quick and self._reads > _EAGER_READS and self._rest is None:
+            self.pause()
+            self._rest = self._loop.call_at(now + _BEAT_SECONDS, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        self._listening_since = self._loop.time()
+        if self._response is not None and not self._response.full:
+            self.resume()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
@@ -232,10 +282,6 @@ class Connection(asyncio.Protocol):
             self._answering.headers = self._headers
             self._answering.status = status
         self._headers = {}
-
-    def on_body(self, body: bytes) -> None:
-        if self._answering is not None:
-            self._answering.add(body)
 
     def on_message_complete(self) -> None:
         if self._answering is not None and self._answering.status:

@@ -61,7 +61,8 @@ class AnthropicProvider:
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
         if self.missing:
             raise ProviderNotConfiguredError(self.missing)
-        info = self._catalogue.info(f"{self.name}/{request.model}")
+        known = self._catalogue.info(f"{self.name}/{request.model}")
+        info = self._catalogue.current(known)
         # Anthropic takes the marks of every model, known to the catalogue or not.
         able = info.capabilities | {"prompt_caching"}
         message, cut = message_body(request, capabilities=able)

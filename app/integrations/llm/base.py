@@ -8,7 +8,7 @@ token, so that until then a call can be made again (see `retry`).
 """
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, Literal, Protocol
@@ -21,6 +21,11 @@ Block = dict[str, Any]
 
 Tool = dict[str, Any]
 """A tool that a model may call, in the same shape: name, description, input_schema."""
+
+ToolChoice = dict[str, Any]
+"""Which tool a model calls, in the same shape: {"type": "auto"} (as it likes, which is
+the default), "any" (some tool), "none", or {"type": "tool", "name": "..."}. All but
+"none" may add `"disable_parallel_tool_use": True`: no more than one call."""
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
@@ -43,6 +48,7 @@ class ChatRequest:
     system: str = ""
     max_tokens: int = 4096
     tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,30 @@ class ProviderError(AppError):
         )
         super().__init__(detail, headers=told)
         self.retry_after = retry_after
+
+
+def joined(events: Iterable[ProviderEvent]) -> Iterator[ProviderEvent]:
+    """The same events, with texts that follow each other as one.
+
+    For what came in one read: each event costs its way to the client and to the log.
+    What came before an error is given before that is raised.
+    """
+    texts: list[str] = []
+    try:
+        for event in events:
+            if type(event) is TextDelta:
+                texts.append(event.text)
+                continue
+            if texts:
+                yield TextDelta("".join(texts))
+                texts.clear()
+            yield event
+    except ProviderError:
+        if texts:
+            yield TextDelta("".join(texts))
+        raise
+    if texts:
+        yield TextDelta("".join(texts))
 
 
 class ProviderNotConfiguredError(ProviderError):

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import cached_property
 from http import HTTPStatus
+from itertools import starmap
 from typing import Any
 from urllib.parse import quote
 
@@ -35,7 +36,7 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
-    Stop,
+    joined,
 )
 from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.eventstream import EventStreamReader, Header
@@ -135,7 +136,8 @@ class BedrockProvider:
         return self._offered
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
-        info = self._catalogue.info(f"{self.name}/{request.model}")
+        known = self._catalogue.info(f"{self.name}/{request.model}")
+        info = self._catalogue.current(known)
         message, cut = message_body(request, capabilities=info.capabilities)
         reply = MessagesReader(_WHO, request, repeated=cut)
         call = self._by_mantle if self._mantle else self._by_runtime
@@ -160,13 +162,11 @@ class BedrockProvider:
             if response.status != HTTPStatus.OK:
                 raise _refused(response, await body_of(response))
             async for chunk in response.parts():
-                for frame_headers, payload in frames.feed(chunk):
-                    event = reply.read(_event(frame_headers, payload))
-                    if event is not None:
-                        yield event
-                    if type(event) is Stop:
-                        await drain(response)
-                        return
+                for event in joined(reply.read(starmap(_event, frames.feed(chunk)))):
+                    yield event
+                if reply.stopped:
+                    await drain(response)
+                    return
         frames.close()
         reply.end()
 

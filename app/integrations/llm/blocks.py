@@ -7,6 +7,7 @@ from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderRejectedError,
+    ToolChoice,
 )
 
 _READABLE = {
@@ -75,6 +76,15 @@ def result_text(block: Block, who: str) -> str:
         if inner.get("type") != "text":
             raise rejected(inner, who)
     return "\n\n".join(inner["text"] for inner in content)
+
+
+def rejected_choice(
+    choice: ToolChoice, who: str, why: str = ""
+) -> ProviderRejectedError:
+    """The error for a choice of tools that a server cannot be asked for."""
+    return ProviderRejectedError(
+        f"{who} takes no tool_choice of type {choice.get('type')!r}{why}."
+    )
 
 
 def rejected(block: Block, who: str, why: str = "") -> ProviderRejectedError:

@@ -1,14 +1,16 @@
 """The catalogue: what is known of each model, its prices above all.
 
 Ours is `catalogue.toml`, which says what the fields mean; an installation's own file
-(MODEL_CATALOGUE) is laid over it, field by field.
+(MODEL_CATALOGUE) is laid over it, field by field, and what admins register of a model
+over both, and over what its provider tells.
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -29,6 +31,8 @@ OURS = Path(__file__).with_name("catalogue.toml")
 _PROFILE = re.compile(
     r"^bedrock/(?:arn:.*/)?(?:(global|us|us-gov|eu|apac|au|ca|in|jp)\.)?"
 )
+_REMEMBERED = 10_000
+"""Names of models that are taken apart once: every call of a model looks at all."""
 _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")
 
 
@@ -39,7 +43,7 @@ class _Table(BaseModel):
 Price = Annotated[Decimal, Field(ge=0)]
 
 
-class _Prices(_Table):
+class PriceList(_Table):
     input: Price
     output: Price
     cache_read: Price | None = None
@@ -52,14 +56,26 @@ class _Entry(_Table):
     context_window: int = Field(32_768, ge=1)
     max_output_tokens: int = Field(4096, ge=1)
     capabilities: frozenset[str] = frozenset({"text"})
-    prices: _Prices | None = None
+    prices: PriceList | None = None
     regional_factor: Price = Decimal(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What admins say of a model; None leaves a fact as it is known otherwise."""
+
+    enabled: bool = True
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    capabilities: frozenset[str] | None = None
+    prices: PriceList | None = None
 
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z]+/\S+$")]
 _Entries = TypeAdapter(dict[_Name, _Entry])
 
 
+@lru_cache(_REMEMBERED)
 def base_name(name: str) -> str:
     """The catalogue's name of a model: without region and ARN, on Bedrock.
 
@@ -72,6 +88,7 @@ def base_name(name: str) -> str:
 class Catalogue:
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
         self._entries = entries
+        self._registered: dict[str, Registration] = {}
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
@@ -107,13 +124,72 @@ class Catalogue:
 
         One of that very name goes first; a dated snapshot has its model's.
         """
-        base = base_name(name)
-        candidates = (name, base, _SNAPSHOT.sub("", base))
-        return next((c for c in candidates if c in self._entries), None)
+        return _described(name, self._entries)
+
+    # What admins registered
+
+    def register(self, registered: Mapping[str, Registration]) -> None:
+        """Have these be all that admins registered."""
+        self._registered = dict(registered)
+
+    def register_one(self, name: str, said: Registration | None) -> None:
+        """Change one of them; None takes it away."""
+        self._registered.pop(name, None)
+        if said is not None:
+            self._registered[name] = said
+
+    def registered_names(self, provider: str) -> list[str]:
+        return [n for n in self._registered if n.startswith(f"{provider}/")]
+
+    def withdrawn(self, name: str) -> bool:
+        """Whether admins took it out of the offer."""
+        found = _described(name, self._registered)
+        return found is not None and not self._registered[found].enabled
+
+    def current(self, info: ModelInfo) -> ModelInfo:
+        """The model with what admins registered of it."""
+        found = _described(info.name, self._registered)
+        if found is None:
+            return info
+        return self.as_said(info, self._registered[found], by=found)
+
+    def as_said(self, info: ModelInfo, said: Registration, *, by: str) -> ModelInfo:
+        """The model if that were registered of it, under the name `by`.
+
+        Prices are what a call by that very name costs; on Bedrock another region's
+        profile costs more, as the catalogue says.
+        """
+        factor = Decimal(1)
+        if by != info.name:
+            factor = _factor(info.name, self._entry(info.name))
+        window, longest = said.context_window, said.max_output_tokens
+        return replace(
+            info,
+            context_window=info.context_window if window is None else window,
+            max_output_tokens=info.max_output_tokens if longest is None else longest,
+            capabilities=(
+                info.capabilities if said.capabilities is None else said.capabilities
+            ),
+            prices=(
+                info.prices if said.prices is None else _scaled(said.prices, factor)
+            ),
+        )
 
     def _entry(self, name: str) -> _Entry:
         described = self.entry_name(name)
         return self._entries[described] if described else _Entry()
+
+
+def _described(name: str, described: Container[str]) -> str | None:
+    """Under which of these names something is said of the model."""
+    return next((c for c in _names_of(name) if c in described), None)
+
+
+@lru_cache(_REMEMBERED)
+def _names_of(name: str) -> tuple[str, ...]:
+    """Its own, the one without region, and that one without a date."""
+    base = base_name(name)
+    return name, base, _SNAPSHOT.sub("", base)
 
 
 def _factor(name: str, entry: _Entry) -> Decimal:
@@ -123,7 +199,7 @@ def _factor(name: str, entry: _Entry) -> Decimal:
     return entry.regional_factor
 
 
-def _scaled(prices: _Prices | None, factor: Decimal) -> Prices | None:
+def _scaled(prices: PriceList | None, factor: Decimal) -> Prices | None:
     if prices is None:
         return None
     read = prices.input if prices.cache_read is None else prices.cache_read

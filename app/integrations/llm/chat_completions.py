@@ -10,7 +10,12 @@ from typing import Any
 import orjson
 
 from app.integrations.llm.base import Block, ChatMessage, ChatRequest, Tool
-from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.blocks import (
+    document_text,
+    rejected,
+    rejected_choice,
+    result_text,
+)
 from app.integrations.llm.messages_api import continued
 
 Json = dict[str, Any]
@@ -42,6 +47,29 @@ def functions(tools: Sequence[Tool]) -> list[Json]:
         }
         for tool in tools
     ]
+
+
+def calling(request: ChatRequest, who: str) -> Json:
+    """The fields of a request that are about tools; none where there is no tool.
+
+    Raises ProviderRejectedError for a choice of another type than Anthropic's.
+    """
+    fields: Json = {"tools": functions(request.tools)} if request.tools else {}
+    if (choice := request.tool_choice) is None:
+        return fields
+    match choice.get("type"):
+        case "auto" | "none" as told:
+            fields["tool_choice"] = told
+        case "any":
+            fields["tool_choice"] = "required"
+        case "tool":
+            function = {"name": choice.get("name")}
+            fields["tool_choice"] = {"type": "function", "function": function}
+        case _:
+            raise rejected_choice(choice, who)
+    if choice.get("disable_parallel_tool_use"):
+        fields["parallel_tool_calls"] = False
+    return fields
 
 
 def _answer(message: ChatMessage, who: str) -> Json:

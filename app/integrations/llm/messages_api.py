@@ -5,7 +5,7 @@ frames, Anthropic itself as server-sent events. Reference: "Streaming messages" 
 "Errors" in Anthropic's API documentation.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -117,6 +117,8 @@ def message_body(
         body["system"] = [{"type": "text", "text": request.system}]
     if request.tools:
         body["tools"] = list(request.tools)
+    if request.tool_choice:
+        body["tool_choice"] = request.tool_choice
     if "prompt_caching" in capabilities:
         _mark(body)
     return body, cut
@@ -159,10 +161,18 @@ class MessagesReader:
         self._told: dict[str, int] = {}
         self._output = TokenTally()
         self._reason: StopReason | None = None
-        self._stopped = False
+        self.stopped = False
         self._calling = False
 
-    def read(self, event: Mapping[str, Any]) -> ProviderEvent | None:
+    def read(self, events: Iterable[Mapping[str, Any]]) -> Iterator[ProviderEvent]:
+        """Ours of theirs, up to the end of the answer."""
+        for event in events:
+            if (read := self._one(event)) is not None:
+                yield read
+            if self.stopped:
+                return
+
+    def _one(self, event: Mapping[str, Any]) -> ProviderEvent | None:
         try:
             return self._read(event)
         except (KeyError, TypeError, AttributeError) as error:
@@ -172,7 +182,7 @@ class MessagesReader:
 
     def end(self) -> None:
         """Tell the end of the input; raises where the answer has not ended properly."""
-        if not self._stopped:
+        if not self.stopped:
             raise ProviderStreamBrokenError(f"{self._who} broke off its answer.")
 
     def _read(self, event: Mapping[str, Any]) -> ProviderEvent | None:
@@ -249,7 +259,7 @@ class MessagesReader:
     def _stop(self) -> Stop:
         if self._reason is None:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
-        self._stopped = True
+        self.stopped = True
         return Stop(self._reason)
 
     def _error(self, error: Mapping[str, Any]) -> ProviderError:

@@ -1,7 +1,8 @@
 """The Messages API over server-sent events: Anthropic's own, and Bedrock's Mantle."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
@@ -10,7 +11,7 @@ from app.integrations.llm.base import (
     ProviderError,
     ProviderEvent,
     ProviderStreamBrokenError,
-    Stop,
+    joined,
 )
 from app.integrations.llm.http import Http, body_of, drain
 from app.integrations.llm.messages_api import MessagesReader
@@ -40,25 +41,21 @@ async def stream_messages(
         if response.status != HTTPStatus.OK:
             raise refusal(response, await body_of(response))
         async for chunk in response.parts():
-            for data in events.feed(chunk):
-                event = _read(reply, data, who)
-                if event is not None:
-                    yield event
-                if type(event) is Stop:
-                    await drain(response)
-                    return
-        for data in events.close():
-            event = _read(reply, data, who)
-            if event is not None:
+            for event in joined(reply.read(_parsed(events.feed(chunk), who))):
                 yield event
+            if reply.stopped:
+                await drain(response)
+                return
+        for event in reply.read(_parsed(events.close(), who)):
+            yield event
     reply.end()
 
 
-def _read(reply: MessagesReader, data: bytes, who: str) -> ProviderEvent | None:
+def _parsed(datas: Iterable[bytes], who: str) -> Iterator[Any]:
     try:
-        event = orjson.loads(data)
+        for data in datas:
+            yield orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ProviderStreamBrokenError(
             f"{who} sent an event that we cannot read."
         ) from error
-    return reply.read(event)

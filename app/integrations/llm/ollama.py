@@ -7,7 +7,7 @@ tells what a model can do, and takes the length of the context that we count on.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -30,8 +30,14 @@ from app.integrations.llm.base import (
     ThinkingDelta,
     ToolUseStart,
     Usage,
+    joined,
 )
-from app.integrations.llm.blocks import document_text, rejected, result_text
+from app.integrations.llm.blocks import (
+    document_text,
+    rejected,
+    rejected_choice,
+    result_text,
+)
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import functions
 from app.integrations.llm.http import (
@@ -126,15 +132,13 @@ class OllamaProvider:
                 raise _refused(response.status, await body_of(response), wait)
             yield reply.usage_so_far()
             async for chunk in response.parts():
-                for line in lines.feed(chunk):
-                    for event in reply.read(line):
-                        yield event
-                    if reply.stopped:
-                        await drain(response)
-                        return
-        for line in lines.feed(b"\n"):
-            for event in reply.read(line):
-                yield event
+                for event in joined(reply.read(lines.feed(chunk))):
+                    yield event
+                if reply.stopped:
+                    await drain(response)
+                    return
+        for event in reply.read(lines.feed(b"\n")):
+            yield event
         if not reply.stopped:
             raise ProviderStreamBrokenError(f"{_WHO} broke off its answer.")
 
@@ -142,18 +146,24 @@ class OllamaProvider:
         await self._http.close()
 
     async def _body(self, request: ChatRequest) -> Json:
-        listed = {info.id: info for info in await self.models()}
-        info = listed.get(request.model)
-        context = info.context_window if info else self._settings.ollama_context_tokens
-        tools = {"tools": functions(request.tools)} if request.tools else {}
+        name = f"{self.name}/{request.model}"
+        listed = {info.name: info for info in await self.models()}
+        info = self._catalogue.current(listed.get(name) or self._unlisted(name))
         return {
             "model": request.model,
             "messages": _messages(request),
             "stream": True,
             # Without it Ollama would cut a long chat to a length of its own, silently.
-            "options": {"num_ctx": context, "num_predict": request.max_tokens},
-            **tools,
+            "options": {
+                "num_ctx": info.context_window,
+                "num_predict": request.max_tokens,
+            },
+            **_calling(request),
         }
+
+    def _unlisted(self, name: str) -> ModelInfo:
+        window = self._settings.ollama_context_tokens
+        return replace(self._catalogue.info(name), context_window=window)
 
     async def _ask(self) -> list[ModelInfo]:
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -208,6 +218,24 @@ def _context_length(facts: Mapping[str, Any]) -> int:
     """`llama.context_length` or whatever the architecture's name is; else 4096."""
     lengths = (v for k, v in facts.items() if k.endswith(".context_length"))
     return int(next(lengths, 4096))
+
+
+def _calling(request: ChatRequest) -> Json:
+    """The tools that a model may call. Ollama's API takes no choice among them.
+
+    It drops a `tool_choice` silently, so one that asks for a call is refused; "none" is
+    done by leaving the tools out.
+    """
+    choice = request.tool_choice or {"type": "auto"}
+    if choice.get("disable_parallel_tool_use"):
+        raise rejected_choice(choice, _WHO, " with disable_parallel_tool_use")
+    match choice.get("type"):
+        case "auto" if request.tools:
+            return {"tools": functions(request.tools)}
+        case "auto" | "none":
+            return {}
+        case _:
+            raise rejected_choice(choice, _WHO)
 
 
 def _messages(request: ChatRequest) -> list[Json]:
@@ -292,9 +320,13 @@ class _Reply:
         """Our estimate: figures come only with the last line."""
         return Usage(self._input, self._output.tokens, estimated=True)
 
-    def read(self, data: bytes) -> Iterator[ProviderEvent]:
+    def read(self, lines: Iterable[bytes]) -> Iterator[ProviderEvent]:
+        """The events of these, up to the end of the answer."""
         try:
-            yield from self._line(orjson.loads(data))
+            for line in lines:
+                yield from self._line(orjson.loads(line))
+                if self.stopped:
+                    return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderStreamBrokenError(
                 f"{_WHO} sent a line that we cannot read."

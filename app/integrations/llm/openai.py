@@ -3,7 +3,7 @@
 Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from http import HTTPStatus
@@ -31,9 +31,10 @@ from app.integrations.llm.base import (
     ToolInputDelta,
     ToolUseStart,
     Usage,
+    joined,
 )
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.chat_completions import chat_messages, functions
+from app.integrations.llm.chat_completions import calling, chat_messages
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -138,15 +139,13 @@ class OpenAIProvider:
                 raise _refused(self._who, response.status, body, wait)
             yield reply.usage_so_far()
             async for chunk in response.parts():
-                for data in events.feed(chunk):
-                    for event in reply.read(data):
-                        yield event
-                    if reply.stopped:
-                        await drain(response)
-                        return
-            for data in events.close():
-                for event in reply.read(data):
+                for event in joined(reply.read(events.feed(chunk))):
                     yield event
+                if reply.stopped:
+                    await drain(response)
+                    return
+            for event in reply.read(events.close()):
+                yield event
         reply.end()
 
     async def close(self) -> None:
@@ -162,14 +161,13 @@ class OpenAIProvider:
         # OpenAI's reasoning models refuse the older name, most other servers know
         # only that.
         limit = "max_completion_tokens" if self._own else "max_tokens"
-        tools = {"tools": functions(request.tools)} if request.tools else {}
         return {
             "model": request.model,
             "messages": chat_messages(request, self._who, takes_files=self._own),
             limit: request.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **tools,
+            **calling(request, self._who),
         }
 
     @cached_property
@@ -214,9 +212,15 @@ class _Reply:
         """Our estimate: most servers tell figures only at the end, some never."""
         return Usage(self._input, self._output.tokens, estimated=True)
 
-    def read(self, data: bytes) -> list[ProviderEvent]:
-        if data == _DONE:
-            return self._stop()
+    def read(self, datas: Iterable[bytes]) -> Iterator[ProviderEvent]:
+        """The events of these, up to the end of the answer."""
+        for data in datas:
+            if data == _DONE:
+                yield from self._stop()
+                return
+            yield from self._one(data)
+
+    def _one(self, data: bytes) -> list[ProviderEvent]:
         try:
             return self._chunk(orjson.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from app.core.config import Settings
+from app.core.config import LiveSettings
 from app.core.exceptions import BadRequestError
 from app.integrations.llm.base import (
     ModelInfo,
@@ -28,13 +28,13 @@ _ADDRESSES = {
 class Providers:
     def __init__(
         self,
-        settings: Settings,
+        live: LiveSettings,
         providers: Sequence[Provider],
         *,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self._default = settings.models.default
-        self._catalogue = catalogue or Catalogue.load(settings.models.catalogue)
+        self._live = live
+        self._catalogue = catalogue or Catalogue.load(live.started.models.catalogue)
         self._providers = {provider.name: provider for provider in providers}
 
     async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
@@ -47,25 +47,27 @@ class Providers:
         provider = self._providers.get(name.partition("/")[0])
         if provider is None:
             raise await self._unknown(name)
-        offered = await provider.models()
+        offered = await self._offered(provider)
         if provider.missing:
             raise ProviderNotConfiguredError(provider.missing)
-        if not offered:
-            raise _silent(provider)
         for info in offered:
             if info.name == name:
                 return provider, info
+        if self._catalogue.withdrawn(name):
+            raise await self._unknown(name)
+        if not await provider.models():
+            raise _silent(provider)
         if base_name(name) in {base_name(info.name) for info in offered}:
-            return provider, self._catalogue.info(name)
+            return provider, self._catalogue.current(self._catalogue.info(name))
         raise await self._unknown(name)
 
     async def default_name(self) -> str:
-        if self._default:
-            return self._default
+        if default := self._live.current.models.default:
+            return default
         rest = sorted(self._providers.keys() - set(PREFERENCE))
         for name in (*PREFERENCE, *rest):
             if name in self._providers:
-                for info in await self._providers[name].models():
+                for info in await self._offered(self._providers[name]):
                     return info.name
         sentences = (provider.missing for provider in self._providers.values())
         raise ProviderNotConfiguredError(
@@ -73,18 +75,72 @@ class Providers:
         )
 
     def unconfigured(self) -> list[ModelInfo]:
-        """Models of the catalogue that could be used if their provider were set up."""
+        """Models that are described and could be used if their provider were set up."""
         return [
-            self._catalogue.info(name)
+            self._catalogue.current(self._catalogue.info(name))
             for provider in self._providers.values()
             if provider.missing
-            for name in self._catalogue.names(provider.name)
+            for name in dict.fromkeys(
+                [
+                    *self._catalogue.names(provider.name),
+                    *self._catalogue.registered_names(provider.name),
+                ]
+            )
+            if not self._catalogue.withdrawn(name)
         ]
 
     async def list(self) -> list[ModelInfo]:
         """Every model that can be used now."""
-        offers = await asyncio.gather(*(p.models() for p in self._providers.values()))
+        offers = await asyncio.gather(*map(self._offered, self._providers.values()))
         return [info for offered in offers for info in offered]
+
+    async def withdrawn(self) -> Sequence[ModelInfo]:
+        """What admins took out of the offer, of what providers tell and by name."""
+        told = await asyncio.gather(*(p.models() for p in self._providers.values()))
+        names = [info.name for infos in told for info in infos]
+        for provider in self._providers:
+            names += self._catalogue.registered_names(provider)
+        return [
+            self._catalogue.current(await self.described(name))
+            for name in dict.fromkeys(names)
+            if self._catalogue.withdrawn(name)
+        ]
+
+    async def described(self, name: str) -> ModelInfo:
+        """What is known of a model besides what admins registered.
+
+        Raises BadRequestError `unknown_provider`.
+        """
+        provider = self._providers.get(name.partition("/")[0])
+        if provider is None:
+            raise BadRequestError(
+                f"{name!r} names no provider: begin it with one of "
+                f"{', '.join(f'{known}/' for known in self._providers)}.",
+                code="unknown_provider",
+            )
+        told = {info.name: info for info in await provider.models()}
+        return told.get(name) or self._catalogue.info(name)
+
+    async def _offered(self, provider: Provider) -> Sequence[ModelInfo]:
+        """What the provider tells and admins registered, without what they withdrew."""
+        infos = await provider.models()
+        if provider.missing:
+            return []
+        told = {name for i in infos for name in (i.name, base_name(i.name))}
+        added = [
+            self._catalogue.info(name)
+            for name in self._catalogue.registered_names(provider.name)
+            if name not in told
+        ]
+        return [
+            self._catalogue.current(info)
+            for info in (*infos, *added)
+            if not self._catalogue.withdrawn(info.name)
+        ]
+
+    def usable(self, info: ModelInfo) -> bool:
+        """Whether its provider is set up."""
+        return not self._providers[info.provider].missing
 
     async def close(self) -> None:
         for provider in self._providers.values():

@@ -30,9 +30,9 @@ class SseReader:
         """
         if not chunk:
             return []
-        if self._is_one_event(chunk):  # as nearly all are
+        if (datas := self._whole_events(chunk)) is not None:  # as nearly all are
             self._at_start = self._after_cr = False
-            return [chunk[6:-2]]
+            return datas
         if self._after_cr and chunk.startswith(b"\n"):
             chunk = chunk[1:]  # the second half of a CRLF
         self._after_cr = chunk.endswith(b"\r")
@@ -58,16 +58,20 @@ class SseReader:
         self._line(b"", events)
         return events
 
-    def _is_one_event(self, chunk: bytes) -> bool:
-        """Whether it is a `data` line and a blank one, and nothing is left before."""
-        return (
-            not self._parts
-            and not self._data
-            and chunk.startswith(b"data: ")
-            and chunk.find(b"\n") == len(chunk) - 2
-            and chunk.endswith(b"\n")
-            and b"\r" not in chunk
-        )
+    def _whole_events(self, chunk: bytes) -> list[bytes] | None:
+        """Their data, where it is all `data` lines with a blank one after each.
+
+        None for anything else, and where something is left before.
+        """
+        if (
+            self._parts
+            or self._data
+            or b"\r" in chunk
+            or not (chunk.startswith(b"data: ") and chunk.endswith(b"\n\n"))
+        ):
+            return None
+        datas = chunk[6:-2].split(b"\n\ndata: ")
+        return datas if chunk.count(b"\n") == 2 * len(datas) else None
 
     def _line(self, line: bytes, events: list[bytes]) -> None:
         if self._at_start:

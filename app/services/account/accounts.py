@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.config import AccountSettings
+from app.core.config import LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import after_commit, release, utcnow
 from app.core.exceptions import (
@@ -36,7 +36,7 @@ _STRAGGLERS = timedelta(seconds=10)
 class Accounts:
     def __init__(
         self,
-        settings: AccountSettings,
+        live: LiveSettings,
         *,
         crypto: Crypto,
         passwords: Passwords,
@@ -44,7 +44,7 @@ class Accounts:
         logins: Logins,
         turns: Turns,
     ) -> None:
-        self._keep = timedelta(days=settings.keep_deleted_days)
+        self._live = live
         self._crypto = crypto
         self._passwords = passwords
         self._auth = auth
@@ -92,14 +92,14 @@ class Accounts:
         user = await _lock(session, user_id)
         email = user.email
         sealed = await sealing.seal(session, self._crypto, user_id, reason=reason)
-        now = utcnow()
+        now, keep = utcnow(), self._live.current.accounts
         deleted = DeletedUser(
             id=user_id,
             sealed=sealed,
             deleted_at=now,
             deleted_by=actor.kind,
             deleted_by_id=actor.id,
-            purge_at=now + self._keep,
+            purge_at=now + timedelta(days=keep.keep_deleted_days),
         )
         session.add(deleted)
         await session.flush()

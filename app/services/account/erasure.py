@@ -19,7 +19,7 @@ from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
 from app.integrations.mail.base import Mailer
-from app.models import DeletedUser, Job, MailLink, User
+from app.models import DeletedUser, IdempotencyKey, Job, MailLink, User
 from app.schemas.account import ErasureReport
 from app.services import audit
 from app.services.account import holdings, sealing
@@ -64,6 +64,7 @@ class Erasure:
         async with self._database.unit_of_work() as session:
             await _delete_jobs(session, user_id, address)
             await session.execute(delete(MailLink).where(MailLink.email == address))
+            await _delete_answers(session, user_id)
             await _clear_kept(session, user_id)
             await audit.forget(session, user_id)
             for table in _emptied_first():  # what came meanwhile
@@ -158,6 +159,13 @@ async def _clear_kept(session: AsyncSession, user_id: UUID) -> None:
                 .where(holdings.owned_by(table, user_id))
                 .values(dict.fromkeys(cleared))
             )
+
+
+async def _delete_answers(session: AsyncSession, user_id: UUID) -> None:
+    """What the desk was told of the person, kept in case it asks again."""
+    await session.execute(
+        delete(IdempotencyKey).where(IdempotencyKey.resource_id == user_id)
+    )
 
 
 async def _delete_jobs(

@@ -58,7 +58,9 @@ OWNED: Mapping[str, Owned] = {
         by="user_id", kept="the ledger: amounts and ids", cleared=frozenset({"note"})
     ),
     "usage_days": Owned(by="user_id", kept="figures by id"),
-    "idempotency_keys": Owned(not_exported="answers to calls, again, for a day"),
+    "idempotency_keys": Owned(
+        by="owner_id", not_exported="answers to calls, again, for a day"
+    ),
 }
 """In the order of an export."""
 
@@ -78,6 +80,8 @@ OTHERS: Mapping[str, str] = {
     "ip_rules": "which addresses may use what, as admins wrote it",
     "service_keys": "keys of external applications, which are nobody's",
     "credit_holders": "processes that lease credits",
+    "settings": "what admins changed of the installation's settings",
+    "registered_models": "what admins say of models",
     "plans": "what there is to choose from",
 }
 """Nothing in them is of a user."""

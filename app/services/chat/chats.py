@@ -14,7 +14,6 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy import delete as sql_delete
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -157,12 +156,10 @@ async def delete(
     after_commit(session, lambda: turns.abandon(chat_id))
 
 
-async def purge(session: AsyncSession) -> None:
+async def purge(database: Database) -> None:
     """Delete the temporary chats that nobody has used for a day."""
-    await session.execute(
-        sql_delete(Chat).where(
-            Chat.temporary, Chat.updated_at < utcnow() - _KEEP_TEMPORARY
-        )
+    await database.delete_in_chunks(
+        Chat, Chat.temporary, Chat.updated_at < utcnow() - _KEEP_TEMPORARY
     )
 
 

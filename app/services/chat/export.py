@@ -4,7 +4,7 @@ Each batch is a transaction of its own, so that no connection waits for a slow r
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 from urllib.parse import quote
 from uuid import UUID
@@ -12,13 +12,15 @@ from uuid import UUID
 import orjson
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
+from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import Database, utcnow
 from app.core.exceptions import NotFoundError
 from app.models import Chat, Message
 from app.schemas.chat import ChatRead
 from app.schemas.message import MessageRead
-from app.services.chat import branches
+from app.services.chat import branches, markdown
+from app.services.chat.history import size
 
 Format = Literal["json", "md"]
 MEDIA_TYPES: dict[Format, str] = {
@@ -26,8 +28,8 @@ MEDIA_TYPES: dict[Format, str] = {
     "md": "text/markdown; charset=utf-8",
 }
 
-_BATCH = 20  # a message may be as large as a request's body
-_SPEAKERS = {"user": "You", "assistant": "Assistant"}
+_BATCH = 20
+_MOST_AT_ONCE = 2**20  # characters, if it is more than one message
 
 
 def disposition(chat: Chat, kind: Format) -> str:
@@ -54,14 +56,12 @@ async def branch(
     """
     async with database.unit_of_work(read_only=True) as session:
         ids = await branches.line(session, chat_id, leaf_id)
-    for start in range(0, len(ids), _BATCH):
-        wanted = ids[start : start + _BATCH]
-        async with database.unit_of_work(read_only=True) as session:
-            found = await session.scalars(select(Message).where(Message.id.in_(wanted)))
-            rows = {message.id: message for message in found}
-        if len(rows) < len(wanted):
-            raise NotFoundError("Some of these messages have been deleted.")
-        yield [rows[one] for one in wanted]
+    left = len(ids)
+    async for messages in _read(database, ids):
+        yield messages
+        left -= len(messages)
+    if left:
+        raise NotFoundError("Some of these messages have been deleted.")
 
 
 async def _json(database: Database, chat: Chat) -> AsyncIterator[bytes]:
@@ -81,21 +81,43 @@ async def _json(database: Database, chat: Chat) -> AsyncIterator[bytes]:
 
 async def _tree(database: Database, chat_id: UUID) -> AsyncIterator[Sequence[Message]]:
     """All messages of a chat, by their age."""
-    statement = (
-        select(Message)
-        .where(Message.chat_id == chat_id)
-        .order_by(Message.id)
-        .limit(_BATCH)
-        .options(undefer(Message.siblings))
-    )
-    following = statement
-    while True:
-        async with database.unit_of_work(read_only=True) as session:
-            messages = (await session.scalars(following)).all()
-        if not messages:
-            return
+    of_chat = select(Message.id).where(Message.chat_id == chat_id).order_by(Message.id)
+    async with database.unit_of_work(read_only=True) as session:
+        ids = (await session.scalars(of_chat)).all()
+    async for messages in _read(database, ids, undefer(Message.siblings)):
         yield messages
-        following = statement.where(Message.id > messages[-1].id)
+
+
+async def _read(
+    database: Database, ids: Sequence[UUID], *options: ExecutableOption
+) -> AsyncIterator[Sequence[Message]]:
+    """These messages in their order, in batches; without those that are no more."""
+    for start in range(0, len(ids), _BATCH):
+        async for batch in _batches(database, ids[start : start + _BATCH]):
+            statement = select(Message).where(Message.id.in_(batch)).options(*options)
+            async with database.unit_of_work(read_only=True) as session:
+                rows = {one.id: one for one in await session.scalars(statement)}
+            if rows:
+                yield [rows[one] for one in batch if one in rows]
+
+
+async def _batches(
+    database: Database, ids: Sequence[UUID]
+) -> AsyncIterator[Sequence[UUID]]:
+    """Cut up by size: a message with images may be as large as a request's body."""
+    statement = select(Message.id, size(Message)).where(Message.id.in_(ids))
+    async with database.unit_of_work(read_only=True) as session:
+        sizes = {row[0]: row[1] for row in await session.execute(statement)}
+    batch: list[UUID] = []
+    room = _MOST_AT_ONCE
+    for one in filter(sizes.__contains__, ids):
+        if batch and sizes[one] > room:
+            yield batch
+            batch, room = [], _MOST_AT_ONCE
+        batch.append(one)
+        room -= sizes[one]
+    if batch:
+        yield batch
 
 
 async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
@@ -104,14 +126,4 @@ async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
         return
     async for messages in branch(database, chat.id, chat.leaf_id):
         for message in messages:
-            yield "".join(_section(message)).encode()
-
-
-def _section(message: Message) -> Iterator[str]:
-    model = f" ({message.model})" if message.model else ""
-    yield f"\n## {_SPEAKERS[message.role]}{model}\n\n{message.text.strip()}\n"
-    sources = dict.fromkeys(c["source"] for c in message.citations)
-    if sources:
-        yield "\nSources: " + ", ".join(sources) + "\n"
-    if message.status != "complete":
-        yield f"\n*({message.status})*\n"
+            yield markdown.section(message).encode()

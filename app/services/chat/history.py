@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Integer,
     Select,
+    Text,
     Uuid,
     and_,
     bindparam,
     case,
+    cast,
+    func,
     literal,
     select,
     true,
@@ -28,6 +32,12 @@ from app.services.authorization import Principal, owned
 
 _MOST = 500
 """Messages looked at for a context; a window fills long before."""
+
+_MOST_CHARACTERS = 18_000_000
+"""The same of their content as JSON, images and documents by their bytes among it.
+
+A request may have 20 MB on Bedrock and 32 MB at Anthropic, whatever the window holds.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ async def read(
 ) -> tuple[ChatFacts, list[Said]]:
     """The chat, and its messages from `start` (by default its leaf) up, nearest first.
 
-    One statement. Raises NotFoundError for what is not there or not theirs.
+    One statement. `start` is always among them, older ones while they can be sent.
+    Raises NotFoundError for what is not there or not theirs.
     """
     known = {"owner": principal.user_id, "chat": chat_id}
     if start is None:
@@ -87,6 +98,11 @@ async def read(
     ]
 
 
+def size(message: type[Message]) -> ColumnElement[int]:
+    """The characters of its content, as JSON."""
+    return func.length(cast(message.content, Text))
+
+
 @cache
 def _history(*, from_leaf: bool) -> Statement:
     chat = (
@@ -106,15 +122,24 @@ def _history(*, from_leaf: bool) -> Statement:
     )
     start = chat.c.leaf_id if from_leaf else bindparam("start", type_=Uuid())
     line = (
-        select(Message.id, Message.parent_id, literal(1).label("depth"))
+        select(
+            Message.id,
+            Message.parent_id,
+            literal(1).label("depth"),
+            size(Message).label("size"),
+        )
         .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
         .cte("line", recursive=True)
     )
     parent = aliased(Message)
+    total = line.c.size + size(parent)
     line = line.union_all(
-        select(parent.id, parent.parent_id, line.c.depth + 1)
+        select(parent.id, parent.parent_id, line.c.depth + 1, total)
         .join(line, parent.id == line.c.parent_id)
-        .where(line.c.depth < literal(_MOST, Integer()))
+        .where(
+            line.c.depth < literal(_MOST, Integer()),
+            total <= literal(_MOST_CHARACTERS, Integer()),
+        )
     )
     # It may be long, and is wanted once.
     prompt = case((line.c.depth > 1, None), else_=chat.c.system_prompt)

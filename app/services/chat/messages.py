@@ -1,9 +1,8 @@
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, Integer, Select, Uuid, and_, bindparam, literal, select
+from sqlalchemy import CTE, Integer, Uuid, and_, bindparam, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -13,6 +12,10 @@ from app.core.statements import Statement
 from app.models import Chat, Message
 from app.schemas.message import MESSAGE_COLUMNS, Rating, message_row
 from app.services.authorization import Principal, owned, require
+from app.services.chat.history import size
+
+_MOST_CHARACTERS = 8_000_000
+"""Of a page's content as JSON; a message alone may be larger."""
 
 
 async def page(
@@ -27,10 +30,11 @@ async def page(
     """A branch from `leaf` (by default the chat's newest message) up, newest first.
 
     One statement that walks parents: it costs the same in a chat of any length. Rows
-    of `MessageRead`'s fields, not objects: people read little else as often.
+    of `MessageRead`'s fields, not objects: people read little else as often. A page of
+    large messages ends before `limit`.
     """
     start = _cursor_id(cursor) if cursor is not None else leaf
-    known = {"owner": principal.user_id, "chat": chat_id, "limit": limit + 1}
+    known = {"owner": principal.user_id, "chat": chat_id, "limit": limit}
     if start is not None:
         known["start"] = start
     rows = (await database.run(_page(from_leaf=start is None)(**known))).rows
@@ -39,8 +43,8 @@ async def page(
             await require(session, principal, Chat, chat_id)
             if start is not None:
                 await require(session, principal, Message, start)
-    following = rows[limit]["id"].hex if len(rows) > limit else None
-    return [message_row(row) for row in rows[:limit]], following
+    above = rows[-1]["parent_id"] if rows else None
+    return [message_row(row) for row in rows], above.hex if above else None
 
 
 async def get(session: AsyncSession, principal: Principal, message_id: UUID) -> Message:
@@ -58,29 +62,6 @@ async def rate(
     message.rating_comment = form.comment
     await session.flush()
     return message
-
-
-async def branch(
-    session: AsyncSession,
-    principal: Principal,
-    chat_id: UUID,
-    *,
-    start: UUID | None,
-    limit: int,
-) -> Sequence[Message]:
-    """The message `start`, or the chat's leaf, and its ancestors, nearest first."""
-    known = {"owner": principal.user_id, "chat": chat_id, "limit": limit}
-    found = await session.scalars(
-        _branch(from_leaf=start is None), {**known, "start": start}
-    )
-    return found.all()
-
-
-@cache
-def _branch(*, from_leaf: bool) -> Select[Message]:
-    """Built once: building it costs more than running it."""
-    line = _line(from_leaf=from_leaf)
-    return select(Message).join(line, line.c.id == Message.id).order_by(line.c.depth)
 
 
 @cache
@@ -103,15 +84,24 @@ def _line(*, from_leaf: bool) -> CTE:
     )
     start = chat.c.leaf_id if from_leaf else bindparam("start", type_=Uuid())
     line = (
-        select(Message.id, Message.parent_id, literal(1).label("depth"))
+        select(
+            Message.id,
+            Message.parent_id,
+            literal(1).label("depth"),
+            size(Message).label("size"),
+        )
         .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
         .cte("line", recursive=True)
     )
     parent = aliased(Message)
+    total = line.c.size + size(parent)
     return line.union_all(
-        select(parent.id, parent.parent_id, line.c.depth + 1)
+        select(parent.id, parent.parent_id, line.c.depth + 1, total)
         .join(line, parent.id == line.c.parent_id)
-        .where(line.c.depth < bindparam("limit", type_=Integer()))
+        .where(
+            line.c.depth < bindparam("limit", type_=Integer()),
+            total <= literal(_MOST_CHARACTERS, Integer()),
+        )
     )
 
 

@@ -2,6 +2,8 @@
 
 The writer appends each event to the reply's log on the bus; another process replays the
 log into a copy of the reply, and its clients follow the copy as if the turn ran there.
+Its own clients see an event when the log has it, too: what anybody has seen is there
+though the process dies.
 Entries are numbered: where one is missing, the copy is abandoned, and its followers go
 on by reading the database, which is slower but misses nothing.
 """
@@ -9,6 +11,7 @@ on by reading the database, which is slower but misses nothing.
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -44,10 +47,12 @@ def _channel(message_id: UUID, attempt: int) -> str:
 
 
 class Writer:
-    """Tells the bus of one attempt at a reply."""
+    """Tells the bus of one attempt at a reply, and the reply what the bus has."""
 
     def __init__(self, bus: Bus, message_id: UUID, reply: Reply) -> None:
         self._bus = bus
+        self._reply = reply
+        reply.hold_back()
         self._channel = _channel(message_id, reply.attempt)
         self._next = 0
         begin = {"content": reply.content, "citations": reply.citations}
@@ -56,16 +61,17 @@ class Writer:
     def tell(self, event: ProviderEvent) -> None:
         name = _NAMES.get(type(event))
         if name is not None:
-            self._append(name, asdict(event))
+            show = partial(self._reply.show, self._reply.recorded)
+            self._append(name, asdict(event), done=show)
 
     def end(self) -> None:
         """Only once the reply's end is stored: readers go to the database for it."""
         self._append("end", {}, last=True)
 
-    def _append(self, name: str, fields: dict[str, Any], *, last: bool = False) -> None:
+    def _append(self, name: str, fields: dict[str, Any], **how: Any) -> None:
         entry = orjson.dumps([self._next, name, fields])
         self._next += 1
-        self._bus.append(self._channel, entry, last=last)
+        self._bus.append(self._channel, entry, **how)
 
 
 class _Copy:

@@ -10,7 +10,6 @@ that came (`input_json`): parsed and written again, it might have another length
 block of redacted thinking has no characters and no events.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
@@ -39,9 +38,6 @@ _TEXT_KEYS = {"text": "text", "thinking": "thinking", "tool_use": "input_json"}
 _DELTA = b'event: delta\nid: %d.%d.%d.%d\ndata: {"text":%b}\n\n'
 _EVENT_NAMES = {"text": "delta", "thinking": "thinking", "tool_use": "tool_use"}
 _HEAD = 1  # of a tool_use block, in characters
-_BEAT_SECONDS = 0.015
-"""How often a follower is woken at most: a screen shows no more than 60 pictures a
-second, and each write costs as much as all else that is done for a piece."""
 
 
 class Position(NamedTuple):
@@ -164,10 +160,10 @@ class Reply:
         self._blocks: list[tuple[Block, list[str]]] = []
         self._position = Position(attempt)
         self._events: list[_Event] = []
+        self._shown: int | None = None
+        """How many of the events followers may see, where they must wait for others."""
         self._last_frames = b""
         self._followers: set[Follower] = set()
-        self._beat: asyncio.TimerHandle | None = None
-        self._told_at = 0.0
         for block in content:
             text_key = _TEXT_KEYS.get(block["type"], "")
             self._open_block({k: v for k, v in block.items() if k != text_key})
@@ -223,12 +219,27 @@ class Reply:
                 self.usage = event
             case Stop():
                 self.stop = event
-        if self._followers and self._beat is None:
-            self._tell()
+        if self._shown is None:
+            self._wake_all()
+
+    @property
+    def recorded(self) -> int:
+        """How many events there are."""
+        return len(self._events)
+
+    def hold_back(self) -> None:
+        """Have followers see no event after those that are there, until `show`."""
+        self._shown = self.recorded
+
+    def show(self, count: int) -> None:
+        """Have them see the first so many events; after the end they see all."""
+        if self._shown is not None and count > self._shown:
+            self._shown = count
+            self._wake_all()
 
     def missed(self, position: Position) -> bytes:
-        """The frames of what is there and a client at `position` does not hold."""
-        return b"".join([e.after(position) for e in self._events])
+        """The frames of what is shown and a client at `position` does not hold."""
+        return b"".join([e.after(position) for e in self._events[: self._shown]])
 
     def lacks(self, position: Position) -> bool:
         """Whether a client at `position`, of this attempt, holds more than there is."""
@@ -248,6 +259,7 @@ class Reply:
     def finish(self, frames: Callable[[str], bytes]) -> None:
         """End the reply; `frames(event id)` gives the last events' bytes."""
         self._last_frames = frames(str(self._position._replace(ended=True)))
+        self._shown = None
         self.ended = True
         self._wake_all()
 
@@ -264,13 +276,12 @@ class Reply:
         follower.held = position or Position(self.attempt)
         try:
             events = self._events
-            known = len(events)
+            known = len(events) if self._shown is None else self._shown
             if missed := self.missed(follower.held):
-                follower.held = max(follower.held, self._position)
+                follower.held = max(follower.held, events[known - 1].end)
                 yield missed
             while follower.closed_by is None and not self.abandoned:
-                if known < len(events):
-                    fresh = events[known:]
+                if fresh := events[known : self._shown]:
                     known += len(fresh)
                     if follower.held == fresh[0].start:
                         frames = b"".join([e.frame for e in fresh])
@@ -341,21 +352,7 @@ class Reply:
     def _lengths(self) -> list[tuple[str, int]]:
         return [(b["type"], sum(map(len, parts))) for b, parts in self._blocks]
 
-    def _tell(self) -> None:
-        """Wake the followers: now, or where they just have been, in a moment."""
-        loop = asyncio.get_running_loop()
-        due = self._told_at + _BEAT_SECONDS
-        if loop.time() < due:
-            self._beat = loop.call_at(due, self._wake_all)
-        else:
-            self._wake_all()
-
     def _wake_all(self) -> None:
-        if self._beat is not None:
-            self._beat.cancel()
-            self._beat = None
-        if self._followers:
-            self._told_at = asyncio.get_running_loop().time()
         for follower in self._followers:
             follower.wake()
 

@@ -10,12 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import Database
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.tokens import fingerprint
+from app.integrations.llm.base import Block
 from app.models import Chat, ChatShare, Message, User
 from app.schemas.chat import ShareRead
 from app.schemas.message import CitationRead, SharedMessage
 from app.services.authorization import Principal, require
 from app.services.chat import export
 from app.services.chat.beginning import TurnInProgressError
+
+_PUBLIC = {"text", "image", "document"}
 
 
 async def create(
@@ -87,11 +90,19 @@ def _shown(message: Message, share: ChatShare) -> SharedMessage:
         message.content, message.citations = share.content, share.citations
     return SharedMessage(
         role="user" if message.role == "user" else "assistant",
+        content=[_for_all(b) for b in message.content if b["type"] in _PUBLIC],
         text=message.text,
         model=message.model,
         citations=[CitationRead.model_validate(c) for c in message.citations],
         created_at=message.created_at,
     )
+
+
+def _for_all(block: Block) -> Block:
+    """A document is named only: what is in it was never shown in the chat."""
+    if block["type"] == "document":
+        return {"type": "document", "title": block.get("title")}
+    return block
 
 
 async def _revoke(session: AsyncSession, chat_id: UUID) -> None:

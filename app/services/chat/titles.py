@@ -1,23 +1,27 @@
 """Naming a chat after its first turn."""
 
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from app.core.database import Database, changed_rows
 from app.core.exceptions import AppError
 from app.integrations.llm.base import (
     ChatMessage,
     ChatRequest,
-    Provider,
+    ProviderError,
+    ProviderEvent,
     TextDelta,
     Usage,
 )
 from app.integrations.llm.registry import Providers
-from app.integrations.llm.tokens import estimate_input
+from app.integrations.llm.retry import retrying
+from app.integrations.llm.tokens import estimate_input, estimate_tokens
 from app.models import Chat, Message
 from app.services.chat import search
 from app.services.chat.books import Account, Books
@@ -34,12 +38,21 @@ _log = structlog.get_logger()
 
 
 async def write(
-    database: Database, providers: Providers, books: Books, chat_id: UUID
+    database: Database,
+    providers: Providers,
+    books: Books,
+    chat_id: UUID,
+    *,
+    retries: int,
 ) -> None:
-    """Give the chat a title, unless it has one by now or is no more."""
+    """Give the chat a title, unless it has one by now or is no more.
+
+    Where no model helps, the question names it. Raises the ProviderError of a call
+    that cost nothing and may go through later: until then the question names the chat.
+    """
     async with database.unit_of_work(read_only=True) as session:
         chat = await session.get(Chat, chat_id)
-        if chat is None or chat.title is not None or chat.temporary:
+        if chat is None or chat.temporary:
             return
         found = await session.scalars(
             select(Message)
@@ -48,11 +61,22 @@ async def write(
             .limit(2)
         )
         texts = [message.text for message in found]
-    title = await _ask(providers, books, chat, texts) or shorten(texts[0])
+    if not texts or chat.title not in {None, ours := shorten(texts[0])}:
+        return
+    try:
+        title = await _ask(providers, books, chat, texts, retries=retries)
+    except ProviderError:
+        await _name(database, chat_id, ours, over=ours)
+        raise
+    await _name(database, chat_id, title or ours, over=ours)
+
+
+async def _name(database: Database, chat_id: UUID, title: str, *, over: str) -> None:
+    """Store it, where there is none yet, or what an earlier try left."""
     async with database.unit_of_work() as session:
         named = await session.execute(
             update(Chat)
-            .where(Chat.id == chat_id, Chat.title.is_(None))
+            .where(Chat.id == chat_id, or_(Chat.title.is_(None), Chat.title == over))
             # A name is no news: the chat keeps its place in the list.
             .values(title=title, updated_at=Chat.updated_at)
         )
@@ -69,7 +93,9 @@ def shorten(text: str) -> str:
     return line[:_LONGEST].rsplit(" ", 1)[0].rstrip(",.;: ") + "…"
 
 
-async def _ask(providers: Providers, books: Books, chat: Chat, texts: list[str]) -> str:
+async def _ask(
+    providers: Providers, books: Books, chat: Chat, texts: list[str], *, retries: int
+) -> str:
     """The model's proposal; empty where it has none, or the user cannot pay for it."""
     if chat.model.startswith("guide/"):
         return ""  # it quotes the manual, it does not write
@@ -85,34 +111,65 @@ async def _ask(providers: Providers, books: Books, chat: Chat, texts: list[str])
             input_tokens=estimate_input(request),
             output_tokens=_MOST_TOKENS,
         )
-        written = await _written(provider, request, account)
+        events = retrying(provider.stream, request, retries=retries)
+        written = await _written(events, request, account)
     except AppError as error:
+        if isinstance(error, ProviderError) and error.retryable:
+            raise
         _log.info("title without a model", chat_id=str(chat.id), code=error.code)
         return ""
     return shorten(written).strip(_WRAPPING) if written else ""
 
 
-async def _written(provider: Provider, request: ChatRequest, account: Account) -> str:
-    """What the model writes; paid for and logged, whatever comes of it."""
-    begun, parts, used, status = time.perf_counter(), [""], Usage(0, 0), "error"
+async def _written(
+    events: AsyncGenerator[ProviderEvent], request: ChatRequest, account: Account
+) -> str:
+    """What the model writes; paid for and logged, whatever comes of it.
+
+    Empty where it broke off, for whoever asked again would pay twice. Raises the
+    ProviderError of a call that cost nothing.
+    """
+    begun, parts, whole = time.perf_counter(), [""], False
+    told: Usage | None = None
+    failure: ProviderError | None = None
     try:
-        async with aclosing(provider.stream(request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+        async with aclosing(events):
             async for event in events:
                 if isinstance(event, TextDelta):
                     parts.append(event.text)
                 elif isinstance(event, Usage):
-                    used = event
-        status = "complete"
+                    told = event
+        whole = True
+    except ProviderError as error:
+        failure = error
     finally:
-        paid = account.settle(used)
-    text = "".join(parts)
+        text = "".join(parts)
+        used, paid = _settle(account, told, text, whole=whole)
     answer = {"role": "assistant", "content": [{"type": "text", "text": text}]}
     asked = [{"role": m.role, "content": list(m.content)} for m in request.messages]
     await account.log(
-        status=status,
+        status="complete" if whole else "error",
         used=used,
         paid=paid,
         seconds=time.perf_counter() - begun,
         messages=[*asked, answer],
     )
-    return text
+    if failure is not None and told is None:
+        raise failure
+    return text if whole else ""
+
+
+def _settle(
+    account: Account, told: Usage | None, text: str, *, whole: bool
+) -> tuple[Usage, int]:
+    """What was used, and what the user pays; nothing where no provider took the call.
+
+    One that broke off is billed for what it wrote, but has not said how much.
+    """
+    if told is None:
+        account.cancel()
+        return Usage(0, 0), 0
+    if not whole:
+        written = max(told.output_tokens, estimate_tokens(text))
+        told = replace(told, output_tokens=written, estimated=True)
+    return told, account.settle(told)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
 import structlog
@@ -36,7 +37,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.retry import retrying
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
-from app.schemas.message import MessageRead
+from app.schemas.message import message_json
 from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
@@ -47,6 +48,11 @@ Ending = Literal["stopped", "interrupted"]
 _STORE_TRIES = 8
 _TOKENS = (TextDelta, ThinkingDelta, ToolUseStart)
 _log = structlog.get_logger()
+
+# Of each there are few: providers, times statuses.
+_first_token = cache(FIRST_TOKEN.labels)
+_tokens = cache(TOKENS.labels)
+_turns = cache(TURNS.labels)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +101,7 @@ class Turn:
         with TURNS_RUNNING.track_inprogress():
             await self._run(database)
         provider = self.provider.name
-        TURNS.labels(provider, self.message.status).inc()
+        _turns(provider, self.message.status).inc()
 
     async def _run(self, database: Database) -> None:
         begun = time.perf_counter()
@@ -176,7 +182,7 @@ class Turn:
                     self.on_event(event)
                 if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
-                    FIRST_TOKEN.labels(self.provider.name).observe(waited)
+                    _first_token(self.provider.name).observe(waited)
                     begun = 0
 
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
@@ -188,8 +194,8 @@ class Turn:
             status = "error"
             self.failure = self._failure(error)
         used, usage = self._used(), self.usage()
-        TOKENS.labels(self.provider.name, "input").inc(used.input_tokens)
-        TOKENS.labels(self.provider.name, "output").inc(used.output_tokens)
+        _tokens(self.provider.name, "input").inc(used.input_tokens)
+        _tokens(self.provider.name, "output").inc(used.output_tokens)
         return {
             "status": status,
             "content": self.reply.content,
@@ -281,8 +287,7 @@ def ending(message: Message) -> Callable[[str], bytes]:
         used = sse.frame("usage", usage, event_id.removesuffix(".end"))
         if message.status == "error":
             return used + sse.frame("error", {"problem": message.error}, event_id)
-        read = MessageRead.model_validate(message).model_dump_json()
-        told = b'{"message":%b}' % read.encode()
+        told = b'{"message":%b}' % message_json(message)
         return used + sse.raw_frame("message_stop", told, event_id)
 
     return frames

@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from app.core.bus import Bus
-from app.core.config import Settings
+from app.core.config import LiveSettings
 from app.core.database import Database, utcnow
 from app.core.exceptions import BadRequestError, UnavailableError
 from app.core.statements import Script
@@ -44,7 +44,7 @@ _STOP_SECONDS, _STOP_POLL_SECONDS = 5, 0.05
 class Turns:
     def __init__(
         self,
-        settings: Settings,
+        live: LiveSettings,
         *,
         database: Database,
         providers: Providers,
@@ -52,8 +52,9 @@ class Turns:
         bus: Bus,
         books: Books,
     ) -> None:
+        settings = live.started
+        self._live = live
         self._slots = Slots(settings.turns)
-        self._max_output_tokens = settings.models.max_output_tokens
         self._retries = settings.models.retries
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
@@ -216,7 +217,8 @@ class Turns:
         reply: Reply,
     ) -> Turn:
         """Raises where the model does not take what is asked of it."""
-        max_tokens = min(self._max_output_tokens, model.max_output_tokens)
+        most = self._live.current.models.max_output_tokens
+        max_tokens = min(most, model.max_output_tokens)
         system = chat.system_prompt or ""
         seen, input_estimate = context.assemble(
             branch, system=system, model=model, max_output_tokens=max_tokens

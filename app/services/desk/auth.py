@@ -7,7 +7,7 @@ other people's accounts proves each day who they are.
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import SecuritySettings
@@ -191,13 +191,12 @@ class DeskAuth:
         await session.execute(statement.values(revoked_at=utcnow()))
         after_commit(session, lambda: self._principals.forget(account_id))
 
-    async def purge(self, session: AsyncSession) -> None:
+    async def purge(self, database: Database) -> None:
         """Delete sessions that ended long ago, with their tokens."""
         before = utcnow() - _KEEP_ENDED_SESSIONS
-        await session.execute(
-            delete(DeskSession).where(
-                or_(DeskSession.expires_at < before, DeskSession.revoked_at < before)
-            )
+        await database.delete_in_chunks(
+            DeskSession,
+            or_(DeskSession.expires_at < before, DeskSession.revoked_at < before),
         )
 
     async def _begin_session(

@@ -1,30 +1,44 @@
 """What mailed links do to accounts: begin, verify, move, and reset them."""
 
 from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import Settings
-from app.core.database import utcnow
-from app.core.passwords import Passwords
+from app.core.database import release, utcnow
+from app.core.exceptions import FieldError, ValidationFailedError
+from app.core.passwords import NO_PASSWORD, Passwords
 from app.models import MailLink, User
-from app.schemas.link import PasswordReset
+from app.schemas.link import Confirmation, PasswordReset
 from app.schemas.user import UserCreate
 from app.services import audit, mail
 from app.services.audit import Actor
 from app.services.auth import Auth, Client, refuse_taken_username, refuse_weak
 from app.services.authorization import Principal
 from app.services.link import links
-from app.services.link.links import InvalidLinkError
+from app.services.link.links import InvalidLinkError, Purpose
 from app.services.login import Logins
 
+_CONFIRMED: tuple[Purpose, ...] = ("register", "verify", "change")
 _ACTIONS = {
     "register": "register",
     "verify": "verify_email",
     "change": "change_email",
 }
+
+
+class PasswordNeededError(ValidationFailedError):
+    code = "password_needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Send the password that was chosen with this address: it shows that you "
+            "signed up, and not somebody else.",
+            errors=[FieldError(path="password", message="is not that of the sign-up")],
+        )
 
 
 class Accounts:
@@ -73,9 +87,23 @@ class Accounts:
     ) -> None:
         links.ask(session, "change", email, ip=client.ip, user_id=principal.user_id)
 
-    async def verify(self, session: AsyncSession, token: str, client: Client) -> User:
-        """Do what the mail asked to confirm; raises InvalidLinkError."""
-        link = await links.take(session, token, "register", "verify", "change")
+    async def verify(
+        self,
+        session: AsyncSession,
+        form: Confirmation,
+        client: Client,
+        *,
+        logged_in: UUID | None,
+    ) -> User:
+        """Do what the mail asked to confirm; raises InvalidLinkError.
+
+        The link proves the address alone. It must have been asked for by who confirms
+        it, or a stranger's password would come with the address: that shows the network
+        address that both come from, a session (`logged_in` is whose it is), or the
+        password. Else PasswordNeededError, which leaves the link as it was.
+        """
+        await self._require_asked(session, form, client, logged_in)
+        link = await links.take(session, form.token, *_CONFIRMED)
         if link.purpose == "register":
             user = await _begin(session, link)
         elif link.purpose == "change":
@@ -90,6 +118,26 @@ class Accounts:
         await links.end(session, user)
         await _record(session, user, f"user.{_ACTIONS[link.purpose]}", client)
         return user
+
+    async def _require_asked(
+        self,
+        session: AsyncSession,
+        form: Confirmation,
+        client: Client,
+        logged_in: UUID | None,
+    ) -> None:
+        link = await links.find(session, form.token, *_CONFIRMED)
+        if link.ip is not None and link.ip == client.ip:
+            return
+        if link.user_id is not None and link.user_id == logged_in:
+            return
+        of_user = select(User.password_hash).where(User.id == link.user_id)
+        stored = link.password_hash or await session.scalar(of_user)
+        await release(session)
+        if stored == NO_PASSWORD:  # another identity provider vouches for its owner
+            return
+        if not form.password or not await self._passwords.verify(form.password, stored):
+            raise PasswordNeededError
 
     async def reset(
         self, session: AsyncSession, form: PasswordReset, client: Client

@@ -12,12 +12,12 @@ from email.message import EmailMessage
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.config import Settings
-from app.core.database import utcnow
+from app.core.database import Database, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.core.tokens import fingerprint
 from app.models import MailLink, User
@@ -146,27 +146,38 @@ async def write(
     return Written(message, address)
 
 
+async def find(session: AsyncSession, token: str, *purposes: Purpose) -> MailLink:
+    """The token's link, for who must know more before it is taken; the same errors."""
+    link = await session.scalar(select(MailLink).where(*_works(token, purposes)))
+    if link is None:
+        raise InvalidLinkError
+    return link
+
+
 async def take(session: AsyncSession, token: str, *purposes: Purpose) -> MailLink:
     """Use the token's link up, in this transaction; raises InvalidLinkError.
 
     Whoever takes one then ends the others: what they were asked for is done, or has
     been asked for by somebody who did not have the address.
     """
-    now = utcnow()
     link: MailLink | None = await session.scalar(
         update(MailLink)
-        .where(
-            MailLink.token_hash == fingerprint(token),
-            MailLink.purpose.in_(purposes),
-            MailLink.used_at.is_(None),
-            MailLink.expires_at > now,
-        )
-        .values(used_at=now)
+        .where(*_works(token, purposes))
+        .values(used_at=utcnow())
         .returning(MailLink)
     )
     if link is None:
         raise InvalidLinkError
     return link
+
+
+def _works(token: str, purposes: Sequence[Purpose]) -> list[ColumnElement[bool]]:
+    return [
+        MailLink.token_hash == fingerprint(token),
+        MailLink.purpose.in_(purposes),
+        MailLink.used_at.is_(None),
+        MailLink.expires_at > utcnow(),
+    ]
 
 
 async def end(session: AsyncSession, user: User) -> None:
@@ -189,12 +200,10 @@ async def end_access(session: AsyncSession, user_id: UUID) -> None:
     )
 
 
-async def purge(session: AsyncSession) -> None:
+async def purge(database: Database) -> None:
     now = utcnow()
-    await session.execute(
-        delete(MailLink).where(
-            MailLink.expires_at < now, MailLink.created_at < now - _KEEP
-        )
+    await database.delete_in_chunks(
+        MailLink, MailLink.expires_at < now, MailLink.created_at < now - _KEEP
     )
 
 

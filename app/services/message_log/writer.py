@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.config import MessageLogSettings
+from app.core.config import LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.exceptions import AppError
@@ -45,9 +45,10 @@ Row = dict[str, Any]
 
 class MessageLogs:
     def __init__(
-        self, settings: MessageLogSettings, *, database: Database, crypto: Crypto
+        self, live: LiveSettings, *, database: Database, crypto: Crypto
     ) -> None:
-        self._settings = settings
+        self._live = live
+        self._settings = live.started.message_logs
         self._database = database
         self._crypto = crypto
         insert = _INSERTS[database.engine.dialect.name]
@@ -80,7 +81,8 @@ class MessageLogs:
 
         The entry is taken before any waiting: whoever is cancelled there loses none.
         """
-        text = text_of(entry.messages) if self._settings.text else None
+        keeps_text = self._live.current.message_logs.text
+        text = text_of(entry.messages) if keeps_text else None
         waiting = Waiting(entry, text)
         self._waiting.append(waiting)
         self._bytes += waiting.size

@@ -1,13 +1,13 @@
 """Short cuts give what FastAPI gives, and only where nothing is out of the ordinary."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api import errors
 from app.api.shortcuts import ShortCuts
@@ -17,6 +17,11 @@ from tests.conftest import SettingsFactory
 from tests.unit.middleware.asgi import Answer, ask
 
 made: list[str] = []
+
+
+class Form(BaseModel):
+    text: str
+    count: int = Field(1, ge=0)
 
 
 class Paging(BaseModel):
@@ -74,6 +79,16 @@ async def get(thing: UUID, b: Two) -> Text:
 @inner.post("")
 async def create(b: Two, thing: dict[str, Any]) -> Text:
     return Text(f"{b} {thing}", status_code=201)
+
+
+@inner.post("/{thing}")
+async def change(thing: UUID, b: Two, form: Form, *, deep: bool = False) -> Text:
+    return Text(f"{thing} {b} {form!r} {deep}", status_code=201)
+
+
+@inner.post("/maybe/nothing")
+async def maybe(b: Two, form: Form | None = None) -> Text:
+    return Text(f"{b} {form!r}")
 
 
 @inner.get("/as/model")
@@ -150,13 +165,23 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
 
 
 async def both(
-    path: str, query: str, headers: dict[str, str], *, method: str = "GET"
+    path: str,
+    query: str,
+    headers: dict[str, str],
+    *,
+    method: str = "GET",
+    chunks: Sequence[bytes] = (b"",),
 ) -> list[Answer]:
     answers = []
     for app in APPS:
         made.clear()
         answer = await ask(
-            app, headers, path=path, query_string=query.encode(), method=method
+            app,
+            headers,
+            chunks=chunks,
+            path=path,
+            query_string=query.encode(),
+            method=method,
         )
         answer.headers.append(("made", " ".join(made)))
         answers.append(answer)
@@ -183,6 +208,43 @@ async def test_so_are_those_to_other_methods(method: str) -> None:
         assert short == usual
 
 
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"text": "a", "count": 2}', JSON),
+        (
+            b'{"text": "\xc3\xa9", "more": null}',
+            {"Content-Type": "Application/JSON; x"},
+        ),
+        (b'{"text": "a"}', {**JSON, "X-One": "forbidden"}),
+        (b'{"text": "a", "count": -1}', JSON),
+        (b'{"text": 1}', JSON),
+        (b"[]", JSON),
+        (b"null", JSON),
+        (b'{"text": ', JSON),
+        (b'{"text": "\xff"}', JSON),
+        (b"", JSON),
+        (b"text=a", {"Content-Type": "application/x-www-form-urlencoded"}),
+        (b'{"text": "a"}', {}),
+        (b'{"text": "a"}', {**JSON, "Idempotency-Key": "k"}),
+    ],
+)
+async def test_so_are_those_to_bodies(body: bytes, headers: dict[str, str]) -> None:
+    """Also in pieces, and though the body was read before FastAPI gets to it."""
+    for path in (f"{T}/{ID}", f"{T}/no-id", f"{T}/maybe/nothing"):
+        for chunks in ([body], [body[:5], b"", body[5:]]):
+            for query in ("", "deep=perhaps"):
+                usual, short = await both(
+                    path, query, headers, method="POST", chunks=chunks
+                )
+
+                assert short.status == usual.status
+                assert short.body == usual.body
+
+
 async def test_what_a_dependency_opens_is_closed() -> None:
     usual, short = await both(f"{T}/with/open", "", {})
 
@@ -202,7 +264,7 @@ async def test_overrides_of_dependencies_hold() -> None:
     assert answer.body == b"another"
 
 
-def test_the_busiest_reads_are_called_without_fastapi(
+def test_the_busiest_calls_go_without_fastapi(
     settings_with: SettingsFactory,
 ) -> None:
     (short,) = (
@@ -210,7 +272,15 @@ def test_the_busiest_reads_are_called_without_fastapi(
         for route in create_app(settings_with()).routes
         if isinstance(route, ShortCuts)
     )
-    ways = {way.path: way for ways in short._ways.values() for way in ways}
-    called = {path for path, way in ways.items() if way._arguments is not None}
+    called = {
+        (method, way.path)
+        for (method, _), ways in short._ways.items()
+        for way in ways
+        if way._arguments is not None
+    }
 
-    assert called >= {"/api/v1/chats", "/api/v1/chats/{chat_id}/messages"}
+    assert called >= {
+        ("GET", "/api/v1/chats"),
+        ("GET", "/api/v1/chats/{chat_id}/messages"),
+        ("POST", "/api/v1/chats/{chat_id}/messages"),
+    }

@@ -227,6 +227,40 @@ async def test_a_server_waits_for_who_does_not_read(client: Client) -> None:
     assert len(first) + len(rest) == size
 
 
+async def streamed(client: Client, *, count: int, gap: float) -> list[bytes]:
+    """The reads of a stream that comes in so many pieces, so many seconds apart."""
+    gone = asyncio.Event()
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for number in range(count):
+            writer.write(b"4\r\n%03d \r\n" % number)
+            await asyncio.sleep(gap)
+        writer.write(b"0\r\n\r\n")
+        await gone.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with client.request(
+        "GET", Address.of(f"http://127.0.0.1:{port}/"), headers={}
+    ) as response:
+        reads = [part async for part in response.parts()]
+    assert client.connections == 1  # it can serve again
+    gone.set()
+    server.close()
+    assert b"".join(reads) == b"".join(b"%03d " % n for n in range(count))
+    return reads
+
+
+async def test_a_quick_stream_is_read_in_fewer_reads(client: Client) -> None:
+    """But for its first words, which do not wait."""
+    reads = await streamed(client, count=100, gap=0.002)
+
+    assert len(reads) < 50
+    assert reads[0] == b"000 "
+
+
 async def test_a_header_of_two_lines_is_refused(client: Client) -> None:
     async with Server(OK) as server:
         evil = {"X-Key": "a\r\nX-Evil: b"}

@@ -140,11 +140,21 @@ def test_a_refresh_token_has_one_successor_that_only_we_can_tell(
     )
 
 
-def test_what_is_stored_does_not_tell_the_token() -> None:
+def test_what_is_stored_does_not_tell_the_token(tokens: Tokens) -> None:
     token = new_refresh_token()
 
-    assert len(fingerprint(token)) == 32
-    assert token.encode() not in fingerprint(token)
+    for stored in (fingerprint(token), tokens.stored(token)):
+        assert len(stored) == 32
+        assert token.encode() not in stored
+
+
+def test_what_is_stored_of_a_refresh_token_only_we_can_find(tokens: Tokens) -> None:
+    """T2."""
+    other = Tokens(SecuritySettings.model_validate({"SECRET_KEY": SECRET + "!"}))
+    token = new_refresh_token()
+
+    assert tokens.stored(token) == tokens.stored(token)
+    assert len({tokens.stored(token), other.stored(token), fingerprint(token)}) == 3
 
 
 def test_a_token_that_was_good_expires_all_the_same(

@@ -25,7 +25,7 @@ HOME = "198.51.100.9"
 def limited(rates: str) -> ASGIApp:
     return RateLimit(
         Inner(),
-        rates=complete(rates),
+        rates=lambda: complete(rates),
         limiter=LocalLimiter(),
         tokens=TOKENS,
         owner_of_key=KNOWN_KEYS.get,

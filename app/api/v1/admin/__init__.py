@@ -10,9 +10,11 @@ from app.api.v1.admin import (
     ip_rules,
     message_logs,
     mfa,
+    models,
     operations,
     plans,
     servicekey,
+    settings,
     staff,
     usage,
     users,
@@ -30,8 +32,10 @@ for module in (
     audit,
     ip_rules,
     message_logs,
+    models,
     plans,
     servicekey,
+    settings,
     usage,
 ):
     router.include_router(module.router)

@@ -3,7 +3,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, DeletedUsersDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, DeletedUsersDep, RuntimeDep, SessionDep
 from app.schemas.account import (
     DeletedUserRead,
     Deletion,
@@ -19,7 +19,7 @@ router = APIRouter()
 
 
 async def _acting(
-    admin: Annotated[DeskUser, Depends(admin_with("users"))], client: ClientDep
+    admin: Annotated[DeskUser, Depends(AdminWith("users"))], client: ClientDep
 ) -> Actor:
     return admin.actor(client.ip)
 

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from app.api.deps import PageDep, SessionDep, admin_with
+from app.api.deps import AdminWith, PageDep, SessionDep
 from app.schemas.audit import AuditEventRead, AuditFilter
 from app.schemas.base import Page
 from app.services.audit import reading
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/audit")
 @router.get("")
 async def admin_list_audit(
     session: SessionDep,
-    _admin: Annotated[DeskUser, Depends(admin_with("audit"))],
+    _admin: Annotated[DeskUser, Depends(AdminWith("audit"))],
     page: PageDep,
     wanted: Annotated[AuditFilter, Query()],
 ) -> Page[AuditEventRead]:

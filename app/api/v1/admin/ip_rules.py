@@ -3,15 +3,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.ip_rule import IpRuleCreate, IpRuleRead
 from app.services import ip_rule
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/ip-rules")
+router = APIRouter(prefix="/ip-rules", route_class=IdempotentRoute)
 
-SettingsAdmin = Annotated[DeskUser, Depends(admin_with("settings"))]
+SettingsAdmin = Annotated[DeskUser, Depends(AdminWith("settings"))]
 
 
 @router.get("")

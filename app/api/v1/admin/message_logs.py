@@ -4,7 +4,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response, StreamingResponse
 
-from app.api.deps import ClientDep, PageDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, PageDep, RuntimeDep, SessionDep
 from app.schemas.base import Page
 from app.schemas.message_log import (
     MessageLogFilter,
@@ -17,7 +17,7 @@ from app.services.message_log import reading, retention
 
 router = APIRouter()
 
-LogsAdmin = Annotated[DeskUser, Depends(admin_with("logs"))]
+LogsAdmin = Annotated[DeskUser, Depends(AdminWith("logs"))]
 MessageLogFilterDep = Annotated[MessageLogFilter, Query()]
 
 _FILES: dict[int | str, dict[str, object]] = {

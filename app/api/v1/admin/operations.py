@@ -6,12 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 
 from app.api.deps import (
+    AdminWith,
     AnyAdmin,
     ClientDep,
     PageDep,
     RuntimeDep,
     SessionDep,
-    admin_with,
 )
 from app.schemas.base import Page
 from app.schemas.desk import JobRead, JobState, Stats
@@ -22,7 +22,7 @@ from app.services.desk.principal import DeskUser
 
 router = APIRouter()
 
-JobsAdmin = Annotated[DeskUser, Depends(admin_with("jobs"))]
+JobsAdmin = Annotated[DeskUser, Depends(AdminWith("jobs"))]
 
 
 @router.get("/jobs")

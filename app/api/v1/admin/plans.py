@@ -2,14 +2,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.plan import PlanCreate, PlanName, PlanRead, PlanUpdate
 from app.services import plan as plans
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/plans")
-PlansAdmin = Annotated[DeskUser, Depends(admin_with("plans"))]
+router = APIRouter(prefix="/plans", route_class=IdempotentRoute)
+PlansAdmin = Annotated[DeskUser, Depends(AdminWith("plans"))]
 
 
 @router.get("")

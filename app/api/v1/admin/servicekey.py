@@ -4,17 +4,18 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, status
 from fastapi.responses import Response
 
-from app.api.deps import ClientDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.schemas.apikey import KeyCreated, KeyRead
 from app.schemas.base import Page
 from app.schemas.servicekey import ServiceKeyCreate
 from app.services import servicekey as keys
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/service-keys")
+router = APIRouter(prefix="/service-keys", route_class=IdempotentRoute)
 
-AdminDep = Annotated[DeskUser, Depends(admin_with("settings"))]
-FreshAdminDep = Annotated[DeskUser, Depends(admin_with("settings", fresh=True))]
+AdminDep = Annotated[DeskUser, Depends(AdminWith("settings"))]
+FreshAdminDep = Annotated[DeskUser, Depends(AdminWith("settings", fresh=True))]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

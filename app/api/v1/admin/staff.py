@@ -3,16 +3,17 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, PageDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, PageDep, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.models import SupportStaff
 from app.schemas.base import Page
 from app.schemas.desk import StaffCreate, StaffRead, StaffUpdate
 from app.services.desk import accounts
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/staff")
+router = APIRouter(prefix="/staff", route_class=IdempotentRoute)
 
-StaffAdmin = Annotated[DeskUser, Depends(admin_with("staff"))]
+StaffAdmin = Annotated[DeskUser, Depends(AdminWith("staff"))]
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, PageDep, RuntimeDep, SessionDep, admin_with
+from app.api.deps import AdminWith, ClientDep, PageDep, RuntimeDep, SessionDep
+from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.credits import CreditAdjustment, CreditEntryRead
 from app.schemas.plan import LimitsUpdate, PlanAssignment
@@ -14,9 +15,9 @@ from app.services import usage
 from app.services.credits import changes
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/users/{user_id}")
-PlansAdmin = Annotated[DeskUser, Depends(admin_with("plans"))]
-CreditsAdmin = Annotated[DeskUser, Depends(admin_with("credits"))]
+router = APIRouter(prefix="/users/{user_id}", route_class=IdempotentRoute)
+PlansAdmin = Annotated[DeskUser, Depends(AdminWith("plans"))]
+CreditsAdmin = Annotated[DeskUser, Depends(AdminWith("credits"))]
 
 
 @router.put("/plan", status_code=status.HTTP_204_NO_CONTENT)

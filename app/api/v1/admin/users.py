@@ -5,22 +5,23 @@ from fastapi import APIRouter, Body, Depends, status
 from fastapi.responses import Response, StreamingResponse
 
 from app.api.deps import (
+    AdminWith,
     ClientDep,
     PageDep,
     RuntimeDep,
     SessionDep,
     UserFilterDep,
-    admin_with,
 )
+from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.desk import ImportReport, UserCreateByAdmin
 from app.schemas.user import UserRead
 from app.services.desk import transfer, users
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/users")
+router = APIRouter(prefix="/users", route_class=IdempotentRoute)
 
-UsersAdmin = Annotated[DeskUser, Depends(admin_with("users"))]
+UsersAdmin = Annotated[DeskUser, Depends(AdminWith("users"))]
 
 _CSV: dict[int | str, dict[str, object]] = {
     200: {"description": "The file, as an attachment.", "content": {"text/csv": {}}}

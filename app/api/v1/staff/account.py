@@ -3,7 +3,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, DeletedUsersDep, RuntimeDep, SessionDep, staff_of
+from app.api.deps import ClientDep, DeletedUsersDep, RuntimeDep, SessionDep, StaffOf
 from app.schemas.account import DeletedUserRead, Restoration
 from app.schemas.base import Page
 from app.services.account import deleted
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/deleted-users")
 
 
 async def _acting(
-    staff: Annotated[DeskUser, Depends(staff_of(3))], client: ClientDep
+    staff: Annotated[DeskUser, Depends(StaffOf(3))], client: ClientDep
 ) -> Actor:
     return staff.actor(client.ip)
 

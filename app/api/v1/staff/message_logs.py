@@ -3,7 +3,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
 
-from app.api.deps import ClientDep, PageDep, RuntimeDep, staff_of
+from app.api.deps import ClientDep, PageDep, RuntimeDep, StaffOf
 from app.schemas.base import Page
 from app.schemas.message_log import MessageLogFilter, MessageLogRead, MessageLogText
 from app.services.desk.principal import DeskUser
@@ -11,7 +11,7 @@ from app.services.message_log import reading
 
 router = APIRouter(prefix="/message-logs")
 
-Reading = Annotated[DeskUser, Depends(staff_of(3))]
+Reading = Annotated[DeskUser, Depends(StaffOf(3))]
 
 
 @router.get("")

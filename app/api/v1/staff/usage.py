@@ -5,20 +5,21 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, status
 
-from app.api.deps import ClientDep, RuntimeDep, SessionDep, staff_of
+from app.api.deps import ClientDep, RuntimeDep, SessionDep, StaffOf
+from app.api.idempotency import IdempotentRoute
 from app.schemas.credits import CreditAdjustment
 from app.schemas.usage import UsageLimits
 from app.services import usage
 from app.services.credits import changes
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/users/{user_id}")
+router = APIRouter(prefix="/users/{user_id}", route_class=IdempotentRoute)
 
 
 @router.get("/limits")
 async def staff_get_limits(
     session: SessionDep,
-    _staff: Annotated[DeskUser, Depends(staff_of(1))],
+    _staff: Annotated[DeskUser, Depends(StaffOf(1))],
     user_id: UUID,
 ) -> UsageLimits:
     return await usage.limits(session, user_id)
@@ -28,7 +29,7 @@ async def staff_get_limits(
 async def staff_reset_limits(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: Annotated[DeskUser, Depends(staff_of(2))],
+    staff: Annotated[DeskUser, Depends(StaffOf(2))],
     client: ClientDep,
     *,
     user_id: UUID,
@@ -42,7 +43,7 @@ async def staff_reset_limits(
 async def staff_adjust_credits(
     session: SessionDep,
     runtime: RuntimeDep,
-    staff: Annotated[DeskUser, Depends(staff_of(3))],
+    staff: Annotated[DeskUser, Depends(StaffOf(3))],
     client: ClientDep,
     *,
     user_id: UUID,

@@ -8,19 +8,20 @@ from app.api.deps import (
     PageDep,
     RuntimeDep,
     SessionDep,
+    StaffOf,
     UserFilterDep,
-    staff_of,
 )
+from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.user import UserRead
 from app.services.desk import users
 from app.services.desk.principal import DeskUser
 
-router = APIRouter(prefix="/users")
+router = APIRouter(prefix="/users", route_class=IdempotentRoute)
 
-Looking = Annotated[DeskUser, Depends(staff_of(1))]
-Helping = Annotated[DeskUser, Depends(staff_of(2))]
-Suspending = Annotated[DeskUser, Depends(staff_of(3))]
+Looking = Annotated[DeskUser, Depends(StaffOf(1))]
+Helping = Annotated[DeskUser, Depends(StaffOf(2))]
+Suspending = Annotated[DeskUser, Depends(StaffOf(3))]
 
 
 @router.get("")

@@ -63,7 +63,7 @@ def reader(repeated: str = "") -> MessagesReader:
 
 def read(*events: Event, repeated: str = "") -> list[ProviderEvent]:
     reply = reader(repeated)
-    found = [event for event in map(reply.read, events) if event is not None]
+    found = list(reply.read(events))
     reply.end()
     return found
 
@@ -310,7 +310,7 @@ class TestEvents:
         event = {"type": "error", "error": {"type": type_, "message": "The reason."}}
 
         with pytest.raises(error, match=type_) as caught:
-            reader().read(event)
+            list(reader().read([event]))
 
         told_to_all = error is not ProviderAuthError
         assert ("The reason." in caught.value.detail) == told_to_all
@@ -388,4 +388,4 @@ class TestBrokenAnswers:
     )
     def test_an_event_of_an_unknown_shape(self, event: Event) -> None:
         with pytest.raises(ProviderStreamBrokenError, match="shape"):
-            reader().read(event)
+            list(reader().read([event]))

@@ -1,10 +1,11 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from app.core.config import load_settings
+from app.core.config import LiveSettings, load_settings
 from app.core.exceptions import BadRequestError
 from app.integrations.llm.base import (
     ChatRequest,
@@ -15,7 +16,7 @@ from app.integrations.llm.base import (
     ProviderUnavailableError,
     Stop,
 )
-from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.catalogue import Catalogue, PriceList, Registration
 from app.integrations.llm.registry import Providers
 
 CATALOGUE = Catalogue.load()
@@ -54,7 +55,7 @@ def providers(
     **env: str,
 ) -> Providers:
     settings = load_settings({"SECRET_KEY": "x" * 32, **env}, directory)
-    return Providers(settings, given, catalogue=catalogue)
+    return Providers(LiveSettings(settings), given, catalogue=catalogue)
 
 
 GUIDE = Simple("guide", ["manual"])
@@ -175,6 +176,97 @@ async def test_the_catalogue_is_the_installations(directory: Path) -> None:
     registry = providers(directory, bedrock, catalogue=None, MODEL_CATALOGUE=str(path))
 
     assert (await registry.resolve("bedrock/eu.anthropic.x"))[1].context_window == 777
+
+
+PRICES = PriceList(input=Decimal(10), output=Decimal(100))
+OPUS = "bedrock/anthropic.claude-opus-5"
+
+
+def opus(region: str) -> str:
+    return OPUS.replace("/", f"/{region}.")
+
+
+class TestRegistered:
+    """What admins say of Bedrock's models, which have a name for each region."""
+
+    def offer(self, directory: Path, **said: Registration) -> Providers:
+        """By region; `any` is the model's name without one."""
+        catalogue = Catalogue.load()
+        catalogue.register(
+            {
+                opus(r).replace("any.", ""): registration
+                for r, registration in said.items()
+            }
+        )
+        bedrock = Simple("bedrock", ["eu.anthropic.claude-opus-5"])
+        return providers(directory, bedrock, GUIDE, catalogue=catalogue)
+
+    async def test_prices_are_those_of_every_region_with_its_surcharge(
+        self, directory: Path
+    ) -> None:
+        registry = self.offer(directory, any=Registration(prices=PRICES))
+
+        listed = [m.name for m in await registry.list()]
+        _, european = await registry.resolve(opus("eu"))
+        _, everywhere = await registry.resolve(opus("global"))
+
+        assert listed == [opus("eu"), "guide/manual"]
+        assert european.prices is not None
+        assert everywhere.prices is not None
+        assert european.prices.input == Decimal(11)
+        assert european.prices.output == Decimal(110)
+        assert everywhere.prices.input == Decimal(10)
+        assert everywhere.prices.output == Decimal(100)
+
+    async def test_a_region_s_own_go_first_and_are_meant_as_they_are(
+        self, directory: Path
+    ) -> None:
+        dear = PriceList(input=Decimal(7), output=Decimal(7))
+        registry = self.offer(
+            directory, any=Registration(prices=PRICES), eu=Registration(prices=dear)
+        )
+
+        _, european = await registry.resolve(opus("eu"))
+
+        assert european.prices is not None
+        assert european.prices.input == european.prices.cache_read == 7
+
+    async def test_a_region_of_its_own_is_on_offer_besides(
+        self, directory: Path
+    ) -> None:
+        registry = self.offer(directory, us=Registration())
+
+        listed = [m.name for m in await registry.list()]
+
+        assert listed == [opus("eu"), opus("us"), "guide/manual"]
+
+    async def test_what_is_taken_out_is_so_by_every_name(self, directory: Path) -> None:
+        registry = self.offer(directory, any=Registration(enabled=False))
+
+        for name in (OPUS, opus("eu"), opus("us")):
+            with pytest.raises(BadRequestError, match=r"Available: guide/manual\.$"):
+                await registry.resolve(name)
+        assert [m.name for m in await registry.withdrawn()] == [opus("eu"), OPUS]
+        assert await registry.default_name() == "guide/manual"
+
+    async def test_a_region_can_be_taken_out_alone(self, directory: Path) -> None:
+        registry = self.offer(directory, us=Registration(enabled=False))
+
+        with pytest.raises(BadRequestError, match="There is no model"):
+            await registry.resolve(opus("us"))
+        assert (await registry.resolve(opus("global")))[1].name == opus("global")
+
+
+async def test_what_is_registered_is_there_while_its_server_is_silent(
+    directory: Path,
+) -> None:
+    catalogue = Catalogue.load()
+    catalogue.register({"openai/mine": Registration(context_window=777)})
+    registry = providers(directory, Simple("openai"), catalogue=catalogue)
+
+    assert (await registry.resolve("openai/mine"))[1].context_window == 777
+    with pytest.raises(ProviderUnavailableError):
+        await registry.resolve("openai/x")
 
 
 async def test_closing_closes_every_provider(directory: Path) -> None:

@@ -229,11 +229,17 @@ def test_a_call_of_a_tool_is_told_with_its_head_first() -> None:
 
 @pytest.mark.parametrize(
     ("given_json", "told"),
-    [('{"a": 1}', {"a": 1}), ("", {}), ('{"a": ', {}), ("[1]", {})],
+    [
+        ('{"a": 1}', {"input": {"a": 1}}),
+        ("", {"input": {}}),
+        ('{"a": ', {"input": {}, "input_json": '{"a": '}),
+        ("[1]", {"input": {}, "input_json": "[1]"}),
+    ],
 )
 def test_clients_get_the_input_of_a_tool_as_an_object(
     given_json: str, told: dict[str, Any]
 ) -> None:
+    """What is none stays as it came, beside an empty one."""
     [field] = [MessageRead.model_fields["content"]]
     [validator] = field.metadata
     reply = grown([TextDelta("a"), ToolUseStart("1", "clock", given_json)])
@@ -241,7 +247,7 @@ def test_clients_get_the_input_of_a_tool_as_an_object(
     text, call = validator.func(reply.content)
 
     assert text == {"type": "text", "text": "a"}
-    assert call == {"type": "tool_use", "id": "1", "name": "clock", "input": told}
+    assert call == {"type": "tool_use", "id": "1", "name": "clock", **told}
 
 
 def test_a_continuation_leaves_the_calls_at_the_end_out() -> None:
