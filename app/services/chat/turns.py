@@ -68,7 +68,6 @@ class Turns:
             database=database,
             running=self._running,
             bus=bus,
-            credits_=books.credits,
         )
         self.following = Following(
             settings.turns,

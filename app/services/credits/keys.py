@@ -1,7 +1,8 @@
 """What one API key may use, below what its user may."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -10,6 +11,7 @@ from app.core.exceptions import ForbiddenError, RateLimitedError
 from app.core.ratelimit import Limiter
 from app.models import KeyLimits
 from app.services.credits import pace
+from app.services.credits.batches import Used
 from app.services.credits.pace import Minute
 
 _FORGET_SECONDS = 120
@@ -48,43 +50,47 @@ class Hold:
 
 
 class Keys:
-    """The keys with limits that are at work in this process."""
+    """The keys that are at work in this process.
 
-    def __init__(self, limiter: Limiter) -> None:
+    `spent` tells the credits that a key has spent on a day, and is asked for them as
+    `Used`, whatever the model.
+    """
+
+    def __init__(
+        self, limiter: Limiter, spent: Callable[[Used], Awaitable[int]]
+    ) -> None:
         self._limiter = limiter
+        self._spent = spent
         self._uses: dict[UUID, KeyUse] = {}
 
-    async def hold(
-        self,
-        key: KeyLimits,
-        model: str,
-        amount: int,
-        *,
-        spent: Callable[[], Awaitable[int]],
-        now: datetime,
-    ) -> Hold:
-        """Count a call that costs at most `amount`; `spent` tells the key's day so far.
+    @asynccontextmanager
+    async def holding(
+        self, key: KeyLimits, used: Used, amount: int, *, now: datetime
+    ) -> AsyncIterator[Hold]:
+        """Count a call that costs at most `amount`; where the block fails, undo it.
 
         Raises ForbiddenError for a model that the key leaves out, and RateLimitedError
         beyond its pace or what it may spend today. What costs nothing may always be.
         """
-        if not key.allows(model):
+        if not key.allows(used.model):
             raise ForbiddenError(
-                f"This API key does not include the model {model}.",
+                f"This API key does not include the model {used.model}.",
                 code="model_not_allowed",
             )
         use = self._uses.setdefault(key.id, KeyUse())
         use.used_at = time.monotonic()
-        await pace.keep(
-            key, use.minute, self._limiter, of="key", seconds=now.timestamp()
-        )
-        if key.daily_credit_limit is None or amount == 0:
-            return Hold(use, 0)
-        # Nothing is awaited between the sum and what is held for this call.
-        if await spent() + use.held + amount > key.daily_credit_limit:
-            raise KeyLimitError(now)
-        use.held += amount
-        return Hold(use, amount)
+        await pace.keep(key, use.minute, self._limiter, seconds=now.timestamp())
+        hold = Hold(use, 0)
+        if key.daily_credit_limit is not None and amount > 0:
+            # Nothing is awaited between the sum and what is held for this call.
+            if await self._spent(used) + use.held + amount > key.daily_credit_limit:
+                raise KeyLimitError(now)
+            use.held += amount
+            hold.amount = amount
+        with ExitStack() as undo:
+            undo.callback(hold.give_back)
+            yield hold
+            undo.pop_all()
 
     def forget_idle(self) -> None:
         before = time.monotonic() - _FORGET_SECONDS

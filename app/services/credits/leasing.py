@@ -11,14 +11,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 from sqlalchemy import true
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.bus import Bus
@@ -30,11 +29,11 @@ from app.integrations.llm.base import Usage
 from app.models import CreditHolder, KeyLimits, Limits
 from app.services.credits import accounts, batches, pace
 from app.services.credits.accounts import HolderLostError
-from app.services.credits.batches import NO_KEY, Batch, Line, Tally, Used
+from app.services.credits.batches import Batch, Line, Tally, Used
 from app.services.credits.keys import Keys
 from app.services.credits.need import Need
 from app.services.credits.purse import Call, Purse, Reservation
-from app.services.plan import Plans, limits_of
+from app.services.plan import Plans
 
 _WRITE_SECONDS = 1.0
 _SETTLE_SECONDS = 60
@@ -63,7 +62,7 @@ class Credits:
         self._bus = bus
         self._limiter = limiter
         self._plans = plans
-        self._keys = Keys(limiter)
+        self._keys = Keys(limiter, self._spent_by)
         self._now = now
         self._purses: dict[UUID, Purse] = {}
         self._tally = Tally()
@@ -98,21 +97,13 @@ class Credits:
         if key is None:
             return await self._reserve(user_id, amount, call, conversation=conversation)
         now = self._now()
-        hold = await self._keys.hold(
-            key,
-            call.model,
-            amount,
-            spent=lambda: self._spent_by(_used(user_id, call, now)),
-            now=now,
-        )
-        with ExitStack() as undo:
-            undo.callback(hold.give_back)
+        used = call.by(user_id, now.date())
+        async with self._keys.holding(key, used, amount, now=now) as hold:
             reservation = await self._reserve(
                 user_id, amount, call, conversation=conversation
             )
-            undo.pop_all()
-        reservation.hold = hold
-        return reservation
+            reservation.hold = hold
+            return reservation
 
     async def _reserve(
         self, user_id: UUID, amount: int, call: Call, *, conversation: bool
@@ -125,11 +116,7 @@ class Credits:
             )
         purse = self._purse(limits)
         await pace.keep(
-            limits,
-            purse.minute,
-            self._limiter,
-            of="plan",
-            seconds=self._now().timestamp(),
+            limits, purse.minute, self._limiter, seconds=self._now().timestamp()
         )
         need = Need(
             0 if limits.monthly_credits is None else amount,
@@ -154,21 +141,18 @@ class Credits:
         """
         if not reservation.open:
             return 0
-        reservation.open = False
+        now = self._now()
+        tokens = usage.input_tokens + usage.output_tokens
+        reservation.close(tokens, now.timestamp())
         purse = reservation.purse
         paid = actual if reservation.unlimited else min(actual, reservation.amount)
         if purse.lost and reservation.amount:
             self._late.append((purse.limits, paid))
         elif reservation.amount:
             purse.give_back(reservation, charged=paid)
-        now = self._now()
         purse.used_at = time.monotonic()
-        tokens = usage.input_tokens + usage.output_tokens
         purse.minute.add(tokens, now.timestamp())
-        if reservation.hold is not None:
-            reservation.hold.give_back()
-            reservation.hold.use.minute.add(tokens, now.timestamp())
-        used = _used(purse.limits.user_id, reservation.call, now)
+        used = reservation.call.by(purse.limits.user_id, now.date())
         self._tally.count(used, usage, paid=paid, absorbed=actual - paid)
         CREDITS.labels("user").inc(paid)
         CREDITS.labels("installation").inc(actual - paid)
@@ -178,35 +162,12 @@ class Credits:
         """Undo a reservation: the provider was never called."""
         if not reservation.open:
             return
-        reservation.open = False
-        if reservation.hold is not None:
-            reservation.hold.give_back()
+        reservation.close()
         purse = reservation.purse
         if not purse.lost:
             purse.give_back(reservation, charged=0)
             if reservation.conversation and reservation.conversation == purse.day:
                 purse.conversations += 1
-
-    async def charge(
-        self,
-        session: AsyncSession,
-        user_id: UUID,
-        actual: int,
-        usage: Usage,
-        call: Call,
-    ) -> int:
-        """Book a call that nothing is reserved for, in the caller's transaction.
-
-        As what a dead process has left, or what others report. Gives what the user
-        pays: what there is; the rest is the installation's.
-        """
-        limits = await limits_of(session, user_id, deleted=True)
-        now = self._now()
-        paid = await accounts.charge(session, limits, actual, now=now)
-        tally = Tally()
-        tally.count(_used(user_id, call, now), usage, paid=paid, absorbed=actual - paid)
-        await batches.write_usage(session, tally)
-        return paid
 
     def tell_changed(self, user_id: UUID) -> None:
         """Have every process ask again for who was refused just now."""
@@ -303,9 +264,7 @@ class Credits:
         async with self._writing:  # so that nothing is on its way just now
             async with self._database.unit_of_work(read_only=True) as session:
                 written = await batches.spent_by(session, used)
-            waiting = [self._tally]
-            if self._batch is not None:
-                waiting.append(self._batch.tally)
+            waiting = (self._tally, self._batch.tally if self._batch else Tally())
             return written + sum(t.spent_by(used.key_id, used.day) for t in waiting)
 
     # Purses
@@ -401,9 +360,7 @@ class Credits:
             )
             if line is not None:
                 lines.append(line)
-            elif (
-                not purse.leased and purse.filling is None and unused > _FORGET_SECONDS
-            ):
+            elif not (purse.leased or purse.filling) and unused > _FORGET_SECONDS:
                 del self._purses[user_id]
         renew |= self._sequence > 0 and clock - self._renewed > _RENEW_SECONDS
         if not (lines or self._tally or self._late or renew):
@@ -435,10 +392,6 @@ class Credits:
             if purse.spent > purse.noted:
                 self._late.append((purse.limits, purse.spent - purse.noted))
         self._purses = {}
-
-
-def _used(user_id: UUID, call: Call, now: datetime) -> Used:
-    return Used(user_id, now.date(), call.kind, call.model, call.key_id or NO_KEY)
 
 
 def _filled(purse: Purse, task: asyncio.Task[None]) -> None:

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
-from typing import Literal
 
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import Limiter
@@ -41,7 +40,6 @@ async def keep(
     minute: Minute,
     limiter: Limiter,
     *,
-    of: Literal["plan", "key"],
     seconds: float,
 ) -> None:
     """Count a request; raises RateLimitedError for one more than they allow.
@@ -49,12 +47,15 @@ async def keep(
     Of tokens, those of calls that have ended count: what a call will need, nobody
     knows.
     """
+    if isinstance(limits, Limits):
+        of, whose = "plan", limits.user_id
+    else:
+        of, whose = "key", limits.id
     most = limits.tokens_per_minute
     if most is not None and minute.used(seconds) >= most:
         raise _too_fast(of, f"{most} tokens", _SECONDS - seconds % _SECONDS)
     if limits.requests_per_minute is not None:
         rate = Rate(limits.requests_per_minute, _SECONDS)
-        whose = limits.user_id if isinstance(limits, Limits) else limits.id
         standing = await limiter.hit(rate, f"{of}:{whose}")
         if not standing.allowed:
             raise _too_fast(of, f"{rate.amount} requests", standing.reset)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.core.exceptions import AppError, RateLimitedError
 from app.models import Limits
-from app.services.credits.batches import Line
+from app.services.credits.batches import NO_KEY, Line, Used
 from app.services.credits.keys import Hold
 from app.services.credits.need import Need
 from app.services.credits.pace import Minute, until_midnight
@@ -45,6 +45,10 @@ class Call:
     model: str
     key_id: UUID | None = None
 
+    def by(self, user_id: UUID, day: date) -> Used:
+        """What it counts as."""
+        return Used(user_id, day, self.kind, self.model, self.key_id or NO_KEY)
+
 
 @dataclass(slots=True, eq=False)
 class Reservation:
@@ -59,6 +63,14 @@ class Reservation:
     open: bool = True
     hold: Hold | None = None
     """Of the API key that the call came by, where one did."""
+
+    def close(self, tokens: int = 0, seconds: float = 0) -> None:
+        """It took so many tokens; nobody settles or cancels it any more."""
+        self.open = False
+        if self.hold is not None:
+            self.hold.give_back()
+            if tokens:
+                self.hold.use.minute.add(tokens, seconds)
 
 
 @dataclass(slots=True, eq=False)
