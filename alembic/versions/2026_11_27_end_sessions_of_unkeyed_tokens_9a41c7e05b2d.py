@@ -4,7 +4,7 @@ Their sessions end here, openly: they would look alive until they expire, and ne
 refreshed. Back again it is the same.
 
 Revision ID: 9a41c7e05b2d
-Revises: 6d2c8b14fa07
+Revises: b3d05f7a62e8
 """
 
 from alembic import op

@@ -1,7 +1,7 @@
 """Every table; Alembic and the tests read `Base.metadata` from here."""
 
 from app.models.account import DeletedUser
-from app.models.apikey import ApiKey
+from app.models.apikey import ApiKey, KeyLimits
 from app.models.audit import AuditChain, AuditEvent
 from app.models.base import Base, first_id
 from app.models.chat import Chat, ChatShare, SearchEntry
@@ -65,6 +65,7 @@ __all__ = [
     "Identity",
     "IpRule",
     "Job",
+    "KeyLimits",
     "Limits",
     "LoginCounter",
     "MailLink",

@@ -1,9 +1,11 @@
 """API keys of users: each is known only by its SHA-256."""
 
+from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, String
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, Identified, Json, Timestamped
@@ -24,8 +26,41 @@ class Key(Identified, Timestamped):
 
 
 class ApiKey(Key, Base):
+    """Null is no limit besides those of its user."""
+
     __tablename__ = "api_keys"
 
     user_id: Mapped[UUID] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
+    models: Mapped[list[str] | None] = mapped_column(Json)
+    requests_per_minute: Mapped[int | None]
+    tokens_per_minute: Mapped[int | None]
+    daily_credit_limit: Mapped[int | None] = mapped_column(BigInteger)
+
+    @property
+    def limits(self) -> "KeyLimits":
+        return KeyLimits(
+            id=self.id,
+            models=None if self.models is None else tuple(self.models),
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            daily_credit_limit=self.daily_credit_limit,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """What calls by one API key may use; None is no limit besides the user's own.
+
+    Credits are millionths of a US dollar; a day is UTC's.
+    """
+
+    id: UUID
+    models: tuple[str, ...] | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    daily_credit_limit: int | None = None
+
+    def allows(self, model: str) -> bool:
+        return self.models is None or any(fnmatchcase(model, m) for m in self.models)

@@ -14,6 +14,7 @@ from pydantic import (
 
 from app.core.database import utcnow
 from app.schemas.base import Line, ReadModel
+from app.schemas.plan import Large, ModelPatterns, Small
 
 SCOPES = {
     "chats:read": "see chats, their messages, and the streams of replies",
@@ -74,12 +75,27 @@ Networks = Annotated[
 Expiry = Annotated[AwareDatetime, AfterValidator(_in_future)]
 
 
+class ApiKeyLimits(BaseModel):
+    """Below those of the user; null is no limit besides them."""
+
+    models: ModelPatterns | None = None
+    requests_per_minute: Annotated[Small, Field(ge=1)] | None = Field(
+        None, description="Calls of models."
+    )
+    tokens_per_minute: Annotated[Small, Field(ge=1)] | None = None
+    daily_credit_limit: Large | None = Field(
+        None,
+        description="What its calls may cost in a day, which begins at 0:00 UTC, in "
+        "millionths of a US dollar.",
+    )
+
+
 class KeyForm(BaseModel):
     # A limit that is misspelt must not be taken for set.
     model_config = ConfigDict(extra="forbid")
 
 
-class ApiKeyCreate(KeyForm):
+class ApiKeyCreate(ApiKeyLimits, KeyForm):
     """Without `scopes` it may do all that keys can; without `expires_at` it lasts."""
 
     name: KeyName
@@ -88,8 +104,8 @@ class ApiKeyCreate(KeyForm):
     expires_at: Expiry | None = None
 
 
-class ApiKeyUpdate(KeyForm):
-    """Fields that are left out stay as they are; `expires_at: null` is never."""
+class ApiKeyUpdate(ApiKeyLimits, KeyForm):
+    """Fields that are left out stay as they are; null for a limit takes it away."""
 
     name: KeyName | None = None
     scopes: Scopes | None = None
@@ -110,3 +126,11 @@ class KeyRead(ReadModel):
 
 class KeyCreated(KeyRead):
     key: str = Field(description="The key itself: it is shown here, and never again.")
+
+
+class ApiKeyRead(ApiKeyLimits, KeyRead):
+    """A key of a user."""
+
+
+class ApiKeyCreated(ApiKeyLimits, KeyCreated):
+    """The same with the key itself."""

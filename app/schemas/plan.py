@@ -21,7 +21,13 @@ PlanName = Annotated[
 ]
 Small = Annotated[int, Field(ge=0, le=_MOST_SMALL)]
 Large = Annotated[int, Field(ge=0, le=_MOST)]
-ModelPattern = Annotated[Line, Field(max_length=200)]
+ModelPatterns = Annotated[
+    list[Annotated[Line, Field(max_length=200)]],
+    Field(
+        max_length=1000,
+        description="Names of models, in which * stands for any characters.",
+    ),
+]
 
 
 class LimitsUpdate(BaseModel):
@@ -42,9 +48,7 @@ class LimitsUpdate(BaseModel):
     storage_bytes: Large | None = None
     file_bytes: Large | None = None
     project_tokens: Small | None = None
-    models: Annotated[list[ModelPattern], Field(max_length=1000)] | None = Field(
-        None, description="Names of models, in which * stands for any characters."
-    )
+    models: ModelPatterns | None = None
 
 
 class PlanCreate(LimitsUpdate):

@@ -12,13 +12,24 @@ from app.core.exceptions import ConflictError, NotFoundError
 from app.core.keys import KeyKind, new_key, prefix_of
 from app.core.tokens import fingerprint
 from app.models import ApiKey, ServiceKey, User
-from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyCreated, KeyRead
+from app.schemas.apikey import (
+    ApiKeyCreate,
+    ApiKeyCreated,
+    ApiKeyLimits,
+    ApiKeyRead,
+    ApiKeyUpdate,
+    KeyCreated,
+    KeyRead,
+)
 from app.services import audit, mail
 from app.services.authorization import Principal, owned, require, visible_to
 from app.services.principal import Principals
 
 MOST_KEYS = 100
 """Of one user."""
+
+_LIMITS = tuple(ApiKeyLimits.model_fields)
+_MAY_BE_NULL = {"expires_at", *_LIMITS}
 
 
 class ApiKeys:
@@ -37,7 +48,7 @@ class ApiKeys:
         self._principals = principals
         self._actor = audit.Actor("user", owner.user_id, ip)
 
-    async def create(self, form: ApiKeyCreate) -> KeyCreated:
+    async def create(self, form: ApiKeyCreate) -> ApiKeyCreated:
         """Make a key, and mail its owner; raises ConflictError for one too many."""
         await self._refuse_too_many()
         text = new_key(KeyKind.USER)
@@ -51,7 +62,7 @@ class ApiKeys:
         await self._session.flush()
         await self._tell_owner(key)
         await self._record(key, "key.create", after=facts(key))
-        return shown_once(key, text)
+        return ApiKeyCreated(**ApiKeyRead.model_validate(key).model_dump(), key=text)
 
     async def listing(self) -> Sequence[ApiKey]:
         """Those that are not revoked, the newest first."""
@@ -66,13 +77,13 @@ class ApiKeys:
         key = await self._one(key_id)
         before = facts(key)
         for field, value in form.model_dump(exclude_unset=True).items():
-            if value is not None or field == "expires_at":
+            if value is not None or field in _MAY_BE_NULL:
                 setattr(key, field, value)
         await self._session.flush()
         await self._changed(key, "key.change", before=before, after=facts(key))
         return key
 
-    async def rotate(self, key_id: UUID) -> KeyCreated:
+    async def rotate(self, key_id: UUID) -> ApiKeyCreated:
         """A new key in the place of the old one, which ends at once."""
         key = await self._one(key_id)
         before = facts(key)
@@ -81,7 +92,7 @@ class ApiKeys:
         key.last_used_at = None
         await self._session.flush()
         await self._changed(key, "key.rotate", before=before, after=facts(key))
-        return shown_once(key, text)
+        return ApiKeyCreated(**ApiKeyRead.model_validate(key).model_dump(), key=text)
 
     async def revoke(self, key_id: UUID) -> None:
         key = await self._one(key_id)
@@ -133,17 +144,18 @@ class ApiKeys:
 
 
 def facts(key: ApiKey | ServiceKey) -> dict[str, Any]:
-    """What the audit tells of a key."""
+    """What the audit tells of a key; limits that there are."""
+    limits = {name: getattr(key, name, None) for name in _LIMITS}
     return {
         "name": key.name,
         "prefix": key.prefix,
         "scopes": key.scopes,
         "allowed_ips": key.allowed_ips,
         "expires_at": key.expires_at,
-    }
+    } | {name: limit for name, limit in limits.items() if limit is not None}
 
 
-def shown_once(key: ApiKey | ServiceKey, text: str) -> KeyCreated:
+def shown_once(key: ServiceKey, text: str) -> KeyCreated:
     """The one answer that holds the key itself."""
     read = KeyRead.model_validate(key)
     return KeyCreated(**read.model_dump(), key=text)

@@ -12,7 +12,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import utcnow
 from app.core.exceptions import ForbiddenError, NotFoundError
-from app.models import ApiKey, Base, Chat, Message, UserSession
+from app.models import ApiKey, Base, Chat, KeyLimits, Message, UserSession
 
 M = TypeVar("M", bound=Base)
 
@@ -32,11 +32,8 @@ class Principal:
     """When they last proved who they are, where a session tells."""
     scopes: frozenset[str] | None = None
     """What a key is confined to; who is logged in is to nothing."""
-
-    @property
-    def key_id(self) -> UUID | None:
-        """The API key that they come by."""
-        return None if self.scopes is None else self.session_id
+    key: KeyLimits | None = None
+    """The API key that they come by, and what it may use."""
 
 
 def visible_to(principal: Principal, model: type[M]) -> Select[M]:

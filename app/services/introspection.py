@@ -26,7 +26,7 @@ from app.schemas.introspection import (
 )
 from app.schemas.usage import UsageLimits
 from app.services import usage
-from app.services.credits.leasing import Credits
+from app.services.credits.afterwards import charge
 from app.services.credits.purse import Call
 from app.services.keyring import Grant
 from app.services.principal import Principals
@@ -115,7 +115,6 @@ class _Profile:
 
 async def report(
     session: AsyncSession,
-    credits_: Credits,
     service: Grant,
     reports: Sequence[UsageEntry],
 ) -> UsageBooked:
@@ -145,7 +144,7 @@ async def report(
             spent[entry.user_id] += entry.amount
     call = Call(kind="external", model=service.name)
     for user_id in sorted(spent):  # always in this order: they are locked
-        await credits_.charge(session, user_id, spent[user_id], Usage(0, 0), call)
+        await charge(session, user_id, spent[user_id], Usage(0, 0), call)
     return UsageBooked(booked=len(booked), unknown=sorted(subjects - known))
 
 

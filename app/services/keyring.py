@@ -17,7 +17,7 @@ from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, UnauthenticatedError
 from app.core.keys import KeyKind, kind_of
 from app.core.tokens import fingerprint
-from app.models import ApiKey, ServiceKey, User
+from app.models import ApiKey, KeyLimits, ServiceKey, User
 
 _CACHED = 10_000
 _NOTE_SECONDS = 60.0
@@ -37,6 +37,8 @@ class Grant:
     scopes: frozenset[str]
     expires_at: datetime | None
     networks: tuple[IPv4Network | IPv6Network, ...]
+    limits: KeyLimits | None = None
+    """Of a user's key."""
 
     def admits(self, ip: str | None) -> bool:
         if not self.networks:
@@ -123,6 +125,7 @@ class Keyring:
             scopes=frozenset(key.scopes),
             expires_at=key.expires_at,
             networks=tuple(ip_network(network) for network in key.allowed_ips),
+            limits=key.limits if isinstance(key, ApiKey) else None,
         )
 
 

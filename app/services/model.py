@@ -8,7 +8,8 @@ hears over the bus when it changes.
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+import orjson
+from sqlalchemy import Select, Text, cast, exists, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,7 +25,7 @@ from app.core.mirror import Mirror
 from app.integrations.llm.base import ModelInfo
 from app.integrations.llm.catalogue import Catalogue, PriceList, Registration
 from app.integrations.llm.registry import Providers
-from app.models import Chat, RegisteredModel
+from app.models import ApiKey, Chat, RegisteredModel
 from app.schemas.model import (
     AdminModelRead,
     ModelCreate,
@@ -129,11 +130,11 @@ class Models:
         return read
 
     async def delete(self, session: AsyncSession, actor: Actor, name: str) -> None:
-        """Raises ConflictError while a chat names it."""
+        """Raises ConflictError while a chat or an API key names it."""
         row = await _get(session, name)
-        if await session.scalar(select(Chat.id).where(Chat.model == name).limit(1)):
+        if await session.scalar(_naming(name)):
             raise ConflictError(
-                "Chats name this model: take it out of the offer with "
+                "Chats or API keys name this model: take it out of the offer with "
                 '`{"enabled": false}`.',
                 code="model_in_use",
             )
@@ -180,6 +181,17 @@ class Models:
                 select(RegisteredModel).order_by(RegisteredModel.name)
             )
             return {row.name: _registration(row) for row in rows}
+
+
+def _naming(name: str) -> Select[bool]:
+    """Whether a chat or an API key names that model."""
+    quoted = orjson.dumps(name).decode()  # as it stands in a key's list
+    chats = select(Chat.id).where(Chat.model == name)
+    keys = select(ApiKey.id).where(
+        ApiKey.revoked_at.is_(None),
+        cast(ApiKey.models, Text).contains(quoted, autoescape=True),
+    )
+    return select(or_(exists(chats), exists(keys)))
 
 
 async def _get(session: AsyncSession, name: str) -> RegisteredModel:

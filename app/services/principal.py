@@ -56,7 +56,12 @@ class Principals:
         """The same for an API key, which came from that address."""
         grant = await self.keys.get(key, KeyKind.USER, ip=ip)
         assert grant.owner is not None
-        return Principal(user_id=grant.owner, session_id=grant.id, scopes=grant.scopes)
+        return Principal(
+            user_id=grant.owner,
+            session_id=grant.id,
+            scopes=grant.scopes,
+            key=grant.limits,
+        )
 
     async def service_of(self, key: str, *, ip: str | None) -> Grant:
         """What the service key of an external application allows."""

@@ -71,6 +71,87 @@ async def test_what_a_key_used_is_told_of_that_key(server: Server, header: str) 
     assert chats == {None: 1, key["id"]: 3}
 
 
+LIMITS = {
+    "models": ["openai/*"],
+    "requests_per_minute": 2,
+    "tokens_per_minute": 5000,
+    "daily_credit_limit": 0,
+}
+
+
+async def test_limits_of_a_key_are_shown_changed_and_taken_away(
+    server: Server,
+) -> None:
+    owner = await server.client()
+
+    plain = await made(owner)
+    key = await made(owner, **LIMITS)
+    path = f"/apikeys/{key['id']}"
+    changed = await owner.patch(path, json={"models": None, "requests_per_minute": 9})
+    rotated = await owner.post(f"{path}/rotate")
+    shown = (await owner.get("/apikeys")).json["items"][0]
+
+    assert {name: key[name] for name in LIMITS} == LIMITS
+    assert {name: plain[name] for name in LIMITS} == dict.fromkeys(LIMITS)
+    expected = LIMITS | {"models": None, "requests_per_minute": 9}
+    for read in (changed.json, rotated.json, shown):
+        assert {name: read[name] for name in LIMITS} == expected
+    async with server.runtime.database.unit_of_work(read_only=True) as session:
+        events = await session.scalars(
+            select(AuditEvent).where(AuditEvent.action == "key.change")
+        )
+        told = events.one().details
+    assert told is not None
+    assert told["before"]["models"] == ["openai/*"]
+    assert "models" not in told["after"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("models", [""]),
+        ("requests_per_minute", 0),
+        ("tokens_per_minute", -1),
+        ("daily_credit_limit", 1.5),
+    ],
+)
+async def test_a_wrong_limit_of_a_key_is_named(
+    server: Server, field: str, value: Any
+) -> None:
+    owner = await server.client()
+
+    refused = await owner.post("/apikeys", json={"name": "a script", field: value})
+
+    assert refused.status == 422
+    assert refused.json["errors"][0]["path"].startswith(field)
+    assert (await owner.get("/apikeys")).json["items"] == []
+
+
+@by_either_header
+async def test_a_key_is_confined_to_its_models_and_pace(
+    server: Server, header: str
+) -> None:
+    """TRUST K2: whichever header carries it; its owner is not."""
+    owner = await server.client()
+    chat = await owner.chat()
+    key = await made(owner, models=["openai/*"])
+    client = with_key(server, key["key"], header)
+    question = {"content": "What is the guide?", "stream": False}
+    send = f"/chats/{chat}/messages"
+
+    foreign = await client.post(send, json=question)
+    pace = {"models": ["guide/*"], "requests_per_minute": 1}
+    await owner.patch(f"/apikeys/{key['id']}", json=pace)
+    first = await client.post(send, json=question)
+    second = await client.post(send, json=question)
+    own = await owner.post(send, json=question)
+
+    assert (foreign.status, foreign.json["code"]) == (403, "model_not_allowed")
+    assert (first.status, own.status) == (201, 201)
+    assert (second.status, second.json["code"]) == (429, "rate_limited")
+    assert len((await owner.get(send)).json["items"]) == 4
+
+
 async def test_a_key_is_shown_once_and_stored_as_a_hash(server: Server) -> None:
     """TRUST K1."""
     owner = await server.client()

@@ -16,6 +16,7 @@ from app.core.exceptions import (
 from app.integrations.llm.base import Usage
 from app.models import CreditLease, UsageDay, User
 from app.services.credits import leasing
+from app.services.credits.afterwards import charge
 from app.services.credits.purse import Call, InsufficientCreditsError
 from tests.integration.house import CHAT, NOTHING, USAGE, House, try_all
 
@@ -269,7 +270,7 @@ async def test_a_call_after_the_fact_takes_what_is_there(house: House) -> None:
     process = await house.process()
     held = await process.reserve(user, 700, CHAT)
     async with house.database.unit_of_work() as session:
-        paid = await process.charge(session, user, 5000, USAGE, CHAT)
+        paid = await charge(session, user, 5000, USAGE, CHAT)
     process.settle(held, 700, USAGE)
     await house.end(process)
 

@@ -12,6 +12,7 @@ from app.models import Job
 from app.services import usage
 from app.services.audit import SYSTEM
 from app.services.credits import changes
+from app.services.credits.afterwards import charge
 from app.services.credits.purse import DailyLimitError
 from tests.integration.house import CHAT, USAGE, House, try_all
 
@@ -180,10 +181,9 @@ async def test_warnings_come_once_at_80_and_at_100_percent(house: House) -> None
 
 async def test_a_report_from_outside_warns_too(house: House) -> None:
     user = await house.user(monthly_credits=10_000_000)
-    process = await house.process()
     for amount in (7_000_000, 1_500_000, 500_000, 5_000_000):
         async with house.database.unit_of_work() as session:
-            await process.charge(session, user, amount, USAGE, CHAT)
+            await charge(session, user, amount, USAGE, CHAT)
 
     what = "the credits of this month ($10)"
     assert await mails(house) == [("limit_80", what), ("limit_100", what)]

@@ -293,6 +293,21 @@ class TestDeletion:
         assert (refused.status, refused.json["code"]) == (409, "model_in_use")
         assert deleted.status == 204
 
+    async def test_is_refused_while_an_api_key_names_it(self, server: Server) -> None:
+        client, admin = await server.client(), await server.admin("models")
+        form = {"name": "narrow", "models": ["guide/*", MODEL]}
+        key = (await client.post("/apikeys", json=form)).json["id"]
+        await register(server)
+        await register(server, "openai/fake-s")  # a part of the name is another one
+
+        refused = await admin.delete(f"/models/{MODEL}")
+        another = await admin.delete("/models/openai/fake-s")
+        await client.delete(f"/apikeys/{key}")
+        deleted = await admin.delete(f"/models/{MODEL}")
+
+        assert (refused.status, refused.json["code"]) == (409, "model_in_use")
+        assert another.status == deleted.status == 204
+
 
 @pytest.mark.parametrize(
     ("form", "path"),

@@ -6,7 +6,7 @@ from fastapi.responses import Response
 
 from app.api.deps import ClientDep, CurrentUser, FreshUser, RuntimeDep, SessionDep
 from app.api.idempotency import IdempotentRoute
-from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyCreated, KeyRead
+from app.schemas.apikey import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, ApiKeyUpdate
 from app.schemas.base import Page
 from app.services.apikey import ApiKeys
 
@@ -33,26 +33,28 @@ FreshKeysDep = Annotated[ApiKeys, Depends(get_keys_to_change)]
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_key(
     keys: FreshKeysDep, form: ApiKeyCreate, response: Response
-) -> KeyCreated:
+) -> ApiKeyCreated:
     """Make a key; it is in this answer alone."""
     response.headers["Cache-Control"] = "no-store"
     return await keys.create(form)
 
 
 @router.get("")
-async def list_keys(keys: KeysDep) -> Page[KeyRead]:
-    return Page(items=[KeyRead.model_validate(key) for key in await keys.listing()])
+async def list_keys(keys: KeysDep) -> Page[ApiKeyRead]:
+    return Page(items=[ApiKeyRead.model_validate(key) for key in await keys.listing()])
 
 
 @router.patch("/{key_id}")
-async def change_key(keys: FreshKeysDep, key_id: UUID, form: ApiKeyUpdate) -> KeyRead:
-    return KeyRead.model_validate(await keys.change(key_id, form))
+async def change_key(
+    keys: FreshKeysDep, key_id: UUID, form: ApiKeyUpdate
+) -> ApiKeyRead:
+    return ApiKeyRead.model_validate(await keys.change(key_id, form))
 
 
 @router.post("/{key_id}/rotate")
 async def rotate_key(
     keys: FreshKeysDep, key_id: UUID, response: Response
-) -> KeyCreated:
+) -> ApiKeyCreated:
     """Put a new key in its place: the old one ends at once."""
     response.headers["Cache-Control"] = "no-store"
     return await keys.rotate(key_id)

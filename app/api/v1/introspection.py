@@ -72,13 +72,12 @@ async def introspect(
 @reports.post("/usage/report")
 async def report_usage(
     session: SessionDep,
-    runtime: RuntimeDep,
     service: Annotated[Grant, Depends(ServiceWith("report"))],
     form: Annotated[UsageReport, Body()],
 ) -> UsageBooked:
     """Book what users used up in an external application, one report or many."""
     reports = form.reports if isinstance(form, UsageEntries) else [form]
-    return await introspection.report(session, runtime.credits, service, reports)
+    return await introspection.report(session, service, reports)
 
 
 router.include_router(reports)

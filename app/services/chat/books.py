@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.integrations.llm.base import ModelInfo, Usage
 from app.integrations.llm.pricing import cost, most
+from app.models import KeyLimits
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call, Reservation
 from app.services.message_log.entry import Entry
@@ -27,12 +28,16 @@ class Books:
         input_tokens: int,
         output_tokens: int,
         conversation: bool = False,
-        key_id: UUID | None = None,
+        key: KeyLimits | None = None,
     ) -> "Account":
         """Put aside what a call can cost; raises what `Credits.reserve` does."""
         amount = most(input_tokens, output_tokens, model.prices)
         reservation = await self.credits.reserve(
-            user_id, amount, Call(kind, model.name, key_id), conversation=conversation
+            user_id,
+            amount,
+            Call(kind, model.name, key.id if key else None),
+            conversation=conversation,
+            key=key,
         )
         return Account(self, user_id, model, reservation)
 

@@ -27,7 +27,7 @@ from app.models import Chat, Message
 from app.services.chat import search
 from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
-from app.services.credits.leasing import Credits
+from app.services.credits.afterwards import charge
 from app.services.credits.purse import Call
 
 _log = structlog.get_logger()
@@ -41,14 +41,12 @@ class Checkpoints:
         database: Database,
         running: Mapping[UUID, Turn],
         bus: Bus,
-        credits_: Credits,
     ) -> None:
         self._every = settings.checkpoint_seconds
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._database = database
         self._running = running
         self._bus = bus
-        self._credits = credits_
         self._saver: asyncio.Task[None] | None = None
 
     async def open(self, *, everything: bool) -> None:
@@ -138,7 +136,7 @@ class Checkpoints:
             return
         first = message.attempt == 0  # of later ones the tokens were told before
         used = Usage(**message.usage) if first and message.usage else Usage(0, 0)
-        paid = await self._credits.charge(
+        paid = await charge(
             session, user_id, owing, used, Call("chat", message.model or "")
         )
         settled = message.billed + paid

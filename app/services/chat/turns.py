@@ -68,7 +68,6 @@ class Turns:
             database=database,
             running=self._running,
             bus=bus,
-            credits_=books.credits,
         )
         self.following = Following(
             settings.turns,
@@ -254,7 +253,7 @@ class Turns:
                 input_tokens=turn.input_estimate,
                 output_tokens=turn.request.max_tokens,
                 conversation=conversation,
-                key_id=principal.key_id,
+                key=principal.key,
             )
             try:
                 stored = idempotency.once(script, resource_id=turn.message.id)

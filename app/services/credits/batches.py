@@ -7,7 +7,16 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -71,6 +80,15 @@ class Tally(defaultdict[Used, list[int]]):
 
     def add(self, used: Used, counts: Sequence[int]) -> None:
         self[used] = [a + b for a, b in zip(self[used], counts, strict=True)]
+
+    def spent_by(self, key_id: UUID, day: date) -> int:
+        """Credits, by one API key on one day."""
+        column = COUNTS.index("credits")
+        return sum(
+            counts[column]
+            for used, counts in self.items()
+            if used.key_id == key_id and used.day == day
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +329,18 @@ async def write_usage(session: AsyncSession, tally: Tally) -> None:
         insert_.on_conflict_do_update(index_elements=list(_KEYS), set_=sums),
         rows,
     )
+
+
+async def spent_by(session: AsyncSession, used: Used) -> int:
+    """Credits that are written of an API key on a day."""
+    total = await session.scalar(
+        select(func.coalesce(func.sum(UsageDay.credits), 0)).where(
+            UsageDay.user_id == used.user_id,
+            UsageDay.day == used.day,
+            UsageDay.key_id == used.key_id,
+        )
+    )
+    return int(total or 0)
 
 
 async def _many(session: AsyncSession, statement: Any, rows: list[Any]) -> None:

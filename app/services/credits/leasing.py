@@ -18,7 +18,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy import true
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.bus import Bus
@@ -27,13 +26,14 @@ from app.core.exceptions import AppError, ForbiddenError
 from app.core.metrics import CREDITS
 from app.core.ratelimit import Limiter
 from app.integrations.llm.base import Usage
-from app.models import CreditHolder, Limits
+from app.models import CreditHolder, KeyLimits, Limits
 from app.services.credits import accounts, batches, pace
 from app.services.credits.accounts import HolderLostError
-from app.services.credits.batches import NO_KEY, Batch, Line, Tally, Used
+from app.services.credits.batches import Batch, Line, Tally, Used
+from app.services.credits.keys import Keys
 from app.services.credits.need import Need
 from app.services.credits.purse import Call, Purse, Reservation
-from app.services.plan import Plans, limits_of
+from app.services.plan import Plans
 
 _WRITE_SECONDS = 1.0
 _SETTLE_SECONDS = 60
@@ -62,6 +62,7 @@ class Credits:
         self._bus = bus
         self._limiter = limiter
         self._plans = plans
+        self._keys = Keys(limiter, self._spent_by)
         self._now = now
         self._purses: dict[UUID, Purse] = {}
         self._tally = Tally()
@@ -77,15 +78,36 @@ class Credits:
     # What calls of models use
 
     async def reserve(
-        self, user_id: UUID, amount: int, call: Call, *, conversation: bool = False
+        self,
+        user_id: UUID,
+        amount: int,
+        call: Call,
+        *,
+        conversation: bool = False,
+        key: KeyLimits | None = None,
     ) -> Reservation:
         """Put `amount` credits aside, the most that the call can cost.
 
         With `conversation` it counts as one of the day. Raises ForbiddenError for a
-        model that the plan leaves out, RateLimitedError beyond what it allows in a
-        minute or on a day, InsufficientCreditsError (402), and UnavailableError where
-        the database must be asked and is away. What costs nothing needs no credit.
+        model that the plan or the `key` leaves out, RateLimitedError beyond what they
+        allow in a minute or on a day, InsufficientCreditsError (402), and
+        UnavailableError where the database must be asked and is away. What costs
+        nothing needs no credit.
         """
+        if key is None:
+            return await self._reserve(user_id, amount, call, conversation=conversation)
+        now = self._now()
+        used = call.by(user_id, now.date())
+        async with self._keys.holding(key, used, amount, now=now) as hold:
+            reservation = await self._reserve(
+                user_id, amount, call, conversation=conversation
+            )
+            reservation.hold = hold
+            return reservation
+
+    async def _reserve(
+        self, user_id: UUID, amount: int, call: Call, *, conversation: bool
+    ) -> Reservation:
         limits = await self._plans.of(user_id)
         if not limits.allows(call.model):
             raise ForbiddenError(
@@ -119,17 +141,18 @@ class Credits:
         """
         if not reservation.open:
             return 0
-        reservation.open = False
+        now = self._now()
+        tokens = usage.input_tokens + usage.output_tokens
+        reservation.close(tokens, now.timestamp())
         purse = reservation.purse
         paid = actual if reservation.unlimited else min(actual, reservation.amount)
         if purse.lost and reservation.amount:
             self._late.append((purse.limits, paid))
         elif reservation.amount:
             purse.give_back(reservation, charged=paid)
-        now = self._now()
         purse.used_at = time.monotonic()
-        purse.minute.add(usage.input_tokens + usage.output_tokens, now.timestamp())
-        used = _used(purse.limits.user_id, reservation.call, now)
+        purse.minute.add(tokens, now.timestamp())
+        used = reservation.call.by(purse.limits.user_id, now.date())
         self._tally.count(used, usage, paid=paid, absorbed=actual - paid)
         CREDITS.labels("user").inc(paid)
         CREDITS.labels("installation").inc(actual - paid)
@@ -139,33 +162,12 @@ class Credits:
         """Undo a reservation: the provider was never called."""
         if not reservation.open:
             return
-        reservation.open = False
+        reservation.close()
         purse = reservation.purse
         if not purse.lost:
             purse.give_back(reservation, charged=0)
             if reservation.conversation and reservation.conversation == purse.day:
                 purse.conversations += 1
-
-    async def charge(
-        self,
-        session: AsyncSession,
-        user_id: UUID,
-        actual: int,
-        usage: Usage,
-        call: Call,
-    ) -> int:
-        """Book a call that nothing is reserved for, in the caller's transaction.
-
-        As what a dead process has left, or what others report. Gives what the user
-        pays: what there is; the rest is the installation's.
-        """
-        limits = await limits_of(session, user_id, deleted=True)
-        now = self._now()
-        paid = await accounts.charge(session, limits, actual, now=now)
-        tally = Tally()
-        tally.count(_used(user_id, call, now), usage, paid=paid, absorbed=actual - paid)
-        await batches.write_usage(session, tally)
-        return paid
 
     def tell_changed(self, user_id: UUID) -> None:
         """Have every process ask again for who was refused just now."""
@@ -257,6 +259,14 @@ class Credits:
         if gone:
             _log.warning("credits of lost processes", processes=gone)
 
+    async def _spent_by(self, used: Used) -> int:
+        """What a key has spent on a day, what is not written yet among it."""
+        async with self._writing:  # so that nothing is on its way just now
+            async with self._database.unit_of_work(read_only=True) as session:
+                written = await batches.spent_by(session, used)
+            waiting = (self._tally, self._batch.tally if self._batch else Tally())
+            return written + sum(t.spent_by(used.key_id, used.day) for t in waiting)
+
     # Purses
 
     def _purse(self, limits: Limits) -> Purse:
@@ -339,6 +349,7 @@ class Credits:
     def _collect(self, *, renew: bool) -> Batch | None:
         """All that the database does not know yet; None where that is nothing."""
         clock = time.monotonic()
+        self._keys.forget_idle()
         lines: list[Line] = []
         for user_id, purse in tuple(self._purses.items()):
             unused = clock - purse.used_at
@@ -349,9 +360,7 @@ class Credits:
             )
             if line is not None:
                 lines.append(line)
-            elif (
-                not purse.leased and purse.filling is None and unused > _FORGET_SECONDS
-            ):
+            elif not (purse.leased or purse.filling) and unused > _FORGET_SECONDS:
                 del self._purses[user_id]
         renew |= self._sequence > 0 and clock - self._renewed > _RENEW_SECONDS
         if not (lines or self._tally or self._late or renew):
@@ -383,10 +392,6 @@ class Credits:
             if purse.spent > purse.noted:
                 self._late.append((purse.limits, purse.spent - purse.noted))
         self._purses = {}
-
-
-def _used(user_id: UUID, call: Call, now: datetime) -> Used:
-    return Used(user_id, now.date(), call.kind, call.model, call.key_id or NO_KEY)
 
 
 def _filled(purse: Purse, task: asyncio.Task[None]) -> None:

@@ -1,12 +1,13 @@
-"""How much a plan allows in a minute."""
+"""How much a plan, or an API key, allows in a minute; and how long a day still is."""
 
 import math
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import Limiter
 from app.core.rates import Rate
-from app.models import Limits
+from app.models import KeyLimits, Limits
 
 _SECONDS = 60
 
@@ -35,26 +36,42 @@ class Minute:
 
 
 async def keep(
-    limits: Limits, minute: Minute, limiter: Limiter, *, seconds: float
+    limits: Limits | KeyLimits,
+    minute: Minute,
+    limiter: Limiter,
+    *,
+    seconds: float,
 ) -> None:
-    """Count a request; raises RateLimitedError for one more than the plan allows.
+    """Count a request; raises RateLimitedError for one more than they allow.
 
     Of tokens, those of calls that have ended count: what a call will need, nobody
     knows.
     """
+    if isinstance(limits, Limits):
+        of, whose = "plan", limits.user_id
+    else:
+        of, whose = "key", limits.id
     most = limits.tokens_per_minute
     if most is not None and minute.used(seconds) >= most:
-        raise _too_fast(f"{most} tokens", _SECONDS - seconds % _SECONDS)
+        raise _too_fast(of, f"{most} tokens", _SECONDS - seconds % _SECONDS)
     if limits.requests_per_minute is not None:
         rate = Rate(limits.requests_per_minute, _SECONDS)
-        standing = await limiter.hit(rate, f"plan:{limits.user_id}")
+        standing = await limiter.hit(rate, f"{of}:{whose}")
         if not standing.allowed:
-            raise _too_fast(f"{rate.amount} requests", standing.reset)
+            raise _too_fast(of, f"{rate.amount} requests", standing.reset)
 
 
-def _too_fast(what: str, seconds: float) -> RateLimitedError:
+def until_midnight(now: datetime) -> int:
+    """Seconds, at least one."""
+    midnight = datetime.combine(
+        now.date() + timedelta(days=1), time(), tzinfo=now.tzinfo
+    )
+    return max(math.ceil((midnight - now).total_seconds()), 1)
+
+
+def _too_fast(of: str, what: str, seconds: float) -> RateLimitedError:
     wait = max(1, math.ceil(seconds))
     return RateLimitedError(
-        f"Your plan allows {what} a minute: try again in {wait} s.",
+        f"Your {of} allows {what} a minute: try again in {wait} s.",
         headers={"Retry-After": str(wait)},
     )

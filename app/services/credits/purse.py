@@ -1,16 +1,16 @@
 """What this process may spend for one user without asking the database."""
 
-import math
 from asyncio import Event, Task, timeout
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime
 from uuid import UUID
 
 from app.core.exceptions import AppError, RateLimitedError
 from app.models import Limits
-from app.services.credits.batches import Line
+from app.services.credits.batches import NO_KEY, Line, Used
+from app.services.credits.keys import Hold
 from app.services.credits.need import Need
-from app.services.credits.pace import Minute
+from app.services.credits.pace import Minute, until_midnight
 
 _REFUSED_SECONDS = 1
 """How long a refusal of the database stands for those who ask next."""
@@ -30,14 +30,10 @@ class DailyLimitError(RateLimitedError):
     code = "daily_limit_reached"
 
     def __init__(self, now: datetime) -> None:
-        midnight = datetime.combine(
-            now.date() + timedelta(days=1), time(), tzinfo=now.tzinfo
-        )
-        seconds = math.ceil((midnight - now).total_seconds())
         super().__init__(
             "You have sent as many messages today as your plan allows; the next day "
             "begins at midnight UTC.",
-            headers={"Retry-After": str(max(seconds, 1))},
+            headers={"Retry-After": str(until_midnight(now))},
         )
 
 
@@ -48,6 +44,10 @@ class Call:
     kind: str
     model: str
     key_id: UUID | None = None
+
+    def by(self, user_id: UUID, day: date) -> Used:
+        """What it counts as."""
+        return Used(user_id, day, self.kind, self.model, self.key_id or NO_KEY)
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +61,16 @@ class Reservation:
     unlimited: bool
     conversation: date | None = None
     open: bool = True
+    hold: Hold | None = None
+    """Of the API key that the call came by, where one did."""
+
+    def close(self, tokens: int = 0, seconds: float = 0) -> None:
+        """It took so many tokens; nobody settles or cancels it any more."""
+        self.open = False
+        if self.hold is not None:
+            self.hold.give_back()
+            if tokens:
+                self.hold.use.minute.add(tokens, seconds)
 
 
 @dataclass(slots=True, eq=False)
