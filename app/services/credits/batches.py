@@ -149,6 +149,7 @@ async def write(
             CreditHolder.id == holder_id, CreditHolder.sequence == batch.sequence - 1
         )
         .values(sequence=batch.sequence, expires_at=expires_at)
+        .execution_options(synchronize_session=False)  # no object of it is loaded
     )
     if changed_rows(renewed) == 0:
         written = await session.scalar(
