@@ -36,6 +36,8 @@ class RequestContext:
     def __init__(self, app: ASGIApp, settings: LogSettings) -> None:
         self._app = app
         self._settings = settings
+        # Bound once: the proxy looks its logger up for every line.
+        self._log = _log.bind()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +75,7 @@ class RequestContext:
         _requests(method, route, status).inc()
         _seconds(method, route).observe(first_byte)
         if self._settings.enabled and not scope["path"].startswith(_QUIET):
-            _log.info(
+            self._log.info(
                 "request",
                 method=method,
                 path=scope["path"],

@@ -1,5 +1,6 @@
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,8 @@ from tests.unit.middleware.asgi import Inner, ask, make_scope, nothing
 def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     """The access log, whatever level other tests have set."""
     captured = CapturingLogger()
-    monkeypatch.setattr(request_context, "_log", captured)
+    proxy = SimpleNamespace(bind=lambda: captured)
+    monkeypatch.setattr(request_context, "_log", proxy)
     return captured
 
 
