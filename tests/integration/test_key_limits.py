@@ -105,6 +105,26 @@ async def test_what_another_process_has_written_counts_and_a_day_begins_anew(
     assert (free.amount, next_day.call.key_id) == (0, key.id)
 
 
+async def test_each_process_holds_a_limit_at_most_once(house: House) -> None:
+    """TRUST K2: so far it can be passed, and no call further."""
+    user = await house.user(monthly_credits=1_000_000)
+    processes = [await house.process(), await house.process()]
+    key = limited(daily_credit_limit=250)
+    held = [await reserve(process, user, key, 250) for process in processes]
+    for process in processes:
+        with pytest.raises(KeyLimitError):
+            await reserve(process, user, key, 1)
+
+    for process, reservation in zip(processes, held, strict=True):
+        process.settle(reservation, 250, USAGE)
+        await process.flush()
+
+    for process in processes:
+        with pytest.raises(KeyLimitError):
+            await reserve(process, user, key, 1)
+    await house.assert_sound(user)
+
+
 async def test_a_call_that_the_user_cannot_pay_holds_nothing_of_the_key(
     house: House,
 ) -> None:

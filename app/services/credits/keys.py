@@ -54,6 +54,9 @@ class Keys:
 
     `spent` tells the credits that a key has spent on a day, and is asked for them as
     `Used`, whatever the model.
+
+    What calls in other processes hold, and what those have not written yet, is not
+    known here: n processes at once can spend n times a key's daily limit, at worst.
     """
 
     def __init__(
