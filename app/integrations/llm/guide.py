@@ -46,6 +46,9 @@ MOST_QUOTES = 3
 MOST_QUOTED_CHARS = 3000
 """The best passage is quoted whole, whatever its length; others while they fit."""
 
+NOT_THE_MANUAL = {"adr", "benchmarks.md"}
+"""What is written for those who build Workroom: decisions, and measured figures."""
+
 FEW_TERMS = 2
 """A question of so few words that, finding nothing, it may lean on the one before."""
 
@@ -83,7 +86,7 @@ class _Answer:
 
 
 class GuideProvider:
-    """Answers from the Markdown files of a folder, but its architecture decisions."""
+    """Answers from the Markdown files of a folder, but for `NOT_THE_MANUAL`."""
 
     name = "guide"
     missing: str | None = None
@@ -134,7 +137,7 @@ class GuideProvider:
 def _manual(docs: Path) -> Iterator[Document]:
     for path in sorted(docs.rglob("*.md")):
         relative = path.relative_to(docs)
-        if relative.parts[0] != "adr":
+        if relative.parts[0] not in NOT_THE_MANUAL:
             source = (docs.name / relative).as_posix()
             yield Document(source, path.read_text(encoding="utf-8"))
 

@@ -292,13 +292,14 @@ async def test_a_continued_text_that_is_not_the_guides_is_left_as_it_is(
 # Other manuals ----------------------------------------------------------------------
 
 
-async def test_it_reads_the_folder_it_is_given_without_the_decision_records(
+async def test_it_reads_the_folder_it_is_given_without_decisions_and_figures(
     tmp_path: Path,
 ) -> None:
     docs = tmp_path / "manual"
     (docs / "adr").mkdir(parents=True)
     (docs / "trains.md").write_text("# Trains\n\nThe train leaves at nine.\n")
     (docs / "adr" / "0001-trains.md").write_text("# Trains\n\nWhy trains leave.\n")
+    (docs / "benchmarks.md").write_text("# Trains\n\nHow fast trains leave.\n")
 
     events = await ask(GuideProvider(docs), "When does the train leave?")
 
