@@ -27,6 +27,14 @@ ToolChoice = dict[str, Any]
 the default), "any" (some tool), "none", or {"type": "tool", "name": "..."}. All but
 "none" may add `"disable_parallel_tool_use": True`: no more than one call."""
 
+Thinking = dict[str, Any]
+"""How much a model thinks before it answers, in the same shape: {"type": "enabled",
+"budget_tokens": 2048}, {"type": "adaptive"} or {"type": "disabled"}."""
+
+OutputFormat = dict[str, Any]
+"""What an answer's text must be: {"type": "json"}, some JSON object; or {"type":
+"json_schema", "name": "...", "schema": {...}}, JSON that the schema describes."""
+
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
 
@@ -40,7 +48,9 @@ class ChatMessage:
 class ChatRequest:
     """One call of a model; `model` is the provider's own id, without our prefix.
 
-    A last message of role assistant is a text that the model is to go on with.
+    A last message of role assistant is a text that the model is to go on with. None
+    leaves a choice to the provider. What a provider has no means for it refuses with a
+    ProviderRejectedError that names it.
     """
 
     model: str
@@ -49,6 +59,12 @@ class ChatRequest:
     max_tokens: int = 4096
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop_sequences: Sequence[str] = ()
+    thinking: Thinking | None = None
+    output_format: OutputFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +129,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
+    """The answer's end; `sequence` is the stop sequence that ended it, where told."""
+
     reason: StopReason
+    sequence: str | None = None
 
 
 ProviderEvent = (
