@@ -3,11 +3,11 @@
 Reference: "Messages", "Models" and "Errors" in Anthropic's API documentation.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -21,6 +21,7 @@ from app.integrations.llm.base import (
     ProviderNotConfiguredError,
 )
 from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import Http, retry_after
 from app.integrations.llm.messages_api import MessagesReader, message_body, refusal
 from app.integrations.llm.messages_sse import VERSION, stream_messages
@@ -37,6 +38,7 @@ class AnthropicProvider:
     """`anthropic/...`: the models that ANTHROPIC_API_KEY may use."""
 
     name = "anthropic"
+    speaks: ClassVar[Spoken] = "messages"
 
     def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
         self._settings = models
@@ -79,6 +81,21 @@ class AnthropicProvider:
         async with aclosing(events):
             async for event in events:
                 yield event
+
+    def forward(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> AsyncGenerator[bytes]:
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        return exchange(
+            self._http,
+            f"{self._base}/v1/messages",
+            setting=_SETTING,
+            headers=self._headers() | ({"anthropic-beta": betas} if betas else {}),
+            body=orjson.dumps({**body, "model": model}),
+            stream=bool(body.get("stream")),
+            refusal=_refused,
+        )
 
     async def close(self) -> None:
         await self._http.close()

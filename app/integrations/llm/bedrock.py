@@ -16,7 +16,7 @@ from contextlib import aclosing
 from functools import cached_property
 from http import HTTPStatus
 from itertools import starmap
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import orjson
@@ -40,6 +40,12 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.eventstream import EventStreamReader, Header
+from app.integrations.llm.forwarding import (
+    Spoken,
+    beta_list,
+    exchange,
+    without_stream,
+)
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -61,6 +67,11 @@ CHAIN_SECONDS = 60.0
 _WHO = "Bedrock"
 _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 """What a signature names, by endpoint."""
+
+_ACCEPTED = {True: "application/vnd.amazon.eventstream", False: "application/json"}
+"""Of an answer that is streamed, and of one that is not."""
+_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"(\w+)"')
+"""How an event mostly begins; its type is its name."""
 
 _VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
 _GEOGRAPHIES = {"us-gov-": "us-gov", "us-": "us", "eu-": "eu"}
@@ -97,6 +108,7 @@ class BedrockProvider:
     """`bedrock/...`: model ids, inference profiles and ARNs of AWS_REGION."""
 
     name = "bedrock"
+    speaks: ClassVar[Spoken] = "messages"
 
     def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
         self._settings = models
@@ -150,10 +162,7 @@ class BedrockProvider:
     ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
         url = f"{self._base}/model/{quote(model, safe='')}/invoke-with-response-stream"
-        given = {
-            "Content-Type": "application/json",
-            "Accept": "application/vnd.amazon.eventstream",
-        }
+        given = {"Content-Type": "application/json", "Accept": _ACCEPTED[True]}
         headers = await self._authorized(url, given, body)
         frames = EventStreamReader()
         async with self._http.request(
@@ -173,9 +182,8 @@ class BedrockProvider:
     async def _by_mantle(
         self, model: str, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
-        # A chat that began by the other endpoint names an inference profile.
-        plain = base_name(f"{self.name}/{model}").removeprefix(f"{self.name}/")
-        body = orjson.dumps({"model": plain, **message, "stream": True})
+        sent = {"model": self._plain(model), **message, "stream": True}
+        body = orjson.dumps(sent)
         url = f"{self._base}/v1/messages"
         given = {"Content-Type": "application/json", "anthropic-version": VERSION}
         events = stream_messages(
@@ -192,8 +200,43 @@ class BedrockProvider:
             async for event in events:
                 yield event
 
+    async def forward(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> AsyncGenerator[bytes]:
+        stream = bool(body.get("stream"))
+        if self._mantle:
+            url = f"{self._base}/v1/messages"
+            sent = {**body, "model": self._plain(model)}
+            given = {"Content-Type": "application/json", "anthropic-version": VERSION}
+            given |= {"anthropic-beta": betas} if betas else {}
+        else:
+            action = "invoke-with-response-stream" if stream else "invoke"
+            url = f"{self._base}/model/{quote(model, safe='')}/{action}"
+            sent = {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body)}
+            if betas:
+                sent["anthropic_beta"] = beta_list(betas)
+            given = {"Content-Type": "application/json", "Accept": _ACCEPTED[stream]}
+        wire = orjson.dumps(sent)
+        answer = exchange(
+            self._http,
+            url,
+            setting=self._setting,
+            headers=await self._authorized(url, given, wire),
+            body=wire,
+            stream=stream,
+            refusal=_refused,
+        )
+        framed = stream and not self._mantle
+        async with aclosing(_unframed(answer) if framed else answer) as parts:
+            async for part in parts:
+                yield part
+
     async def close(self) -> None:
         await self._http.close()
+
+    def _plain(self, model: str) -> str:
+        """A chat that began by the other endpoint names an inference profile."""
+        return base_name(f"{self.name}/{model}").removeprefix(f"{self.name}/")
 
     @cached_property
     def _offered(self) -> list[ModelInfo]:
@@ -305,8 +348,44 @@ def _signed(
     return dict(request.headers.items())
 
 
+async def _unframed(answer: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """The same events as Anthropic itself sends them: the text of each is untouched."""
+    frames = EventStreamReader()
+    async with aclosing(answer) as parts:
+        async for part in parts:
+            events: list[bytes] = []
+            try:
+                datas = starmap(_data, frames.feed(part))
+                events.extend(_sent_event(data) for data in datas if data is not None)
+            except ProviderError:
+                yield b"".join(events)  # what came before it counts
+                raise
+            yield b"".join(events)
+    frames.close()
+
+
+def _sent_event(data: bytes) -> bytes:
+    found = _TYPE.match(data)
+    kind = found[1] if found else str(orjson.loads(data)["type"]).encode()
+    return b"event: %b\ndata: %b\n\n" % (kind, data)
+
+
 def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
-    """The Messages event in a frame; raises what a frame of another kind tells."""
+    data = _data(headers, payload)
+    if data is None:
+        return {"type": "unknown"}
+    try:
+        event: Mapping[str, Any] = orjson.loads(data)
+    except ValueError as error:
+        raise _unreadable() from error
+    return event
+
+
+def _data(headers: Mapping[str, Header], payload: bytes) -> bytes | None:
+    """The Messages event in a frame; raises what a frame of another kind tells.
+
+    None for a frame of a kind that we do not know.
+    """
     kind = headers.get(":message-type")
     if kind == "error":
         name = str(headers.get(":error-code"))
@@ -317,13 +396,14 @@ def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
             name = str(headers.get(":exception-type"))
             raise _error(name, str(content.get("message", "")), 500)
         if headers.get(":event-type") != "chunk":
-            return {"type": "unknown"}
-        event: Mapping[str, Any] = orjson.loads(binascii.a2b_base64(content["bytes"]))
+            return None
+        return binascii.a2b_base64(content["bytes"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ProviderStreamBrokenError(
-            "Bedrock sent a frame we cannot read."
-        ) from error
-    return event
+        raise _unreadable() from error
+
+
+def _unreadable() -> ProviderStreamBrokenError:
+    return ProviderStreamBrokenError("Bedrock sent a frame we cannot read.")
 
 
 def _refused(response: Response, body: bytes) -> ProviderError:

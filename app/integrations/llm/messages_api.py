@@ -201,7 +201,7 @@ class MessagesReader:
             case "message_stop":
                 return self._stop()
             case "error":
-                raise self._error(event["error"])
+                raise error_of(self._who, event["error"])
         return None  # ping, content_block_stop, and what Anthropic may add
 
     def _start(self, block: Mapping[str, Any]) -> ProviderEvent | None:
@@ -262,9 +262,11 @@ class MessagesReader:
         self.stopped = True
         return Stop(self._reason)
 
-    def _error(self, error: Mapping[str, Any]) -> ProviderError:
-        kind = _ERRORS.get(error["type"], ProviderUnavailableError)
-        return refused(kind, self._who, error["type"], error.get("message", ""))
+
+def error_of(who: str, error: Mapping[str, Any]) -> ProviderError:
+    """What an event of type `error` tells."""
+    kind = _ERRORS.get(error["type"], ProviderUnavailableError)
+    return refused(kind, who, error["type"], error.get("message", ""))
 
 
 def refusal(

@@ -3,15 +3,16 @@
 Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
 from app.core.config import ModelSettings
+from app.core.http1 import Response
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -35,6 +36,7 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import calling, chat_messages
+from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -93,6 +95,7 @@ class OpenAIProvider:
     """`openai/...`: whatever OPENAI_BASE_URL or OPENAI_API_KEY stand for."""
 
     name = "openai"
+    speaks: ClassVar[Spoken] = "chat_completions"
 
     def __init__(self, models: ModelSettings, catalogue: Catalogue, http: Http) -> None:
         self._settings = models
@@ -134,9 +137,7 @@ class OpenAIProvider:
             body=orjson.dumps(self._body(request)),
         ) as response:
             if response.status != HTTPStatus.OK:
-                wait = retry_after(response.headers)
-                body = await body_of(response)
-                raise _refused(self._who, response.status, body, wait)
+                raise self._refusal(response, await body_of(response))
             yield reply.usage_so_far()
             async for chunk in response.parts():
                 for event in joined(reply.read(events.feed(chunk))):
@@ -148,8 +149,33 @@ class OpenAIProvider:
                 yield event
         reply.end()
 
+    def forward(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> AsyncGenerator[bytes]:
+        del betas  # there are none
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        stream = bool(body.get("stream"))
+        sent = {**body, "model": model}
+        if stream:
+            asked = body.get("stream_options") or {}
+            sent["stream_options"] = {**asked, "include_usage": True}
+        return exchange(
+            self._http,
+            f"{self._base}/chat/completions",
+            setting="OPENAI_BASE_URL",
+            headers=self._headers(),
+            body=orjson.dumps(sent),
+            stream=stream,
+            refusal=self._refusal,
+        )
+
     async def close(self) -> None:
         await self._http.close()
+
+    def _refusal(self, response: Response, body: bytes) -> ProviderError:
+        wait = retry_after(response.headers)
+        return _refused(self._who, response.status, body, wait)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
@@ -235,7 +261,7 @@ class _Reply:
 
     def _chunk(self, chunk: Mapping[str, Any]) -> list[ProviderEvent]:
         if chunk.get("error") or chunk.get("object") == "error":
-            raise _error(self._who, chunk)
+            raise error_of(self._who, chunk)
         events: list[ProviderEvent] = []
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
@@ -249,7 +275,7 @@ class _Reply:
                 events += self._call(call)
             if reason := choice.get("finish_reason"):
                 self._reason = _STOP_REASONS.get(reason, "end_turn")
-        if (told := chunk.get("usage")) and (usage := _usage(told)):
+        if (told := chunk.get("usage")) and (usage := usage_of(told)):
             self._told = True
             events.append(usage)
         return events
@@ -279,7 +305,7 @@ class _Reply:
         return [*usage, Stop(self._reason)]
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage | None:
+def usage_of(usage: Mapping[str, Any]) -> Usage | None:
     """A server's figures, if it tells them; OpenAI's input includes cached tokens."""
     prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if prompt is None or output is None:
@@ -297,10 +323,10 @@ def _refused(
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         answer = {}
-    return _error(who, answer if isinstance(answer, dict) else {}, status, wait)
+    return error_of(who, answer if isinstance(answer, dict) else {}, status, wait)
 
 
-def _error(
+def error_of(
     who: str, answer: Mapping[str, Any], status: int = 0, wait: float | None = None
 ) -> ProviderError:
     """Classifies `{"error": {...}}`, and vLLM's form without the outer object.
