@@ -12,7 +12,7 @@ from app import tasks
 from app.api import errors
 from app.api.openapi import describe, operation_id
 from app.api.router import root
-from app.api.shortcuts import ShortCuts
+from app.api.shortcuts import QuickRoute, ShortCuts, Ways
 from app.core import logging
 from app.core.config import Settings, get_settings
 from app.middleware import rate_limit
@@ -54,18 +54,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.runtime = runtime = Runtime.build(settings)
     app.state.shutdown = runtime.shutdown
-    errors.install(app)
     app.include_router(root)
-    app.router.routes.insert(0, _short_cuts())
+    app.router.routes.insert(0, QuickRoute(_ways()))
+    app.add_middleware(ShortCuts, ways=_ways())
+    errors.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     _add_middleware(app, settings)
     return app
 
 
 @cache
-def _short_cuts() -> ShortCuts:
-    """The same for every application: making them is most of making one."""
-    return ShortCuts(root.routes)
+def _ways() -> Ways:
+    """The same for every application: finding them is most of making one."""
+    return Ways(root.routes)
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:

@@ -109,11 +109,11 @@ class Workplace:
         shutil.rmtree(self.folder)
 
     def upstream(self, pace_ms: float) -> str:
-        """The URL of a fake of OpenAI's and Bedrock's servers."""
-        port = _free_port()
+        """The URL of a fake of every provider's servers."""
+        port, name = _free_port(), f"upstream-{pace_ms:g}"
         command = [HERE / "upstream.py", "--port", port, "--pace-ms", pace_ms]
-        self._start("upstream", command, _LOAD_CPU, {})
-        self._wait("upstream", f"http://127.0.0.1:{port}/v1/models")
+        self._start(name, command, _LOAD_CPU, {})
+        self._wait(name, f"http://127.0.0.1:{port}/v1/models")
         return f"http://127.0.0.1:{port}"
 
     def workroom(self, name: str = "workroom", **env: str) -> Server:
@@ -352,7 +352,8 @@ class Load:
 def request(
     method: str, path: str, *, token: str = "", body: Any = None
 ) -> bytes:  # as it goes over the wire
-    data = b"" if body is None else json.dumps(body).encode()
+    # Without blanks, as the providers' own clients write it.
+    data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n"
     head += f"authorization: Bearer {token}\r\n" if token else ""
     head += "content-type: application/json\r\n" if data else ""

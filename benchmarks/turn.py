@@ -124,7 +124,7 @@ def check_turn(body: bytes) -> None:
     raise IncompleteError(body[-500:])
 
 
-def _check_openai(body: bytes) -> None:
+def check_openai(body: bytes) -> None:
     *events, end, rest = body.split(b"\n\n")
     chunks = [orjson.loads(event.removeprefix(b"data: ")) for event in events]
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
@@ -143,7 +143,7 @@ def _check_bedrock(body: bytes) -> None:
     )
 
 
-def _check_anthropic(body: bytes) -> None:
+def check_anthropic(body: bytes) -> None:
     events = body.removesuffix(b"\n\n").split(b"\n\n")
     _check_messages([orjson.loads(e.partition(b"data: ")[2]) for e in events], body)
 
@@ -162,9 +162,9 @@ def _check_ollama(body: bytes) -> None:
 
 
 _CHECKS: dict[str, Callable[[bytes], None]] = {
-    "openai": _check_openai,
+    "openai": check_openai,
     "bedrock": _check_bedrock,
-    "anthropic": _check_anthropic,
+    "anthropic": check_anthropic,
     "ollama": _check_ollama,
 }
 

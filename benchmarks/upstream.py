@@ -1,7 +1,8 @@
 """A fake model server that costs little: every provider's stream, paced.
 
-Every answer is the same `TEXT` in 64 pieces, one for each `--pace-ms`. It checks no
-request: `tests/fakes/` has servers that do.
+Every answer is the same `TEXT`: whole, at once, or streamed in 64 pieces, one for each
+`--pace-ms`. Ollama's and Bedrock's addresses tell which; elsewhere the body does. It
+checks no request: `tests/fakes/` has servers that do.
 """
 
 import argparse
@@ -130,6 +131,41 @@ def _ollama() -> Answer:
     return Answer.made("application/x-ndjson", b"", [*map(line, PIECES)], end)
 
 
+def _whole(body: Mapping[str, Any]) -> Answer:
+    data = json.dumps(body, separators=(",", ":")).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(data)}"
+    return Answer(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode(), [], data)
+
+
+_MESSAGE = {
+    "id": "msg_bench",
+    "type": "message",
+    "role": "assistant",
+    "model": CLAUDE,
+    "content": [{"type": "text", "text": TEXT}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 20, "output_tokens": 64},
+}
+_COMPLETION = {
+    "id": "chatcmpl-bench",
+    "object": "chat.completion",
+    "created": 1_700_000_000,
+    "model": MODEL,
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": TEXT},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 20, "completion_tokens": 64, "total_tokens": 84},
+}
+_WHOLE = {
+    "/chat/completions": _whole(_COMPLETION),
+    "/invoke": _whole(_MESSAGE),
+    "/v1/messages": _whole(_MESSAGE),
+}
 _ANSWERS = {
     "/chat/completions": _openai(),
     "-response-stream": _messages("application/vnd.amazon.eventstream", bedrock_chunk),
@@ -158,12 +194,17 @@ class _Upstream(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._path = ""
+        self._body = b""
 
     def on_url(self, url: bytes) -> None:
         self._path += url.decode()
 
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
     def on_message_complete(self) -> None:
-        for ending, answer in _ANSWERS.items():
+        streams = b'"stream":true' in self._body.replace(b" ", b"")
+        for ending, answer in (_ANSWERS if streams else _ANSWERS | _WHOLE).items():
             if self._path.endswith(ending):
                 self._transport.write(answer.head)
                 self._send(answer, 0, self._loop.time())

@@ -52,7 +52,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)  # of the middleware itself
-    app.add_middleware(Unexpected)  # the first, so the innermost
+    app.add_middleware(Unexpected)
+
+
+async def rendered(request: Request, error: AppError | HTTPException) -> Response:
+    """The answer for an error that was expected."""
+    handle = _app_error if isinstance(error, AppError) else _http_error
+    return await handle(request, error)
 
 
 class Unexpected:

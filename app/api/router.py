@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from app.api.gateway import anthropic, openai
 from app.api.v1 import (
     admin,
     apikey,
@@ -45,4 +46,6 @@ for module in (home, health):
     root.include_router(module.router)
 root.include_router(share.page)
 root.include_router(link.pages)
+root.include_router(openai.router)
+root.include_router(anthropic.router)
 root.include_router(api)

@@ -7,6 +7,7 @@ from app.services.authorization import Principal
 
 _READING = ("GET", "HEAD")
 _RULES = (
+    (re.compile(r"/v1/.*"), "chats:read", "chats:write"),
     (re.compile(r"/api/v1/(?:chats|messages)(?:/.*)?"), "chats:read", "chats:write"),
     (re.compile(r"/api/v1/models(?:/.*)?"), "models:read", None),
     (re.compile(r"/api/v1/usage(?:/limits)?"), "usage:read", None),

@@ -21,6 +21,9 @@ FIRST_TOKEN = Histogram(
     ["provider"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+GATEWAY_CALLS = Counter(
+    "workroom_gateway_calls", "Calls by the gateway that ended", ["provider", "status"]
+)
 REQUESTS_IN_PROGRESS = Gauge(
     "workroom_requests_in_progress",
     "Requests whose answer has not begun",

@@ -8,7 +8,9 @@ its length in plain text, without a request id.
 """
 
 import asyncio
-from collections.abc import Sequence
+import types
+from collections.abc import Generator, Sequence
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,6 +62,19 @@ class BodyLimit:
         return None
 
 
+@types.coroutine
+def _rest(
+    step: Any, waiting: Generator[Any, Any, Message]
+) -> Generator[Any, Any, Message]:
+    """What is left to wait for, after the first step of it: a timer costs more."""
+    try:
+        yield step
+    except BaseException:
+        waiting.close()
+        raise
+    return (yield from waiting)
+
+
 class _Body:
     def __init__(self, receive: Receive, *, limit: int, seconds: float) -> None:
         self._receive = receive
@@ -73,13 +88,19 @@ class _Body:
     async def receive(self) -> Message:
         if self._whole:  # what comes now is the end of the connection, in its own time
             return await self._receive()
+        waiting = self._receive().__await__()
         try:
-            async with asyncio.timeout(
-                self._end + self._size / _SLOWEST - self._clock()
-            ):
-                message = await self._receive()
-        except TimeoutError:
-            return self._fail(408)
+            step = next(waiting)
+        except StopIteration as arrived:  # it was here already, as most bodies are
+            message: Message = arrived.value
+        else:
+            try:
+                async with asyncio.timeout(
+                    self._end + self._size / _SLOWEST - self._clock()
+                ):
+                    message = await _rest(step, waiting)
+            except TimeoutError:
+                return self._fail(408)
         self._size += len(message.get("body", b""))
         if self._size > self._limit:
             return self._fail(413)

@@ -34,6 +34,7 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
 from app.services.link.accounts import Accounts as LinkedAccounts
@@ -175,6 +176,7 @@ class Runtime:
     turns: Turns
     message_logs: MessageLogs
     books: Books
+    gateway: Gateway
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -232,6 +234,11 @@ class Runtime:
             turns=turns,
             message_logs=message_logs,
             books=books,
+            gateway=Gateway(
+                providers=installation.providers,
+                principals=people.principals,
+                books=books,
+            ),
             accounts=Accounts(
                 live,
                 crypto=crypto,

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from app.api.shortcuts import ShortCuts
+from app.api.shortcuts import QuickRoute
 from tests.client import Answer, Client
 from tests.conftest import desk_form
 from tests.integration.things import (
@@ -467,7 +467,7 @@ def routes_of(app: FastAPI) -> set[str]:
     return {
         nameless(f"{method} {route.path}")
         for route in iter_route_contexts(app.routes)
-        if not isinstance(route.original_route, ShortCuts)  # to routes that are listed
+        if not isinstance(route.original_route, QuickRoute)  # to those that are listed
         for method in (route.methods or {"ANY"}) - {"HEAD"}
     }
 

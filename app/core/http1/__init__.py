@@ -7,7 +7,7 @@ compression.
 """
 
 from app.core.http1.address import Address
-from app.core.http1.client import Client
+from app.core.http1.client import Client, Exchange
 from app.core.http1.connection import (
     BrokenError,
     ConnectError,
@@ -21,6 +21,7 @@ __all__ = [
     "BrokenError",
     "Client",
     "ConnectError",
+    "Exchange",
     "HttpError",
     "Response",
     "StalledError",

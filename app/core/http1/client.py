@@ -3,8 +3,7 @@
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import cache
 
 from app.core.http1.address import Address
@@ -27,30 +26,29 @@ class Client:
         self._idle: dict[_Origin, list[Connection]] = {}
         self._all: set[Connection] = set()
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         address: Address,
         *,
         headers: Mapping[str, str],
         body: bytes | None = None,
-    ) -> "AsyncIterator[Response]":
-        """Send a request and give the answer, once its head is there.
+    ) -> "Exchange":
+        """An `async with` sends a request and gives the answer, once its head is there.
 
         Leaving the block before the body's end closes the connection. Raises
         ConnectError, BrokenError and StalledError.
         """
-        wire = _request(method, address, headers, body)
+        return Exchange(self, address, _request(method, address, headers, body))
+
+    async def begin(self, address: Address, wire: bytes) -> Connection:
         connection = await self._connection(address)
-        response = connection.send(wire, self._stall_seconds)
-        try:
-            await response.head()
-            yield response
-        finally:
-            if connection.finish():
-                origin = address[:3]
-                self._idle.setdefault(origin, []).append(connection)
+        connection.send(wire, self._stall_seconds)
+        return connection
+
+    def end(self, address: Address, connection: Connection) -> None:
+        if connection.finish():
+            self._idle.setdefault(address[:3], []).append(connection)
 
     @property
     def connections(self) -> int:
@@ -64,8 +62,10 @@ class Client:
             connection.abort()
 
     async def _connection(self, address: Address) -> Connection:
+        idle = self._idle.get(address[:3])
+        if not idle:
+            return await self._connect(address)
         oldest = time.monotonic() - _KEEP_SECONDS
-        idle = self._idle.get(address[:3], [])
         while idle:
             connection = idle.pop()
             if connection.alive and connection.idle_since > oldest:
@@ -86,6 +86,30 @@ class Client:
         except (OSError, ValueError, TimeoutError) as error:
             raise ConnectError(str(error) or type(error).__name__) from error
         return connection
+
+
+class Exchange:
+    """A request, and its answer as long as the block lasts."""
+
+    __slots__ = ("_address", "_client", "_connection", "_wire")
+
+    def __init__(self, client: Client, address: Address, wire: bytes) -> None:
+        self._client = client
+        self._address = address
+        self._wire = wire
+
+    async def __aenter__(self) -> Response:
+        self._connection = await self._client.begin(self._address, self._wire)
+        response = self._connection.response
+        try:
+            await response.head()
+        except BaseException:
+            self._client.end(self._address, self._connection)
+            raise
+        return response
+
+    async def __aexit__(self, *_: object) -> None:
+        self._client.end(self._address, self._connection)
 
 
 @cache

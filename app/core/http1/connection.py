@@ -163,7 +163,13 @@ class Connection(asyncio.Protocol):
     def alive(self) -> bool:
         return not self._lost and not self._transport.is_closing()
 
-    def send(self, wire: bytes, stall_seconds: float) -> Response:
+    @property
+    def response(self) -> Response:
+        """To what was sent last."""
+        assert self._response is not None
+        return self._response
+
+    def send(self, wire: bytes, stall_seconds: float) -> None:
         self._headers: dict[str, str] = {}
         self._head_size = 0
         self._keep_alive = False
@@ -173,7 +179,6 @@ class Connection(asyncio.Protocol):
         self.on_body = self._response.add
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(wire)
-        return self._response
 
     def finish(self) -> bool:
         """Whether the connection can serve again; where not, it is closed."""

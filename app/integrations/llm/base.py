@@ -201,18 +201,22 @@ class ProviderError(AppError):
     """A call that failed at the provider, classified by type, never by status.
 
     `retryable` says whether the same call may go through later; `retry_after` is how
-    many seconds the provider asks to be left alone before.
+    many seconds the provider asks to be left alone before. `reason` is in its own
+    words, where it gave any: they may name its host or account.
     """
 
     status, code, title = 502, "provider_error", "The model's provider failed"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, detail: str, *, retry_after: float | None = None, reason: str = ""
+    ) -> None:
         told = (
             {} if retry_after is None else {"Retry-After": f"{math.ceil(retry_after)}"}
         )
         super().__init__(detail, headers=told)
         self.retry_after = retry_after
+        self.reason = reason
 
 
 def joined(events: Iterable[ProviderEvent]) -> Iterator[ProviderEvent]:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from app.core.http1 import Response
 from app.integrations.llm.base import (
@@ -18,7 +18,6 @@ MOST_ANSWER = 64 * 2**20
 """Bytes of an answer that is not streamed."""
 
 
-@runtime_checkable
 class Forwarder(Protocol):
     """A provider whose servers take a client's body nearly as it is."""
 

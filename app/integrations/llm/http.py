@@ -6,8 +6,8 @@ the provider's own names first; `by_status` is for answers that have none.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -54,8 +54,7 @@ class Http:
             connect_seconds=models.connect_seconds, stall_seconds=models.stall_seconds
         )
 
-    @asynccontextmanager
-    async def request(
+    def request(
         self,
         method: str,
         url: str,
@@ -63,23 +62,16 @@ class Http:
         setting: str,
         headers: Mapping[str, str],
         body: bytes | None = None,
-    ) -> AsyncIterator[Response]:
-        """Send a request; network failures inside the block are `ProviderError`s.
+    ) -> "_Exchange":
+        """An `async with` sends a request; network failures in it are `ProviderError`s.
 
         The URL goes out as it is written, since a signature may cover its quoting.
         `setting` is the variable to check where nobody answers there. Leaving the
         block before the body's end closes the connection.
         """
         address = _address(url, setting)
-        answered = False
-        try:
-            async with self._client.request(
-                method, address, headers=headers, body=body
-            ) as response:
-                answered = True
-                yield response
-        except http1.HttpError as error:
-            raise _translated(error, address, setting, answered=answered) from error
+        sent = self._client.request(method, address, headers=headers, body=body)
+        return _Exchange(sent, address.host, setting)
 
     @property
     def connections(self) -> int:
@@ -90,6 +82,38 @@ class Http:
         await self._client.close()
 
 
+class _Exchange:
+    __slots__ = ("_host", "_sent", "_setting")
+
+    def __init__(self, sent: http1.Exchange, host: str, setting: str) -> None:
+        self._sent = sent
+        self._host = host
+        self._setting = setting
+
+    async def __aenter__(self) -> Response:
+        try:
+            return await self._sent.__aenter__()
+        except http1.HttpError as error:
+            raise self._translated(error, answered=False) from error
+
+    async def __aexit__(
+        self, _type: object, error: BaseException | None, _traceback: object
+    ) -> None:
+        await self._sent.__aexit__()
+        if isinstance(error, http1.HttpError):
+            raise self._translated(error, answered=True) from error
+
+    def _translated(self, error: http1.HttpError, *, answered: bool) -> ProviderError:
+        host = self._host
+        if isinstance(error, http1.StalledError):
+            return ProviderTimeoutError(f"{host} sent nothing for too long.")
+        if answered:
+            return ProviderStreamBrokenError(f"The connection to {host} broke off.")
+        return ProviderUnavailableError(
+            f"{host} cannot be reached: check {self._setting}."
+        )
+
+
 def _address(url: str, setting: str) -> http1.Address:
     try:
         return http1.Address.of(url)
@@ -97,17 +121,6 @@ def _address(url: str, setting: str) -> http1.Address:
         raise ProviderUnavailableError(
             f"{setting} is no address: write it as https://host[:port]/path."
         ) from error
-
-
-def _translated(
-    error: http1.HttpError, address: http1.Address, setting: str, *, answered: bool
-) -> ProviderError:
-    host = address.host
-    if isinstance(error, http1.StalledError):
-        return ProviderTimeoutError(f"{host} sent nothing for too long.")
-    if answered:
-        return ProviderStreamBrokenError(f"The connection to {host} broke off.")
-    return ProviderUnavailableError(f"{host} cannot be reached: check {setting}.")
 
 
 async def body_of(response: Response, limit: int = MAX_ERROR_BYTES) -> bytes:
@@ -178,4 +191,4 @@ def refused(
         log.warning("provider_auth_failed", provider=who, error=name, reason=message)
         return kind(f"{who} does not take this installation's credentials ({name}).")
     reason = message[:500] or "no reason given"
-    return kind(f"{who} answered {name}: {reason}", retry_after=wait)
+    return kind(f"{who} answered {name}: {reason}", retry_after=wait, reason=reason)

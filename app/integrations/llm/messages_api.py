@@ -246,14 +246,15 @@ class MessagesReader:
 
     def _usage(self, usage: Mapping[str, int | None] | None) -> Usage:
         """Figures of the whole answer so far; later ones replace earlier ones."""
-        told = self._told
-        told |= {k: v for k, v in (usage or {}).items() if isinstance(v, int)}
+        self._told |= told(usage)
+        if (known := usage_of(self._told)) is not None:
+            return known
         return Usage(
-            input_tokens=told.get("input_tokens", estimate_input(self._request)),
-            output_tokens=told.get("output_tokens", self._output.tokens),
-            cache_read_tokens=told.get("cache_read_input_tokens", 0),
-            cache_write_tokens=told.get("cache_creation_input_tokens", 0),
-            estimated="input_tokens" not in told or "output_tokens" not in told,
+            input_tokens=self._told.get("input_tokens", estimate_input(self._request)),
+            output_tokens=self._told.get("output_tokens", self._output.tokens),
+            cache_read_tokens=self._told.get("cache_read_input_tokens", 0),
+            cache_write_tokens=self._told.get("cache_creation_input_tokens", 0),
+            estimated=True,
         )
 
     def _stop(self) -> Stop:
@@ -261,6 +262,23 @@ class MessagesReader:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
         self.stopped = True
         return Stop(self._reason)
+
+
+def told(usage: Mapping[str, Any] | None) -> dict[str, int]:
+    """The figures of an event; later ones replace earlier ones."""
+    return {k: v for k, v in (usage or {}).items() if isinstance(v, int)}
+
+
+def usage_of(told: Mapping[str, int]) -> Usage | None:
+    """None where not all that is billed has been told."""
+    if "input_tokens" not in told or "output_tokens" not in told:
+        return None
+    return Usage(
+        input_tokens=told["input_tokens"],
+        output_tokens=told["output_tokens"],
+        cache_read_tokens=told.get("cache_read_input_tokens", 0),
+        cache_write_tokens=told.get("cache_creation_input_tokens", 0),
+    )
 
 
 def error_of(who: str, error: Mapping[str, Any]) -> ProviderError:

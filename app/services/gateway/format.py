@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.integrations.llm.base import ChatRequest, ProviderEvent
+from app.integrations.llm.forwarding import Spoken
 
 Json = dict[str, Any]
 
@@ -43,6 +44,9 @@ class Writer(Protocol):
 
 class Format(Protocol):
     """A wire format; its parts are pure functions of what is given."""
+
+    spoken: Spoken | None
+    """As providers call it that speak it, too."""
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         """Raises InvalidFieldError for what is wrong, or cannot be translated."""

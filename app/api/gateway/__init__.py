@@ -1,0 +1,1 @@
+"""The gateway's addresses: those that other people's clients call."""

@@ -1,0 +1,37 @@
+"""One call, from its request to its answer: the same for every wire format."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from app.api.deps import principal_of
+from app.api.streaming import stream_response
+from app.services.gateway.body import parse
+from app.services.gateway.calls import Incoming
+from app.services.gateway.format import Format
+from app.services.runtime import Runtime
+
+CALLED_WITH: dict[str, Any] = {
+    "security": [{"OAuth2PasswordBearer": []}, {"APIKeyHeader": []}]
+}
+"""What the description says of calls: they ask who calls by themselves, since what
+FastAPI does for a dependency would be a tenth of what a call costs."""
+
+
+async def answer(request: Request, format_: Format) -> Response:
+    """Raises AppError where a call fails before the first piece of its answer."""
+    runtime: Runtime = request.scope["app"].state.runtime
+    user = await principal_of(request)
+    raw = await request.body()
+    incoming = Incoming(
+        user,
+        format_,
+        await parse(raw),
+        size=len(raw),
+        betas=request.headers.get("anthropic-beta", ""),
+    )
+    answered = await runtime.gateway.answer(incoming)
+    if isinstance(answered, bytes):
+        return Response(answered, media_type="application/json")
+    return stream_response(answered)

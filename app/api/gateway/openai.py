@@ -1,0 +1,15 @@
+"""OpenAI's API, as its clients call it: base URL `https://<host>/v1`."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from app.api.gateway.answering import CALLED_WITH, answer
+from app.services.gateway.chat_completions import CHAT_COMPLETIONS
+
+router = APIRouter(prefix="/v1", tags=["gateway"])
+
+
+@router.post("/chat/completions", openapi_extra=CALLED_WITH)
+async def create_chat_completion(request: Request) -> Response:
+    """OpenAI's chat completions, of any model that is on offer."""
+    return await answer(request, CHAT_COMPLETIONS)

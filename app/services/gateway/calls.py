@@ -1,0 +1,372 @@
+"""A call by the gateway: reserve, ask the provider, hand on, settle, log.
+
+Where the provider speaks the client's wire format, the bytes go through; else each
+event is translated as it comes. No database is asked on the way.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from functools import cache
+from typing import Any, Protocol, cast
+
+import orjson
+
+from app.core.exceptions import AppError
+from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS
+from app.integrations.llm.base import (
+    ModelInfo,
+    Provider,
+    ProviderError,
+    ProviderEvent,
+    Stop,
+    TextDelta,
+    ThinkingDelta,
+    ToolInputDelta,
+    ToolUseStart,
+    Usage,
+)
+from app.integrations.llm.blocks import require_capabilities
+from app.integrations.llm.forwarding import Forwarder, Spoken
+from app.integrations.llm.http import DRAIN_SECONDS
+from app.integrations.llm.registry import Providers
+from app.integrations.llm.tokens import estimate_tokens
+from app.services.authorization import Principal
+from app.services.chat.books import Books
+from app.services.chat.reply import Follower
+from app.services.gateway import body as bodies
+from app.services.gateway.errors import told
+from app.services.gateway.fields import Json
+from app.services.gateway.format import Format
+from app.services.gateway.scanning import ChatCompletionsScan, MessagesScan, Scan
+from app.services.principal import Principals
+
+# Of each there are few: providers, times statuses.
+_calls = cache(GATEWAY_CALLS.labels)
+_tokens = cache(TOKENS.labels)
+_first_token = cache(FIRST_TOKEN.labels)
+
+
+class Incoming:
+    """What a client sent; raises InvalidFieldError where it cannot be a call.
+
+    `size` is the body's, in bytes, and `betas` the header `anthropic-beta`.
+    """
+
+    __slots__ = (
+        "betas", "body", "format", "input_tokens", "messages", "model", "principal",
+        "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        principal: Principal,
+        format: Format,  # noqa: A002 - what it is
+        body: Json,
+        *,
+        size: int,
+        betas: str = "",
+    ) -> None:
+        self.principal = principal
+        self.format = format
+        self.body = body
+        self.betas = betas
+        self.model: str = bodies.model_name(body)
+        self.stream = bodies.streams(body)
+        self.messages = bodies.conversation(body)
+        self.input_tokens = bodies.input_tokens(self.messages, size)
+
+
+class Attempt(Protocol):
+    """One call of one provider, in whatever way it goes.
+
+    `usage` is what the provider has told of it, None while it has not taken the call;
+    `ended` tells whether that is the last word.
+    """
+
+    @property
+    def usage(self) -> Usage | None: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def pieces(self) -> AsyncGenerator[bytes]:
+        """The answer in the client's format, from its first token on."""
+
+    def written(self) -> int:
+        """Tokens of what has come, estimated."""
+
+    def text(self) -> str: ...
+
+    def fail(self, problem: Mapping[str, Any]) -> bytes:
+        """The frames that end a stream which has begun."""
+
+
+class Gateway:
+    def __init__(
+        self, *, providers: Providers, principals: Principals, books: Books
+    ) -> None:
+        self._providers = providers
+        self._principals = principals
+        self._books = books
+
+    async def answer(self, incoming: Incoming) -> bytes | AsyncGenerator[bytes]:
+        """A whole answer, or a stream of which something has come already.
+
+        Raises AppError where it fails before.
+        """
+        try:
+            attempt, pieces = await self._begin(incoming)
+            if not incoming.stream:
+                return b"".join([piece async for piece in pieces])
+            first = await anext(pieces)
+        except AppError as error:
+            raise told(error) from error
+        return self._stream(incoming.principal, attempt, first, pieces)
+
+    async def _begin(self, incoming: Incoming) -> tuple[Attempt, AsyncGenerator[bytes]]:
+        provider, model = await self._providers.resolve(incoming.model)
+        spoken = incoming.format.spoken
+        attempt: Attempt
+        if spoken is not None and getattr(provider, "speaks", None) == spoken:
+            attempt = _Passing(incoming, cast("Forwarder", provider), model)
+        else:
+            attempt = _Translating(incoming, provider, model)
+        return attempt, self._paid(incoming, provider, model, attempt)
+
+    async def _paid(
+        self, incoming: Incoming, provider: Provider, model: ModelInfo, attempt: Attempt
+    ) -> AsyncGenerator[bytes]:
+        """The pieces of an attempt, whose cost is booked however it ends."""
+        account = await self._books.reserve(
+            incoming.principal.user_id,
+            model,
+            kind="gateway",
+            input_tokens=incoming.input_tokens,
+            output_tokens=bodies.output_tokens(incoming.body, model),
+            conversation=bodies.is_turn(incoming.messages),
+            key=incoming.principal.key,
+        )
+        status, begun, waited = "stopped", time.perf_counter(), 0.0
+        try:
+            async with aclosing(attempt.pieces()) as pieces:
+                async for piece in pieces:
+                    waited = waited or time.perf_counter() - begun
+                    yield piece
+            status = "complete"
+        except AppError:
+            status = "error"
+            raise
+        finally:
+            if waited:
+                _first_token(provider.name).observe(waited)
+            _calls(provider.name, status).inc()
+            if attempt.usage is None:
+                account.cancel()
+                used, paid = Usage(0, 0), 0
+            else:
+                used = _used(attempt)
+                paid = account.settle(used)
+                _tokens(provider.name, "input").inc(used.input_tokens)
+                _tokens(provider.name, "output").inc(used.output_tokens)
+            await account.log(
+                status=status,
+                used=used,
+                paid=paid,
+                seconds=time.perf_counter() - begun,
+                messages=[
+                    incoming.messages[-1],
+                    {"role": "assistant", "content": attempt.text()},
+                ],
+            )
+
+    async def _stream(
+        self,
+        principal: Principal,
+        attempt: Attempt,
+        first: bytes,
+        pieces: AsyncGenerator[bytes],
+    ) -> AsyncGenerator[bytes]:
+        """It ends with an error's frames where the provider, or the key, fails."""
+        cut = _Cut()
+        async with aclosing(pieces):
+            with self._principals.following(principal, cut):
+                try:
+                    yield first
+                    async for piece in pieces:
+                        yield piece
+                except AppError as error:
+                    yield attempt.fail(told(error).problem())
+                except asyncio.CancelledError:
+                    ended = cut.heard()
+                    if ended is None:
+                        raise
+                    yield attempt.fail(ended.problem())
+
+
+class _Cut(Follower):
+    """Ends a stream from outside: its key or session counts no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._task = asyncio.current_task()
+
+    def close(self, error: AppError) -> None:
+        super().close(error)
+        if self._task is not None:
+            self._task.cancel()
+
+    def heard(self) -> AppError | None:
+        """Why the task was cancelled, where that was our doing."""
+        if self.closed_by is not None and self._task is not None:
+            self._task.uncancel()
+        return self.closed_by
+
+
+class _Passing:
+    """An answer whose bytes go through as they come."""
+
+    def __init__(
+        self, incoming: Incoming, provider: Forwarder, model: ModelInfo
+    ) -> None:
+        self._incoming = incoming
+        self._provider = provider
+        self._model = model
+        self._scan = _scan(model.provider, provider.speaks, incoming.body)
+        self._taken = False
+
+    @property
+    def ended(self) -> bool:
+        return self._scan.ended and self._scan.usage is not None
+
+    @property
+    def usage(self) -> Usage | None:
+        scan = self._scan
+        if scan.usage is not None:
+            return scan.usage
+        if not self._taken or (scan.failure is not None and not scan.begun):
+            return None
+        return Usage(self._incoming.input_tokens, 0, estimated=True)
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        incoming = self._incoming
+        answer = self._provider.forward(
+            self._model.id, incoming.body, betas=incoming.betas
+        )
+        async with aclosing(answer) as parts:
+            if not incoming.stream:
+                async for part in parts:
+                    self._taken = True
+                    yield self._scan.feed_whole(part)
+                return
+            async for piece in self._scanned(parts):
+                yield piece
+            with suppress(TimeoutError, ProviderError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    async for _ in parts:  # so that the connection can serve again
+                        pass
+
+    async def _scanned(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        scan, held = self._scan, b""
+        async for part in parts:
+            self._taken = True
+            held += scan.feed(part)
+            if scan.begun and held:
+                yield held
+                held = b""
+            if scan.ended or scan.failure is not None:
+                break
+        scan.close()
+        if scan.failure is not None:
+            raise scan.failure
+        if held:
+            yield held
+
+    def written(self) -> int:
+        return self._scan.written()
+
+    def text(self) -> str:
+        return self._scan.text()
+
+    def fail(self, problem: Mapping[str, Any]) -> bytes:
+        data = orjson.dumps(self._incoming.format.error(problem))
+        if self._provider.speaks == "messages":
+            return b"event: error\ndata: %b\n\n" % data
+        return b"data: %b\n\n" % data
+
+
+def _scan(who: str, spoken: Spoken, body: Json) -> Scan:
+    if spoken == "messages":
+        return MessagesScan(who)
+    options = body.get("stream_options")
+    asked = isinstance(options, dict) and bool(options.get("include_usage"))
+    return ChatCompletionsScan(who, include_usage=asked)
+
+
+class _Translating:
+    """An answer whose events are written in the client's format."""
+
+    def __init__(
+        self, incoming: Incoming, provider: Provider, model: ModelInfo
+    ) -> None:
+        self._provider = provider
+        ask = incoming.format.read(incoming.body)
+        self._stream = ask.stream
+        self._request = replace(
+            ask.request,
+            model=model.id,
+            max_tokens=bodies.output_tokens(incoming.body, model),
+        )
+        require_capabilities(self._request, model)
+        self._writer = incoming.format.writer(ask, ask.request.model)
+        self._texts: list[str] = []
+        self.usage: Usage | None = None
+        self.ended = False
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        held, begun = b"", False
+        async with aclosing(self._provider.stream(self._request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
+            async for event in events:
+                begun = self._note(event) or begun
+                held += self._writer.write(event)
+                if begun and held and self._stream:
+                    yield held
+                    held = b""
+        if not self._stream:
+            yield orjson.dumps(self._writer.whole())
+
+    def _note(self, event: ProviderEvent) -> bool:
+        """Keep what is to be booked and logged; whether it is part of the answer."""
+        match event:
+            case Usage():
+                self.usage = event
+                return False
+            case Stop():
+                self.ended = True
+            case TextDelta() | ThinkingDelta():
+                self._texts.append(event.text)
+            case ToolUseStart():
+                self._texts.append(event.name + event.input)
+            case ToolInputDelta():
+                self._texts.append(event.json)
+        return True
+
+    def written(self) -> int:
+        return estimate_tokens(self.text())
+
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def fail(self, problem: Mapping[str, Any]) -> bytes:
+        return self._writer.fail(problem)
+
+
+def _used(attempt: Attempt) -> Usage:
+    """What was used; of an answer that broke off, the provider has not told all."""
+    assert attempt.usage is not None
+    if attempt.ended:
+        return attempt.usage
+    output = max(attempt.written(), attempt.usage.output_tokens)
+    return replace(attempt.usage, output_tokens=output, estimated=True)
