@@ -20,6 +20,9 @@ class Ask:
     request: ChatRequest
     body: Mapping[str, Any]
     stream: bool = False
+    limited: bool = True
+    """Whether the client limits the answer's length. Else `request.max_tokens` is a
+    modest guess, which may be raised to what the model can write."""
     include_usage: bool = True
     """Whether a stream tells its usage: OpenAI's clients ask for it."""
 
