@@ -1,4 +1,4 @@
-"""Answers of all shapes, as providers' events: for Hypothesis to draw."""
+"""Eventss of all shapes, as providers' events: for Hypothesis to draw."""
 
 import json
 from collections.abc import Sequence
@@ -17,16 +17,21 @@ from app.integrations.llm.base import (
     Usage,
 )
 
-Answer = list[ProviderEvent]
+Events = list[ProviderEvent]
 
 _words = st.text(min_size=1, max_size=8)
 _count = st.integers(0, 1000)
 _usage = st.builds(Usage, _count, _count, _count, _count, st.booleans())
 _texts = st.lists(st.builds(TextDelta, _words), min_size=1, max_size=3)
-_citations = st.lists(
-    st.builds(Citation, _words, _words, _count, _count), min_size=1, max_size=2
+_arguments: st.SearchStrategy[dict[str, str | int]] = st.dictionaries(
+    _words, _words | _count, max_size=2
 )
-_arguments = st.dictionaries(_words, _words | _count, max_size=2)
+
+
+@st.composite
+def _citations(draw: st.DrawFn) -> Sequence[ProviderEvent]:
+    quote, start = draw(_words), draw(_count)
+    return [Citation(draw(_words), quote, start, start + len(quote))]
 
 
 @st.composite
@@ -40,8 +45,7 @@ def _thoughts(draw: st.DrawFn) -> Sequence[ProviderEvent]:
 @st.composite
 def _calls(draw: st.DrawFn) -> Sequence[ProviderEvent]:
     """A call whose JSON comes in pieces, of which the start may bring the first."""
-    given = draw(_arguments)
-    told = json.dumps(given) if given or draw(st.booleans()) else ""
+    told = draw(_arguments.map(json.dumps) | st.just(""))
     cuts = sorted(draw(st.lists(st.integers(0, len(told)), max_size=3)))
     pieces = [told[a:b] for a, b in zip([0, *cuts], [*cuts, len(told)], strict=True)]
     first = pieces.pop(0) if draw(st.booleans()) else ""
@@ -53,7 +57,7 @@ _blocks = st.lists(
     _texts
     | _thoughts()
     | _calls()
-    | _citations
+    | _citations()
     | st.builds(RedactedThinking, _words).map(lambda event: [event])
     | _usage.map(lambda event: [event]),
     max_size=6,
@@ -61,9 +65,9 @@ _blocks = st.lists(
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> Answer:
+def answers(draw: st.DrawFn) -> Events:
     """The events of a good answer."""
-    events: Answer = draw(_blocks)
+    events: Events = draw(_blocks)
     calls = any(isinstance(event, ToolUseStart) for event in events)
     reasons = ["tool_use"] if calls else ["end_turn", "stop_sequence", "refusal"]
     stop = st.builds(Stop, st.sampled_from([*reasons, "max_tokens"]))
@@ -71,7 +75,7 @@ def answers(draw: st.DrawFn) -> Answer:
 
 
 @st.composite
-def broken_answers(draw: st.DrawFn) -> Answer:
+def broken_answers(draw: st.DrawFn) -> Events:
     """What came of an answer before it broke off, maybe nothing."""
-    events: Answer = draw(_blocks)
+    events: Events = draw(_blocks)
     return events[: draw(st.integers(0, len(events)))]

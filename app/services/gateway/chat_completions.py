@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.integrations.llm.base import Block, ChatRequest, OutputFormat, Tool
+from app.integrations.llm.forwarding import Spoken
 from app.services.gateway import openai
 from app.services.gateway.chat_completions_writer import ChatCompletionWriter
 from app.services.gateway.fields import Fields
@@ -65,10 +66,8 @@ def read(body: Mapping[str, Any]) -> Ask:
     if not messages:
         raise fields.wrong("messages", "must hold a message")
     tools = [_tool(tool) for tool in fields.objects("tools", ())]
-    limit = _limit(fields)
-    max_tokens, thinking = openai.length(
-        limit, fields.choice("reasoning_effort", *openai.EFFORTS, default=None)
-    )
+    effort = fields.choice("reasoning_effort", *openai.EFFORTS, default=None)
+    max_tokens, thinking = openai.length(_limit(fields), effort)
     request = ChatRequest(
         model=fields.text("model"),
         messages=messages,
@@ -86,22 +85,21 @@ def read(body: Mapping[str, Any]) -> Ask:
     openai.refuse_all(fields, _REFUSED)
     fields.pass_over(*_HINTS)
     fields.finish()
-    return Ask(
-        request, body, stream=stream, limited=limit is not None, include_usage=usage
-    )
+    return Ask(request, body, stream=stream, include_usage=usage)
 
 
 def _message(message: Fields, talk: Conversation) -> None:
     message.pass_over(*_HINTS_OF_MESSAGES)
     match message.choice("role", "system", "developer", "user", "assistant", "tool"):
         case "user":
-            talk.ask(_content(message))
+            talk.add("user", _content(message))
         case "assistant":
-            talk.answer(_answer(message))
+            talk.add("assistant", _answer(message))
         case "tool":
-            told = message.any("content")  # models take no blank text but as a string
+            told = message.any("content")
             content = told if isinstance(told, str) else _content(message)
-            talk.result(message.text("tool_call_id"), content)
+            result = openai.result_block(message.text("tool_call_id"), content)
+            talk.add("user", [result])
         case _:
             talk.instruct(_instruction(message))
     message.finish()
@@ -231,6 +229,8 @@ def _output_format(fields: Fields) -> OutputFormat | None:
 
 
 class ChatCompletions:
+    spoken: Spoken | None = "chat_completions"
+
     def read(self, body: Mapping[str, Any]) -> Ask:
         return read(body)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.integrations.llm.base import ChatRequest, ProviderEvent
+from app.integrations.llm.forwarding import Spoken
 
 Json = dict[str, Any]
 
@@ -20,9 +21,6 @@ class Ask:
     request: ChatRequest
     body: Mapping[str, Any]
     stream: bool = False
-    limited: bool = True
-    """Whether the client limits the answer's length. Else `request.max_tokens` is a
-    modest guess, which may be raised to what the model can write."""
     include_usage: bool = True
     """Whether a stream tells its usage: OpenAI's clients ask for it."""
 
@@ -46,6 +44,9 @@ class Writer(Protocol):
 
 class Format(Protocol):
     """A wire format; its parts are pure functions of what is given."""
+
+    spoken: Spoken | None
+    """As providers call it that speak it, too."""
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         """Raises InvalidFieldError for what is wrong, or cannot be translated."""

@@ -85,8 +85,8 @@ def error(problem: Mapping[str, Any]) -> Json:
 class Conversation:
     """Messages on their way to our form.
 
-    What an assistant says in several pieces is one message, and so are the results of
-    tools that follow each other, as Anthropic wants them.
+    Those of one role that follow each other are one turn, as Anthropic has it: what an
+    assistant says and calls, the results of several tools.
     """
 
     def __init__(self, *instructions: str) -> None:
@@ -100,26 +100,15 @@ class Conversation:
         the first ones, it would speak of what has not been said yet.
         """
         if self._turns:
-            self.ask([text_block(f"<system>\n{text}\n</system>")])
+            self.add("user", [text_block(f"<system>\n{text}\n</system>")])
         else:
             self._system.append(text)
 
-    def ask(self, blocks: list[Block]) -> None:
-        self._turns.append(("user", blocks))
-
-    def answer(self, blocks: list[Block]) -> None:
-        if self._turns and self._turns[-1][0] == "assistant":
+    def add(self, role: Literal["user", "assistant"], blocks: list[Block]) -> None:
+        if self._turns and self._turns[-1][0] == role:
             self._turns[-1][1].extend(blocks)
         elif blocks:
-            self._turns.append(("assistant", blocks))
-
-    def result(self, call_id: str, content: str | list[Block]) -> None:
-        block = {"type": "tool_result", "tool_use_id": call_id, "content": content}
-        last = self._turns[-1][1][-1]["type"] if self._turns else None
-        if last == "tool_result":
-            self._turns[-1][1].append(block)
-        else:
-            self.ask([block])
+            self._turns.append((role, blocks))
 
     def said(self) -> tuple[str, list[ChatMessage]]:
         """The system text, and the messages; without any, the system text asks."""
@@ -127,6 +116,11 @@ class Conversation:
         if self._turns or not system:
             return system, [ChatMessage(role, blocks) for role, blocks in self._turns]
         return "", [ChatMessage("user", [text_block(system)])]
+
+
+def result_block(call_id: str, content: str | list[Block]) -> Block:
+    """Blank text, which some tools give, models take as a string alone."""
+    return {"type": "tool_result", "tool_use_id": call_id, "content": content}
 
 
 def text_block(text: str) -> Block:

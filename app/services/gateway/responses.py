@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.integrations.llm.base import Block, ChatRequest, OutputFormat, Tool
+from app.integrations.llm.forwarding import Spoken
 from app.services.gateway import openai
 from app.services.gateway.fields import Fields
 from app.services.gateway.format import Ask, Format, Writer
@@ -98,13 +99,13 @@ def read(body: Mapping[str, Any]) -> Ask:
     openai.refuse_all(fields, _REFUSED)
     fields.pass_over(*_HINTS)
     fields.finish()
-    return Ask(request, body, stream=stream, limited=limit is not None)
+    return Ask(request, body, stream=stream)
 
 
 def _input(fields: Fields, talk: Conversation) -> None:
     told = fields.any("input")
     if isinstance(told, str):
-        talk.ask([text_block(told)])
+        talk.add("user", [text_block(told)])
         return
     for item in fields.objects("input"):
         _item(item, talk)
@@ -116,16 +117,18 @@ def _item(item: Fields, talk: Conversation) -> None:
         case "message":
             _message(item, talk)
         case "function_call":
-            talk.answer([openai.call_block(item, item.text("call_id"))])
+            call = openai.call_block(item, item.text("call_id"))
+            talk.add("assistant", [call])
             openai.refuse_all(item, _REFUSED_IN_CALLS)
         case "function_call_output":
             told = item.any("output")
             content = told if isinstance(told, str) else _parts(item, "output")
-            talk.result(item.text("call_id"), content)
+            result = openai.result_block(item.text("call_id"), content)
+            talk.add("user", [result])
             item.pass_over("name")
             openai.refuse_all(item, _REFUSED_IN_CALLS)
         case "reasoning":
-            talk.answer(_thinking(item))
+            talk.add("assistant", _thinking(item))
         case other:
             raise item.wrong("type", f"{other!r} {openai.UNSUPPORTED}")
     item.finish()
@@ -134,9 +137,10 @@ def _item(item: Fields, talk: Conversation) -> None:
 def _message(item: Fields, talk: Conversation) -> None:
     match item.choice("role", "user", "assistant", "system", "developer"):
         case "user":
-            talk.ask(_content(item))
+            talk.add("user", _content(item))
         case "assistant":
-            talk.answer([block for block in _content(item) if block["text"]])
+            said = [block for block in _content(item) if block["text"]]
+            talk.add("assistant", said)
         case _:
             talk.instruct("\n\n".join(block["text"] for block in _content(item)))
 
@@ -250,6 +254,8 @@ def _include(fields: Fields) -> None:
 
 
 class Responses:
+    spoken: Spoken | None = None
+
     def read(self, body: Mapping[str, Any]) -> Ask:
         return read(body)
 

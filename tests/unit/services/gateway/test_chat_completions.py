@@ -8,44 +8,19 @@ from app.integrations.llm.base import ChatMessage, ChatRequest
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
 from app.services.gateway.fields import InvalidFieldError
 from app.services.gateway.format import Ask
-
-Json = dict[str, Any]
-
-HI: Json = {"role": "user", "content": "Hi"}
-WEATHER: Json = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Tells the weather.",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-PNG = "data:image/png;base64,iVBORw0KGgo="
-
-
-def read(*messages: Json, **fields: Any) -> Ask:
-    return CHAT_COMPLETIONS.read(
-        {"model": "anthropic/claude", "messages": list(messages or [HI]), **fields}
-    )
-
-
-def request(*messages: Json, **fields: Any) -> ChatRequest:
-    return read(*messages, **fields).request
+from tests.unit.services.gateway.chat_asks import (
+    HI,
+    PNG,
+    Json,
+    read,
+    request,
+    text,
+    wrong,
+)
 
 
 def content(*parts: Json) -> Any:
     return request({"role": "user", "content": list(parts)}).messages[0].content
-
-
-def wrong(*messages: Json, **fields: Any) -> str:
-    """The path that the refusal names."""
-    with pytest.raises(InvalidFieldError) as raised:
-        read(*messages, **fields)
-    return raised.value.errors[0]["path"]
-
-
-def text(words: str) -> Json:
-    return {"type": "text", "text": words}
 
 
 def test_a_plain_question_is_read() -> None:
@@ -58,7 +33,6 @@ def test_a_plain_question_is_read() -> None:
                     stop_sequences=[]),
         body,
         stream=False,
-        limited=False,
         include_usage=False,
     )  # fmt: skip
 
@@ -99,10 +73,11 @@ def test_later_instructions_stay_where_they_are() -> None:
     got = request(HI, {"role": "system", "content": "Be brief now."}, HI)
 
     assert got.system == ""
-    assert [message.content for message in got.messages] == [
-        [text("Hi")],
-        [text("<system>\nBe brief now.\n</system>")],
-        [text("Hi")],
+    assert got.messages == [
+        ChatMessage(
+            "user",
+            [text("Hi"), text("<system>\nBe brief now.\n</system>"), text("Hi")],
+        )
     ]
 
 
@@ -237,200 +212,9 @@ def test_hints_in_messages_are_passed_over() -> None:
     assert got.messages[0].content == [text("Hi"), text("you")]
 
 
-def call(arguments: str = '{"city":"Rome"}', id_: str = "call_1") -> Json:
-    function = {"name": "weather", "arguments": arguments}
-    return {"id": id_, "type": "function", "function": function}
-
-
-def test_calls_and_their_results_are_read() -> None:
-    got = request(
-        HI,
-        {"role": "assistant", "content": "I look.", "tool_calls": [call()]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "Sunny"},
-    )
-
-    use = {"type": "tool_use", "id": "call_1", "name": "weather"}
-    assert got.messages[1:] == [
-        ChatMessage("assistant", [text("I look."), {**use, "input": {"city": "Rome"}}]),
-        ChatMessage(
-            "user",
-            [{"type": "tool_result", "tool_use_id": "call_1", "content": "Sunny"}],
-        ),
-    ]
-
-
-def test_results_that_follow_each_other_are_one_message() -> None:
-    got = request(
-        HI,
-        {"role": "assistant", "content": None, "tool_calls": [call(), call("", "b")]},
-        {"role": "tool", "tool_call_id": "call_1", "content": ""},
-        {"role": "tool", "tool_call_id": "b", "content": [text("Rain")]},
-        HI,
-    )
-
-    assert [message.role for message in got.messages] == [
-        "user",
-        "assistant",
-        "user",
-        "user",
-    ]
-    assert got.messages[1].content[1]["input"] == {}
-    assert got.messages[2].content == [
-        {"type": "tool_result", "tool_use_id": "call_1", "content": ""},
-        {"type": "tool_result", "tool_use_id": "b", "content": [text("Rain")]},
-    ]
-
-
-@pytest.mark.parametrize("arguments", ['{"city":', "[1]", "7", "null"])
-def test_arguments_that_are_no_object_are_named(arguments: str) -> None:
-    message = {"role": "assistant", "tool_calls": [call(), call(arguments)]}
-
-    assert wrong(HI, message) == "messages.1.tool_calls.1.function.arguments"
-
-
-def test_a_call_of_another_kind_is_named() -> None:
-    custom = {"id": "1", "type": "custom", "custom": {"name": "x", "input": "y"}}
-
-    path = wrong(HI, {"role": "assistant", "tool_calls": [custom]})
-
-    assert path == "messages.1.tool_calls.0.type"
-
-
-def test_an_answer_is_read_as_openai_s_sdk_sends_it_back() -> None:
-    got = request(
-        HI,
-        {
-            "role": "assistant",
-            "content": None,
-            "refusal": "I will not.",
-            "annotations": [],
-            "audio": None,
-            "function_call": None,
-            "reasoning_content": "Hm.",
-            "parsed": None,
-            "tool_calls": [
-                {
-                    **call(),
-                    "index": 0,
-                    "function": {**call()["function"], "parsed_arguments": {}},
-                }
-            ],
-        },
-        HI,
-    )
-
-    assert [block["type"] for block in got.messages[1].content] == ["text", "tool_use"]
-
-
-def test_an_answer_in_parts_is_read() -> None:
-    parts = [text("Well."), {"type": "refusal", "refusal": "No."}]
-
-    got = request(HI, {"role": "assistant", "content": parts})
-
-    assert got.messages[1].content == [text("Well."), text("No.")]
-
-
-def test_an_answer_of_nothing_is_left_out() -> None:
-    got = request(HI, {"role": "assistant", "content": ""}, HI)
-
-    assert [message.role for message in got.messages] == ["user", "user"]
-
-
-def test_tools_are_read() -> None:
-    bare = {"type": "function", "function": {"name": "now", "strict": True}}
-
-    got = request(tools=[WEATHER, bare])
-
-    assert got.tools == [
-        {
-            "name": "weather",
-            "description": "Tells the weather.",
-            "input_schema": {
-                "type": "object",
-                "properties": {"city": {"type": "string"}},
-            },
-        },
-        {"name": "now", "input_schema": {"type": "object"}, "strict": True},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("tool", "path"),
-    [
-        ({"type": "custom", "custom": {"name": "x"}}, "type"),
-        ({"function": {"name": "x"}}, "type"),
-        ({"type": "function"}, "function"),
-        ({"type": "function", "function": {}}, "function.name"),
-        (
-            {"type": "function", "function": {"name": "x", "parameters": []}},
-            "function.parameters",
-        ),
-        ({"type": "function", "function": {"name": "x"}, "id": "1"}, "id"),
-    ],
-)
-def test_a_tool_that_cannot_be_said_is_named(tool: Json, path: str) -> None:
-    assert wrong(tools=[WEATHER, tool]) == f"tools.1.{path}"
-
-
-NAMED = {"type": "function", "function": {"name": "weather"}}
-
-
-@pytest.mark.parametrize(
-    ("fields", "choice"),
-    [
-        ({}, None),
-        ({"tool_choice": "auto"}, None),
-        ({"tool_choice": "none"}, {"type": "none"}),
-        ({"tool_choice": "required"}, {"type": "any"}),
-        ({"tool_choice": NAMED}, {"type": "tool", "name": "weather"}),
-        ({"parallel_tool_calls": True}, None),
-        (
-            {"parallel_tool_calls": False},
-            {"type": "auto", "disable_parallel_tool_use": True},
-        ),
-        (
-            {"parallel_tool_calls": False, "tool_choice": NAMED},
-            {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
-        ),
-        ({"parallel_tool_calls": False, "tool_choice": "none"}, {"type": "none"}),
-    ],
-)
-def test_choices_of_tools_are_read(fields: Json, choice: Json | None) -> None:
-    assert request(tools=[WEATHER], **fields).tool_choice == choice
-
-
-def test_a_choice_without_tools_is_none() -> None:
-    got = request(tool_choice="none", parallel_tool_calls=False)
-
-    assert got.tool_choice is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "path"),
-    [
-        ({"tool_choice": "required"}, "tool_choice"),
-        ({"tool_choice": NAMED}, "tool_choice.function.name"),
-        ({"tool_choice": "any", "tools": [WEATHER]}, "tool_choice"),
-        (
-            {"tool_choice": {"type": "allowed_tools"}, "tools": [WEATHER]},
-            "tool_choice.type",
-        ),
-        (
-            {"tool_choice": {"type": "function"}, "tools": [WEATHER]},
-            "tool_choice.function",
-        ),
-        ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
-    ],
-)
-def test_a_choice_that_cannot_be_made_is_named(fields: Json, path: str) -> None:
-    assert wrong(**fields) == path
-
-
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_a_limit_has_two_names(name: str) -> None:
-    ask = read(**{name: 100})
-
-    assert (ask.request.max_tokens, ask.limited) == (100, True)
+    assert request(**{name: 100}).max_tokens == 100
 
 
 def test_the_lower_of_two_limits_holds() -> None:

@@ -9,7 +9,7 @@ from app.integrations.llm.base import TextDelta, Usage
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
 from app.services.gateway.format import Writer
 from tests.grammar import openai_chat as grammar
-from tests.grammar.provider_events import Answer, answers, broken_answers
+from tests.grammar.provider_events import Events, answers, broken_answers
 from tests.unit.services.gateway.transcripts import (
     ANSWERS,
     PROBLEM,
@@ -58,7 +58,7 @@ def test_usage_alone_begins_no_stream() -> None:
 
 
 @given(events=answers(), usage=st.booleans())
-def test_every_answer_is_written_by_the_grammar(events: Answer, *, usage: bool) -> None:
+def test_every_answer_is_written_by_the_grammar(events: Events, *, usage: bool) -> None:
     stream = streamed(writer(usage=usage), events)
 
     assert grammar.check(grammar.parse(stream), usage=usage) == "done"
@@ -66,7 +66,7 @@ def test_every_answer_is_written_by_the_grammar(events: Answer, *, usage: bool) 
 
 @given(events=broken_answers(), usage=st.booleans())
 def test_every_failure_is_written_by_the_grammar(
-    events: Answer, *, usage: bool
+    events: Events, *, usage: bool
 ) -> None:
     cut = writer(usage=usage)
 
@@ -76,7 +76,7 @@ def test_every_failure_is_written_by_the_grammar(
 
 
 @given(answers())
-def test_a_stream_says_what_the_whole_answer_says(events: Answer) -> None:
+def test_a_stream_says_what_the_whole_answer_says(events: Events) -> None:
     both = writer()
     stream = grammar.parse(streamed(both, events))
     deltas = [

@@ -59,7 +59,6 @@ def test_a_plain_question_is_read() -> None:
         ChatRequest("anthropic/claude", [ChatMessage("user", [text("Hi")])], tools=[]),
         body,
         stream=False,
-        limited=False,
     )
 
 
@@ -86,9 +85,8 @@ def test_instructions_come_before_those_of_the_input() -> None:
     got = request(developer, HI, later, instructions="Be brief.")
 
     assert got.system == "Be brief.\n\nBe kind."
-    assert [message.content for message in got.messages] == [
-        [text("Hi")],
-        [text("<system>\nGo on.\n</system>")],
+    assert got.messages == [
+        ChatMessage("user", [text("Hi"), text("<system>\nGo on.\n</system>")])
     ]
 
 
@@ -189,7 +187,7 @@ def test_the_thinking_of_others_is_passed_over(sealed: str | None) -> None:
 
     got = request(HI, {**thought, "encrypted_content": sealed}, HI)
 
-    assert [message.role for message in got.messages] == ["user", "user"]
+    assert got.messages == [ChatMessage("user", [text("Hi"), text("Hi")])]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +281,7 @@ def test_a_tool_that_cannot_be_said_is_named(tool: Json, path: str) -> None:
 def test_limit_and_sampling_are_read() -> None:
     ask = read(max_output_tokens=100, temperature=1.5, top_p=0.9, stream=True)
 
-    assert (ask.stream, ask.limited, ask.include_usage) == (True, True, True)
+    assert (ask.stream, ask.include_usage) == (True, True)
     got = ask.request
     assert (got.max_tokens, got.temperature, got.top_p) == (100, 1.5, 0.9)
 

@@ -7,7 +7,7 @@ from app.integrations.llm.base import Citation, Stop, Usage
 from app.services.gateway.format import Writer
 from app.services.gateway.responses import RESPONSES
 from tests.grammar import openai_responses as grammar
-from tests.grammar.provider_events import Answer, answers, broken_answers
+from tests.grammar.provider_events import Events, answers, broken_answers
 from tests.unit.services.gateway.transcripts import (
     ANSWERS,
     PROBLEM,
@@ -45,14 +45,14 @@ def test_usage_alone_begins_no_stream() -> None:
 
 
 @given(answers())
-def test_every_answer_is_written_by_the_grammar(events: Answer) -> None:
+def test_every_answer_is_written_by_the_grammar(events: Events) -> None:
     stream = streamed(writer(), events)
 
     assert grammar.check(grammar.parse(stream)) in {"completed", "incomplete"}
 
 
 @given(broken_answers())
-def test_every_failure_is_written_by_the_grammar(events: Answer) -> None:
+def test_every_failure_is_written_by_the_grammar(events: Events) -> None:
     cut = writer()
 
     stream = streamed(cut, events) + cut.fail(PROBLEM)
@@ -61,7 +61,7 @@ def test_every_failure_is_written_by_the_grammar(events: Answer) -> None:
 
 
 @given(answers())
-def test_a_stream_ends_with_the_whole_answer(events: Answer) -> None:
+def test_a_stream_ends_with_the_whole_answer(events: Events) -> None:
     both = writer()
 
     *_, last = grammar.parse(streamed(both, events))
@@ -128,7 +128,7 @@ def test_an_answer_that_is_cut_off_is_incomplete(name: str, reason: str) -> None
 
 
 def test_a_citation_without_text_before_it_stands_in_a_message_of_its_own() -> None:
-    events = [Citation("a.txt", "quote", 0, 5), Usage(1, 1), Stop("end_turn")]
+    events: Events = [Citation("a.txt", "quote", 0, 5), Usage(1, 1), Stop("end_turn")]
 
     [message] = whole(writer(), events)["output"]
 
