@@ -82,9 +82,8 @@ class Fields:
         )
 
     def choice(self, name: str, *choices: str, default: Any = _NOTHING) -> Any:
-        return self._typed(
-            name, default, lambda v: v in choices, f"one of {', '.join(choices)}"
-        )
+        several = f"one of {', '.join(choices)}" if choices[1:] else choices[0]
+        return self._typed(name, default, lambda v: v in choices, several)
 
     def object(self, name: str, default: Any = _NOTHING) -> Any:
         """As `Fields`; a default as it is."""
