@@ -16,6 +16,7 @@ import orjson
 
 from app.core.config import ModelSettings
 from app.integrations.llm.base import (
+    Block,
     ChatMessage,
     ChatRequest,
     ModelInfo,
@@ -36,6 +37,7 @@ from app.integrations.llm.blocks import (
     document_text,
     rejected,
     rejected_choice,
+    rejected_field,
     result_text,
 )
 from app.integrations.llm.catalogue import Catalogue
@@ -48,7 +50,7 @@ from app.integrations.llm.http import (
     refused,
     retry_after,
 )
-from app.integrations.llm.messages_api import continued
+from app.integrations.llm.messages_api import continued, effort_of
 from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
@@ -72,6 +74,7 @@ _CAPABILITIES = {
     "tools": "tools",
     "thinking": "thinking",
 }
+_KNOWS_LEVELS = "gpt-oss"
 _HEADERS = {"Content-Type": "application/json"}
 
 Json = dict[str, Any]
@@ -157,8 +160,11 @@ class OllamaProvider:
             "options": {
                 "num_ctx": info.context_window,
                 "num_predict": request.max_tokens,
+                **_sampling(request),
             },
             **_calling(request),
+            **_thinking(request, info),
+            **_format(request),
         }
 
     def _unlisted(self, name: str) -> ModelInfo:
@@ -238,6 +244,38 @@ def _calling(request: ChatRequest) -> Json:
             raise rejected_choice(choice, _WHO)
 
 
+def _sampling(request: ChatRequest) -> Json:
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop": list(request.stop_sequences) or None,
+    }
+    return {name: value for name, value in optional.items() if value is not None}
+
+
+def _thinking(request: ChatRequest, info: ModelInfo) -> Json:
+    """Whether to think, and how much. Ollama refuses both where a model cannot.
+
+    Levels it takes for gpt-oss alone, which cannot but think.
+    """
+    if (thinking := request.thinking) is None:
+        return {}
+    if "thinking" not in info.capabilities:
+        if thinking["type"] == "enabled":
+            raise rejected_field("thinking", info.name)
+        return {}
+    if thinking["type"] == "disabled":
+        return {"think": False}
+    effort = effort_of(thinking) if _KNOWS_LEVELS in request.model else None
+    return {"think": effort or True}
+
+
+def _format(request: ChatRequest) -> Json:
+    wanted = request.output_format
+    return {"format": wanted.get("schema", "json")} if wanted else {}
+
+
 def _messages(request: ChatRequest) -> list[Json]:
     messages, _ = continued(request.messages, prefill=False)
     written: list[Json] = []
@@ -252,7 +290,8 @@ def _messages(request: ChatRequest) -> list[Json]:
 def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
     """A message as one of theirs, after one for each result of a tool.
 
-    `tools` collects the names of the calls: Ollama knows a result by its tool's name.
+    What a tool gave as images the user shows. `tools` collects the names of the calls:
+    Ollama knows a result by its tool's name.
     """
     texts: list[str] = []
     images: list[str] = []
@@ -261,8 +300,8 @@ def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
         match block.get("type"):
             case "text":
                 texts.append(block["text"])
-            case "image" if block["source"]["type"] == "base64":
-                images.append(block["source"]["data"])
+            case "image":
+                images.append(_image(block))
             case "document" if (text := document_text(block)) is not None:
                 texts.append(text)
             case "tool_use":
@@ -271,12 +310,11 @@ def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
                 calls.append({"function": called})
             case "tool_result":
                 name = tools.get(block["tool_use_id"], "")
-                told = result_text(block, _WHO)
+                told, shown = result_text(block, _WHO)
+                images += map(_image, shown)
                 yield {"role": "tool", "tool_name": name, "content": told}
             case "thinking" | "redacted_thinking":
                 pass
-            case "image":
-                raise rejected(block, _WHO, " by address: send its bytes")
             case _:
                 raise rejected(block, _WHO)
     if texts or images or calls:
@@ -284,6 +322,14 @@ def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
         said: Json = {"role": message.role, "content": separator.join(texts)}
         parts: Sequence[tuple[str, Any]] = (("images", images), ("tool_calls", calls))
         yield said | {name: part for name, part in parts if part}
+
+
+def _image(block: Block) -> str:
+    """Its bytes, in base64."""
+    if block["source"]["type"] != "base64":
+        raise rejected(block, _WHO, " by address: send its bytes")
+    data: str = block["source"]["data"]
+    return data
 
 
 class _Lines:

@@ -275,6 +275,16 @@ class TestMessages:
             {"role": "user", "content": "So?"},
         ]
 
+    def test_a_tools_images_are_shown_by_the_user(self) -> None:
+        image = {"type": "image", "source": {"type": "base64", "data": "aWc="}}
+        told = {"type": "tool_result", "tool_use_id": "1", "content": [image]}
+        failed = {**told, "is_error": True}
+
+        assert _messages(ChatRequest("m", [ChatMessage("user", [failed])])) == [
+            {"role": "tool", "tool_name": "", "content": "The tool failed:"},
+            {"role": "user", "content": "", "images": ["aWc="]},
+        ]
+
     @pytest.mark.parametrize(
         ("block", "told"),
         [
@@ -285,9 +295,9 @@ class TestMessages:
                 {
                     "type": "tool_result",
                     "tool_use_id": "1",
-                    "content": [{"type": "image"}],
+                    "content": [{"type": "audio"}],
                 },
-                "'image'",
+                "'audio'",
             ),
         ],
     )
