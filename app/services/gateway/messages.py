@@ -85,17 +85,17 @@ def _conversation(fields: Fields) -> tuple[str, list[ChatMessage]]:
     """
     opening: list[str] = []
     turns: list[Turn] = []
-    for message in _shown(fields):
+    last_question = _last_question(fields)
+    for number, message in enumerate(fields.objects("messages")):
         role = message.choice("role", "user", "assistant", "system")
-        if role != "system":
-            blocks = _content(message, "content", _READERS[role])
-        elif text := _instruction(message, "content"):
+        if role == "system":
+            said = _reminder(message, passed=number < last_question)
             if not turns:
-                opening.append(text)
-                continue
-            role, blocks = "user", [_said(f"<system>\n{text}\n</system>")]
+                opening.append(said)
+                said = ""
+            role, blocks = "user", [_said(f"<system>\n{said}\n</system>")] * bool(said)
         else:
-            continue
+            blocks = _content(message, "content", _READERS[role])
         message.finish()
         if turns and turns[-1][0] == role:
             turns[-1][1].extend(blocks)
@@ -103,17 +103,23 @@ def _conversation(fields: Fields) -> tuple[str, list[ChatMessage]]:
             turns.append((role, blocks))
     if not turns:
         raise fields.wrong("messages", "must hold a message that says something")
-    return "\n\n".join(opening), [ChatMessage(role, said) for role, said in turns]
+    messages = [ChatMessage(role, blocks) for role, blocks in turns]
+    return "\n\n".join(filter(None, opening)), messages
 
 
-def _shown(fields: Fields) -> Iterator[Fields]:
-    """All messages but those that a later one of the user's takes back."""
-    messages = list(fields.objects("messages"))
-    asked = [n for n, m in enumerate(messages) if m.any("role", None) == "user"]
-    for number, message in enumerate(messages):
-        until = message.choice("clear_at", "never", "next_user_message", default=None)
-        if until != "next_user_message" or not asked or number > asked[-1]:
-            yield message
+def _last_question(fields: Fields) -> int:
+    """The place of the user's last message."""
+    roles = [
+        m.get("role") if isinstance(m, dict) else m for m in fields.items("messages")
+    ]
+    return max((n for n, role in enumerate(roles) if role == "user"), default=-1)
+
+
+def _reminder(message: Fields, *, passed: bool) -> str:
+    """What a system message says; nothing, where it was for one turn that is over."""
+    said = _instruction(message, "content")
+    until = message.choice("clear_at", "never", "next_user_message", default="never")
+    return "" if passed and until == "next_user_message" else said
 
 
 def _instruction(fields: Fields, name: str, *default: str) -> str:
