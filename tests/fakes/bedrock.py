@@ -20,16 +20,16 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from app.integrations.llm.messages_api import GO_ON
 from tests.fakes.faults import FaultPlan
 from tests.fakes.messages import (
     end_events,
     mistake,
+    reply,
     sse_script,
     start_events,
     text_event,
 )
-from tests.fakes.model_server import Call, FakeServer, Script, main, reply_pieces
+from tests.fakes.model_server import Call, FakeServer, Script, main
 
 REGION = "us-east-1"
 ACCESS_KEY = "AKIDEXAMPLE"
@@ -138,7 +138,7 @@ class FakeBedrock(FakeServer):
 
     def _script(self, body: Mapping[str, Any]) -> Script:
         plan = self.plan
-        words = reply_pieces(plan, body["messages"], GO_ON)
+        words, stopped = reply(plan, body)
         texts = [chunk(text_event(word)) for word in words]
         name = plan.exception or "throttlingException"
         damaged = bytearray(texts[-1] if texts else b"\0")
@@ -147,7 +147,7 @@ class FakeBedrock(FakeServer):
             content_type="application/vnd.amazon.eventstream",
             start=[chunk(event) for event in start_events(plan)],
             chunks=texts,
-            end=[chunk(event) for event in end_events(plan, len(words))],
+            end=[chunk(event) for event in end_events(plan, len(words), stopped)],
             exception=exception(name, "Too many tokens, please wait."),
             damaged=bytes(damaged),
         )

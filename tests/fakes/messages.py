@@ -11,7 +11,13 @@ from typing import Any
 
 from app.integrations.llm.messages_api import GO_ON
 from tests.fakes.faults import FaultPlan
-from tests.fakes.model_server import Script, alternating, reply_pieces, text_of
+from tests.fakes.model_server import (
+    Script,
+    alternating,
+    cut_at,
+    reply_pieces,
+    text_of,
+)
 
 MOST_MARKS = 4
 """So many `cache_control` marks a request may have."""
@@ -57,9 +63,12 @@ def text_event(text: str) -> Event:
     return _delta(1, {"type": "text_delta", "text": text})
 
 
-def end_events(plan: FaultPlan, words: int) -> list[Event]:
+def end_events(plan: FaultPlan, words: int, stopped: str | None = None) -> list[Event]:
+    """`stopped` is the stop sequence that ended the text, if one did."""
     reason = "tool_use" if plan.tool else "end_turn"
-    delta = {"stop_reason": reason, "stop_sequence": None}
+    if stopped is not None:
+        reason = "stop_sequence"
+    delta = {"stop_reason": reason, "stop_sequence": stopped}
     usage = {"usage": {"output_tokens": words}} if plan.tells_usage else {}
     return [
         {"type": "content_block_stop", "index": 1},
@@ -89,15 +98,21 @@ def sse(event: Event) -> bytes:
     return f"event: {event['type']}\ndata: {data}\n\n".encode()
 
 
-def sse_script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+def reply(plan: FaultPlan, body: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """The words of the answer, and the stop sequence that ended it, if one did."""
     words = reply_pieces(plan, body["messages"], GO_ON)
+    return cut_at(words, body.get("stop_sequences") or ())
+
+
+def sse_script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+    words, stopped = reply(plan, body)
     error = {"type": plan.exception or "overloaded_error", "message": "Overloaded"}
     texts = [sse(text_event(word)) for word in words]
     return Script(
         content_type="text/event-stream; charset=utf-8",
         start=[sse(event) for event in start_events(plan)],
         chunks=texts,
-        end=[sse(event) for event in end_events(plan, len(words))],
+        end=[sse(event) for event in end_events(plan, len(words), stopped)],
         exception=sse({"type": "error", "error": error}),
         damaged=b'data: {"type": "content_block_de\n\n',
     )
@@ -112,6 +127,44 @@ def _fits(body: Mapping[str, Any]) -> bool:
     if choice["type"] == "tool":
         return choice["name"] in names
     return bool(names) and choice["type"] in {"auto", "any", "none"}
+
+
+def _share(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
+
+
+def _thinks(model: str, body: Mapping[str, Any]) -> bool:
+    """Whether the model can think so: by a budget up to Claude 4.5, later as it likes.
+
+    While it does, `temperature` is 1.
+    """
+    thinking = body.get("thinking")
+    match thinking:
+        case None | {"type": "disabled"}:
+            return True
+        case {"type": "adaptive", **rest}:
+            fits = not rest and not _TAKES_PREFILL.search(model)
+        case {"type": "enabled", "budget_tokens": int(budget), **rest}:
+            fits = not rest and 1024 <= budget < body["max_tokens"]
+            fits = fits and bool(_TAKES_PREFILL.search(model))
+        case _:
+            fits = False
+    return fits and body.get("temperature", 1) == 1
+
+
+def _configures(body: Mapping[str, Any]) -> bool:
+    config = body.get("output_config")
+    if config is None:
+        return True
+    efforts = {None, "low", "medium", "high", "xhigh", "max"}
+    format_ = config.get("format", {"type": "json_schema", "schema": {}})
+    return (
+        not config.keys() - {"effort", "format"}
+        and config.get("effort") in efforts
+        and format_.keys() == {"type", "schema"}
+        and format_["type"] == "json_schema"
+        and isinstance(format_["schema"], dict)
+    )
 
 
 def mistake(model: str, body: Mapping[str, Any]) -> str:
@@ -136,6 +189,14 @@ def mistake(model: str, body: Mapping[str, Any]) -> str:
         "This model does not support assistant message prefill. The conversation must "
         "end with a user message.": prefill and not _TAKES_PREFILL.search(model),
         "tool_choice: must fit the tools": not _fits(body),
+        "temperature: must be between 0 and 1": not _share(body.get("temperature")),
+        "top_p: must be between 0 and 1": not _share(body.get("top_p")),
+        "top_k: must be an integer": type(body.get("top_k", 0)) is not int,
+        "stop_sequences: must be non-empty strings": (
+            not all(isinstance(s, str) and s for s in body.get("stop_sequences", ()))
+        ),
+        "thinking: is not supported so by this model": not _thinks(model, body),
+        "output_config: is invalid": not _configures(body),
         "A maximum of 4 blocks with cache_control may be provided.": (
             json.dumps(body).count('"cache_control"') > MOST_MARKS
         ),

@@ -152,6 +152,16 @@ def reply_pieces(plan: FaultPlan, messages: Sequence[Any], go_on: str) -> list[s
     return pieces(plan.answer(dialogue, go_on=go_on))
 
 
+def cut_at(words: Sequence[str], stops: Sequence[str]) -> tuple[list[str], str | None]:
+    """The words before the first of these sequences; and which that is, if any."""
+    text = "".join(words)
+    found = [(at, stop) for stop in stops if (at := text.find(stop)) >= 0]
+    if not found:
+        return list(words), None
+    at, stop = min(found)
+    return pieces(text[:at]), stop
+
+
 def alternating(roles: Sequence[str]) -> bool:
     """Whether user and assistant take turns, the user first."""
     turns = ("user", "assistant")

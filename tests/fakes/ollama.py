@@ -8,7 +8,7 @@ from aiohttp import web
 
 from app.integrations.llm.messages_api import GO_ON
 from tests.fakes.faults import FaultPlan
-from tests.fakes.model_server import FakeServer, Script, main, reply_pieces
+from tests.fakes.model_server import FakeServer, Script, cut_at, main, reply_pieces
 
 MODELS: Mapping[str, dict[str, Any]] = {
     "llama3.2:latest": {
@@ -67,6 +67,7 @@ class FakeOllama(FakeServer):
     def _script(self, body: Mapping[str, Any]) -> Script:
         plan, model = self.plan, body["model"]
         words = reply_pieces(plan, body["messages"], GO_ON)
+        words, _ = cut_at(words, body.get("options", {}).get("stop", ()))
 
         def line(message: dict[str, Any], **rest: Any) -> bytes:
             said = {"role": "assistant", "content": "", **message}
@@ -96,6 +97,12 @@ def _refusal(body: Any, models: Mapping[str, Any]) -> tuple[int, str] | None:
     roles = {"system", "user", "assistant", "tool"}
     if any(m.get("role") not in roles or not _is_text(m) for m in messages):
         return 400, "invalid message"
+    if body.get("think") and "thinking" not in models[body["model"]]["capabilities"]:
+        return 400, f"{body['model']!r} does not support thinking"
+    if isinstance(body.get("think"), str) and "gpt-oss" not in body["model"]:
+        return 400, f"think value {body['think']!r} is not supported for this model"
+    if body.get("format") != "json" and not isinstance(body.get("format", {}), dict):
+        return 400, "invalid format"
     return None
 
 

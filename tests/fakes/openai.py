@@ -4,6 +4,7 @@ It has /v1/models and /v1/chat/completions, streamed or whole.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +12,20 @@ from aiohttp import web
 
 from app.integrations.llm.messages_api import GO_ON
 from tests.fakes.faults import FaultPlan
-from tests.fakes.model_server import Call, FakeServer, Script, main, reply_pieces
+from tests.fakes.model_server import (
+    Call,
+    FakeServer,
+    Script,
+    cut_at,
+    main,
+    reply_pieces,
+)
 
 MODELS = ("fake-large", "fake-small")
 CONTEXT_WINDOW = 65_536
+
+_EFFORTS = {None, "none", "minimal", "low", "medium", "high", "xhigh"}
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class FakeOpenAI(FakeServer):
@@ -82,13 +93,14 @@ class FakeOpenAI(FakeServer):
 
     def _script(self, body: Mapping[str, Any]) -> Script:
         words = reply_pieces(self.plan, body["messages"], GO_ON)
+        words, stopped = cut_at(words, body.get("stop") or ())
         code = self.plan.exception or "rate_limit_exceeded"
         error = {"message": "Broken in the middle.", "type": "error", "code": code}
         start = [_delta({"role": "assistant", "content": ""})]
         if self.plan.thinking:
             start.append(_delta({"reasoning_content": self.plan.thinking}))
         end = [*map(_delta, _calls(self.plan))]
-        end.append(_delta({}, finish_reason="tool_calls" if end else "stop"))
+        end.append(_delta({}, "tool_calls" if end else "stop", stopped))
         asked = (body.get("stream_options") or {}).get("include_usage")
         if asked and self.plan.tells_usage:
             end.append(_event({"choices": [], "usage": self._usage(len(words))}))
@@ -119,9 +131,14 @@ def _event(fields: Mapping[str, Any]) -> bytes:
     return b"data: %b\n\n" % data.encode()
 
 
-def _delta(delta: Mapping[str, Any], finish_reason: str | None = None) -> bytes:
+def _delta(
+    delta: Mapping[str, Any],
+    finish_reason: str | None = None,
+    stop_reason: str | None = None,
+) -> bytes:
+    """`stop_reason` is the stop sequence that ended the answer: vLLM tells it."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return _event({"choices": [choice]})
+    return _event({"choices": [{**choice, "stop_reason": stop_reason}]})
 
 
 def _wrong_key() -> web.Response:
@@ -145,7 +162,29 @@ def _mistake(body: Mapping[str, Any]) -> web.Response | None:
         return _error(400, "invalid_request_error", None, "Invalid messages.")
     if not _fits(body):
         return _error(400, "invalid_request_error", None, "Invalid tool_choice.")
+    if not _asks(body):
+        return _error(400, "invalid_request_error", None, "Invalid parameters.")
     return None
+
+
+def _asks(body: Mapping[str, Any]) -> bool:
+    """Whether what says how to answer is of the shape that OpenAI knows."""
+    stops = body.get("stop", [])
+    match body.get("response_format"):
+        case None | {"type": "text" | "json_object"}:
+            formatted = True
+        case {"type": "json_schema", "json_schema": {"name": name, "schema": dict()}}:
+            formatted = bool(_NAME.fullmatch(name))
+        case _:
+            formatted = False
+    return (
+        formatted
+        and 0 <= body.get("temperature", 1) <= 2
+        and 0 <= body.get("top_p", 1) <= 1
+        and len(stops) <= 4
+        and all(isinstance(stop, str) for stop in stops)
+        and body.get("reasoning_effort") in _EFFORTS
+    )
 
 
 def _fits(body: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Eventss of all shapes, as providers' events: for Hypothesis to draw."""
+"""Answers of all shapes, as providers' events: for Hypothesis to draw."""
 
 import json
 from collections.abc import Sequence
@@ -70,8 +70,10 @@ def answers(draw: st.DrawFn) -> Events:
     events: Events = draw(_blocks)
     calls = any(isinstance(event, ToolUseStart) for event in events)
     reasons = ["tool_use"] if calls else ["end_turn", "stop_sequence", "refusal"]
-    stop = st.builds(Stop, st.sampled_from([*reasons, "max_tokens"]))
-    return [*events, draw(_usage), draw(stop)]
+    stop = st.builds(Stop, st.sampled_from([*reasons, "max_tokens"])) | st.builds(
+        Stop, st.just("stop_sequence"), _words
+    )
+    return [draw(_usage), *events, draw(_usage), draw(stop)]
 
 
 @st.composite

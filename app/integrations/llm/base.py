@@ -29,7 +29,8 @@ the default), "any" (some tool), "none", or {"type": "tool", "name": "..."}. All
 
 Thinking = dict[str, Any]
 """How much a model thinks before it answers, in the same shape: {"type": "enabled",
-"budget_tokens": 2048}, {"type": "adaptive"} or {"type": "disabled"}."""
+"budget_tokens": 2048}, {"type": "adaptive"} (as it likes) or {"type": "disabled"}.
+"adaptive" may add an `"effort"`: "low", "medium", "high", "xhigh" or "max"."""
 
 OutputFormat = dict[str, Any]
 """What an answer's text must be: {"type": "json"}, some JSON object; or {"type":

@@ -67,15 +67,28 @@ def document_text(block: Block) -> str | None:
     return f"{title}\n\n{source['data']}" if title else str(source["data"])
 
 
-def result_text(block: Block, who: str) -> str:
-    """What a tool told, for servers that take its result as text alone."""
-    content = block.get("content", "")
+def result_text(block: Block, who: str) -> tuple[str, list[Block]]:
+    """What a tool told, for servers that take its result as text alone; its images.
+
+    That it failed such servers are told in words, too.
+    """
+    content, images = block.get("content", ""), []
     if isinstance(content, str):
-        return content
-    for inner in content:
-        if inner.get("type") != "text":
-            raise rejected(inner, who)
-    return "\n\n".join(inner["text"] for inner in content)
+        texts = [content]
+    else:
+        texts = []
+        for inner in content:
+            match inner.get("type"):
+                case "text":
+                    texts.append(inner["text"])
+                case "document" if (text := document_text(inner)) is not None:
+                    texts.append(text)
+                case "image":
+                    images.append(inner)
+                case _:
+                    raise rejected(inner, who)
+    failed = ["The tool failed:"] if block.get("is_error") else []
+    return "\n\n".join([*failed, *texts]), images
 
 
 def rejected_choice(
@@ -85,6 +98,11 @@ def rejected_choice(
     return ProviderRejectedError(
         f"{who} takes no tool_choice of type {choice.get('type')!r}{why}."
     )
+
+
+def rejected_field(name: str, who: str, why: str = "") -> ProviderRejectedError:
+    """The error for a field of a request that a server has no means for."""
+    return ProviderRejectedError(f"{who} takes no {name}{why}.")
 
 
 def rejected(block: Block, who: str, why: str = "") -> ProviderRejectedError:

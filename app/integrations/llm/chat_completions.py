@@ -9,7 +9,13 @@ from typing import Any
 
 import orjson
 
-from app.integrations.llm.base import Block, ChatMessage, ChatRequest, Tool
+from app.integrations.llm.base import (
+    Block,
+    ChatMessage,
+    ChatRequest,
+    OutputFormat,
+    Tool,
+)
 from app.integrations.llm.blocks import (
     document_text,
     rejected,
@@ -43,6 +49,7 @@ def functions(tools: Sequence[Tool]) -> list[Json]:
                 "name": tool["name"],
                 "description": tool.get("description", ""),
                 "parameters": tool.get("input_schema", {"type": "object"}),
+                **({"strict": True} if tool.get("strict") else {}),
             },
         }
         for tool in tools
@@ -70,6 +77,27 @@ def calling(request: ChatRequest, who: str) -> Json:
     if choice.get("disable_parallel_tool_use"):
         fields["parallel_tool_calls"] = False
     return fields
+
+
+def output(request: ChatRequest) -> Json:
+    """The fields of a request that say how the answer is to be written."""
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop": list(request.stop_sequences) or None,
+        "response_format": _response_format(request.output_format),
+    }
+    return {name: value for name, value in optional.items() if value is not None}
+
+
+def _response_format(wanted: OutputFormat | None) -> Json | None:
+    """Without `strict` OpenAI would take the schema for a mere hint."""
+    if wanted is None:
+        return None
+    if wanted["type"] == "json":
+        return {"type": "json_object"}
+    schema = {"name": wanted["name"], "schema": wanted["schema"], "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _answer(message: ChatMessage, who: str) -> Json:
@@ -103,15 +131,17 @@ def _call(block: Block) -> Json:
 
 
 def _question(message: ChatMessage, who: str, *, takes_files: bool) -> Iterator[Json]:
-    """A user's message; the results of tools go first, each as a message of its own."""
+    """A user's message; the results of tools go first, each as a message of its own.
+
+    Such a message has no place for images: the user shows them.
+    """
     parts: list[Json] = []
     for block in message.content:
         if block.get("type") == "tool_result":
-            yield {
-                "role": "tool",
-                "tool_call_id": block["tool_use_id"],
-                "content": result_text(block, who),
-            }
+            told, images = result_text(block, who)
+            id_ = block["tool_use_id"]
+            yield {"role": "tool", "tool_call_id": id_, "content": told}
+            parts += [_part(image, who, takes_files=takes_files) for image in images]
         else:
             parts.append(_part(block, who, takes_files=takes_files))
     if not parts:

@@ -27,6 +27,7 @@ from app.integrations.llm.base import (
     TextDelta,
     Usage,
 )
+from app.integrations.llm.blocks import rejected_field
 from app.integrations.search.lexical import (
     Document,
     LexicalIndex,
@@ -52,6 +53,7 @@ NOT_THE_MANUAL = {"adr", "benchmarks.md"}
 FEW_TERMS = 2
 """A question of so few words that, finding nothing, it may lean on the one before."""
 
+_WHO = "The guide"
 _FOLLOW_UP = re.compile(
     r"\s*(?:and|or|but|so|then|also|why|(?:what|how)\s+(?:about|if))\b", re.IGNORECASE
 )
@@ -110,6 +112,7 @@ class GuideProvider:
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
         if request.model != "manual":
             raise ProviderRejectedError(f"The guide has no model {request.model}.")
+        _refuse_wishes(request)
         given, messages = _split_off_given(request.messages)
         answer = await asyncio.to_thread(self._answer, _questions(messages))
         if answer.text.startswith(given):
@@ -132,6 +135,17 @@ class GuideProvider:
             if self._index is None:
                 self._index = LexicalIndex(_manual(self._docs))
             return self._index
+
+
+def _refuse_wishes(request: ChatRequest) -> None:
+    """What it cannot do, and what would make its answer another one.
+
+    Sampling changes nothing of an answer that is always the same, nor does thinking.
+    """
+    if request.output_format:
+        raise rejected_field("output_format", _WHO)
+    if request.stop_sequences:
+        raise rejected_field("stop_sequences", _WHO)
 
 
 def _manual(docs: Path) -> Iterator[Document]:

@@ -27,6 +27,7 @@ from app.integrations.llm.base import (
     Stop,
     StopReason,
     TextDelta,
+    Thinking,
     ThinkingDelta,
     ToolInputDelta,
     ToolUseStart,
@@ -41,6 +42,11 @@ GO_ON = (
     "answer is put directly behind it."
 )
 
+JSON_ALONE = (
+    "Answer with one JSON object and nothing else: no words before or after it, and no "
+    "Markdown around it."
+)
+
 _ERRORS: Mapping[str, type[ProviderError]] = {
     "overloaded_error": ProviderUnavailableError,
     "api_error": ProviderUnavailableError,
@@ -53,6 +59,8 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
     "permission_error": ProviderAuthError,
     "billing_error": ProviderAuthError,
 }
+
+_EFFORTS = ((4096, "low"), (8192, "medium"))
 
 _STOP_REASONS: Mapping[str, StopReason] = {
     "end_turn": "end_turn",
@@ -106,22 +114,72 @@ def _unfit(block: Block) -> bool:
 def message_body(
     request: ChatRequest, *, capabilities: Collection[str]
 ) -> tuple[dict[str, Any], str]:
-    """The body of a call, without model and version; and what `continued` cut off."""
+    """The body of a call, without model and version; and what `continued` cut off.
+
+    Which of the sampling parameters a model takes, and which beside thinking, differs
+    from model to model: what it does not take, its refusal names.
+    """
     prefill = "prefill" in capabilities
     messages, cut = continued(request.messages, prefill=prefill)
     body: dict[str, Any] = {
         "max_tokens": request.max_tokens,
         "messages": [{"role": m.role, "content": list(m.content)} for m in messages],
     }
-    if request.system:
-        body["system"] = [{"type": "text", "text": request.system}]
-    if request.tools:
-        body["tools"] = list(request.tools)
-    if request.tool_choice:
-        body["tool_choice"] = request.tool_choice
+    if system := _system(request):
+        body["system"] = system
+    optional = {
+        "tools": list(request.tools) or None,
+        "tool_choice": request.tool_choice,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "stop_sequences": list(request.stop_sequences) or None,
+        **_output(request, by_budget=prefill),
+    }
+    body |= {name: value for name, value in optional.items() if value is not None}
     if "prompt_caching" in capabilities:
         _mark(body)
     return body, cut
+
+
+def _system(request: ChatRequest) -> list[Block]:
+    """Claude has a form for JSON of a schema, but none for just any JSON."""
+    wanted = request.output_format or {}
+    said = [request.system, JSON_ALONE if wanted.get("type") == "json" else ""]
+    return [{"type": "text", "text": text} for text in said if text]
+
+
+def _output(request: ChatRequest, *, by_budget: bool) -> dict[str, Any]:
+    """How much the model thinks, and what schema its answer fits.
+
+    A budget is for models up to Claude 4.5, the same that take a prefill; later ones
+    think as much as they like, at an effort. Reference: "Thinking", "Effort" and
+    "Structured outputs" in Anthropic's documentation.
+    """
+    thinking, config = dict(request.thinking or {}), dict[str, Any]()
+    if thinking.get("type") == "enabled" and not by_budget:
+        effort = effort_of(thinking)
+        thinking = {"type": "adaptive"}
+    else:
+        effort = thinking.pop("effort", None)
+    if effort:
+        config["effort"] = effort
+    wanted = request.output_format or {}
+    if wanted.get("type") == "json_schema":
+        config["format"] = {"type": "json_schema", "schema": wanted["schema"]}
+    return {"thinking": thinking or None, "output_config": config or None}
+
+
+def effort_of(thinking: Thinking) -> str | None:
+    """Thinking as "low", "medium" or "high", for those who take no other measure.
+
+    None leaves it to the model. The borders are between the budgets that people choose.
+    """
+    if thinking["type"] == "adaptive":
+        effort: str | None = thinking.get("effort")
+        return "high" if effort in {"xhigh", "max"} else effort
+    budget = thinking["budget_tokens"]
+    return next((name for most, name in _EFFORTS if budget < most), "high")
 
 
 def _mark(body: dict[str, Any]) -> None:
@@ -161,6 +219,7 @@ class MessagesReader:
         self._told: dict[str, int] = {}
         self._output = TokenTally()
         self._reason: StopReason | None = None
+        self._sequence: str | None = None
         self.stopped = False
         self._calling = False
 
@@ -197,6 +256,7 @@ class MessagesReader:
                 reason = event["delta"].get("stop_reason")
                 if reason is not None:
                     self._reason = _STOP_REASONS.get(reason, "end_turn")
+                    self._sequence = event["delta"].get("stop_sequence")
                 return self._usage(event.get("usage"))
             case "message_stop":
                 return self._stop()
@@ -261,7 +321,7 @@ class MessagesReader:
         if self._reason is None:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
         self.stopped = True
-        return Stop(self._reason)
+        return Stop(self._reason, self._sequence)
 
 
 def told(usage: Mapping[str, Any] | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ tells what a model can do, and takes the length of the context that we count on.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +16,6 @@ import orjson
 
 from app.core.config import ModelSettings
 from app.integrations.llm.base import (
-    ChatMessage,
     ChatRequest,
     ModelInfo,
     ProviderError,
@@ -32,14 +31,7 @@ from app.integrations.llm.base import (
     Usage,
     joined,
 )
-from app.integrations.llm.blocks import (
-    document_text,
-    rejected,
-    rejected_choice,
-    result_text,
-)
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.chat_completions import functions
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -48,8 +40,15 @@ from app.integrations.llm.http import (
     refused,
     retry_after,
 )
-from app.integrations.llm.messages_api import continued
 from app.integrations.llm.models import ModelList, fetch_json
+from app.integrations.llm.ollama_api import (
+    WHO,
+    calling,
+    formatted,
+    messages,
+    sampling,
+    thinking,
+)
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
 OFF = "off"
@@ -63,7 +62,6 @@ ABSENT_SECONDS = 30.0
 
 MAX_LINE = 16 * 2**20
 
-_WHO = "Ollama"
 _SETTING = "OLLAMA_BASE_URL"
 _STOP_REASONS: Mapping[str, StopReason] = {"stop": "end_turn", "length": "max_tokens"}
 _CAPABILITIES = {
@@ -91,7 +89,7 @@ class OllamaProvider:
         self._empty = False
         self._described: dict[tuple[str, str], ModelInfo | None] = {}
         self._list = ModelList(
-            _WHO,
+            WHO,
             self._ask,
             patience=models.connect_seconds,
             after_failure=ABSENT_SECONDS,
@@ -140,7 +138,7 @@ class OllamaProvider:
         for event in reply.read(lines.feed(b"\n")):
             yield event
         if not reply.stopped:
-            raise ProviderStreamBrokenError(f"{_WHO} broke off its answer.")
+            raise ProviderStreamBrokenError(f"{WHO} broke off its answer.")
 
     async def close(self) -> None:
         await self._http.close()
@@ -151,14 +149,17 @@ class OllamaProvider:
         info = self._catalogue.current(listed.get(name) or self._unlisted(name))
         return {
             "model": request.model,
-            "messages": _messages(request),
+            "messages": messages(request),
             "stream": True,
             # Without it Ollama would cut a long chat to a length of its own, silently.
             "options": {
                 "num_ctx": info.context_window,
                 "num_predict": request.max_tokens,
+                **sampling(request),
             },
-            **_calling(request),
+            **calling(request),
+            **thinking(request, info),
+            **formatted(request),
         }
 
     def _unlisted(self, name: str) -> ModelInfo:
@@ -220,72 +221,6 @@ def _context_length(facts: Mapping[str, Any]) -> int:
     return int(next(lengths, 4096))
 
 
-def _calling(request: ChatRequest) -> Json:
-    """The tools that a model may call. Ollama's API takes no choice among them.
-
-    It drops a `tool_choice` silently, so one that asks for a call is refused; "none" is
-    done by leaving the tools out.
-    """
-    choice = request.tool_choice or {"type": "auto"}
-    if choice.get("disable_parallel_tool_use"):
-        raise rejected_choice(choice, _WHO, " with disable_parallel_tool_use")
-    match choice.get("type"):
-        case "auto" if request.tools:
-            return {"tools": functions(request.tools)}
-        case "auto" | "none":
-            return {}
-        case _:
-            raise rejected_choice(choice, _WHO)
-
-
-def _messages(request: ChatRequest) -> list[Json]:
-    messages, _ = continued(request.messages, prefill=False)
-    written: list[Json] = []
-    if request.system:
-        written.append({"role": "system", "content": request.system})
-    tools: dict[str, str] = {}
-    for message in messages:
-        written += _message(message, tools)
-    return written
-
-
-def _message(message: ChatMessage, tools: dict[str, str]) -> Iterator[Json]:
-    """A message as one of theirs, after one for each result of a tool.
-
-    `tools` collects the names of the calls: Ollama knows a result by its tool's name.
-    """
-    texts: list[str] = []
-    images: list[str] = []
-    calls: list[Json] = []
-    for block in message.content:
-        match block.get("type"):
-            case "text":
-                texts.append(block["text"])
-            case "image" if block["source"]["type"] == "base64":
-                images.append(block["source"]["data"])
-            case "document" if (text := document_text(block)) is not None:
-                texts.append(text)
-            case "tool_use":
-                tools[block["id"]] = block["name"]
-                called = {"name": block["name"], "arguments": block.get("input", {})}
-                calls.append({"function": called})
-            case "tool_result":
-                name = tools.get(block["tool_use_id"], "")
-                told = result_text(block, _WHO)
-                yield {"role": "tool", "tool_name": name, "content": told}
-            case "thinking" | "redacted_thinking":
-                pass
-            case "image":
-                raise rejected(block, _WHO, " by address: send its bytes")
-            case _:
-                raise rejected(block, _WHO)
-    if texts or images or calls:
-        separator = "" if message.role == "assistant" else "\n\n"
-        said: Json = {"role": message.role, "content": separator.join(texts)}
-        parts: Sequence[tuple[str, Any]] = (("images", images), ("tool_calls", calls))
-        yield said | {name: part for name, part in parts if part}
-
-
 class _Lines:
     """Turns bytes, split anywhere, into lines; the last needs no end."""
 
@@ -329,15 +264,13 @@ class _Reply:
                     return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderStreamBrokenError(
-                f"{_WHO} sent a line that we cannot read."
+                f"{WHO} sent a line that we cannot read."
             ) from error
 
     def _line(self, line: Mapping[str, Any]) -> Iterator[ProviderEvent]:
         if "error" in line:
             # It is a sentence, without any name to go by.
-            raise refused(
-                ProviderUnavailableError, _WHO, "an error", str(line["error"])
-            )
+            raise refused(ProviderUnavailableError, WHO, "an error", str(line["error"]))
         message = line.get("message") or {}
         if thinking := message.get("thinking"):
             self._output.add(thinking)
@@ -378,4 +311,4 @@ def _refused(status: int, body: bytes, wait: float | None) -> ProviderError:
         words = str(orjson.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         words = ""
-    return refused(by_status(status), _WHO, f"status {status}", words, wait=wait)
+    return refused(by_status(status), WHO, f"status {status}", words, wait=wait)

@@ -34,8 +34,9 @@ from app.integrations.llm.base import (
     Usage,
     joined,
 )
+from app.integrations.llm.blocks import rejected_field
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.chat_completions import calling, chat_messages
+from app.integrations.llm.chat_completions import calling, chat_messages, output
 from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
@@ -45,6 +46,7 @@ from app.integrations.llm.http import (
     refused,
     retry_after,
 )
+from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
@@ -194,7 +196,37 @@ class OpenAIProvider:
             "stream": True,
             "stream_options": {"include_usage": True},
             **calling(request, self._who),
+            **output(request),
+            **self._reasoning(request),
+            **self._top_k(request),
         }
+
+    def _reasoning(self, request: ChatRequest) -> dict[str, Any]:
+        """How much to think, as an effort; of other servers' models we know nothing."""
+        if (thinking := request.thinking) is None:
+            return {}
+        if self._own and not self._may_think(request.model):
+            if thinking["type"] == "enabled":
+                raise rejected_field("thinking", request.model)
+            return {}
+        if thinking["type"] == "disabled":
+            return {"reasoning_effort": "none"}
+        effort = effort_of(thinking)
+        return {"reasoning_effort": effort} if effort else {}
+
+    def _may_think(self, model: str) -> bool:
+        """Whether the catalogue knows the model as one that thinks, or not at all."""
+        info = self._catalogue.current(self._catalogue.info(f"{self.name}/{model}"))
+        known = self._catalogue.entry_name(info.name) is not None
+        return "thinking" in info.capabilities or not known
+
+    def _top_k(self, request: ChatRequest) -> dict[str, Any]:
+        """OpenAI itself has no such parameter; vLLM, Ollama and others have."""
+        if request.top_k is None:
+            return {}
+        if self._own:
+            raise rejected_field("top_k", self._who)
+        return {"top_k": request.top_k}
 
     @cached_property
     def _named(self) -> list[ModelInfo]:
@@ -229,6 +261,8 @@ class _Reply:
         self._who = who
         self._input = estimate_input(request)
         self._output = TokenTally()
+        self._stops = request.stop_sequences
+        self._sequence: str | None = None
         self._told = False
         self._calls: list[object] = []
         self._reason: StopReason | None = None
@@ -275,10 +309,16 @@ class _Reply:
                 events += self._call(call)
             if reason := choice.get("finish_reason"):
                 self._reason = _STOP_REASONS.get(reason, "end_turn")
+                self._sequence = self._stopped_by(choice)
         if (told := chunk.get("usage")) and (usage := usage_of(told)):
             self._told = True
             events.append(usage)
         return events
+
+    def _stopped_by(self, choice: Mapping[str, Any]) -> str | None:
+        """The stop sequence that ended the answer: vLLM tells it, OpenAI does not."""
+        sequence = choice.get("stop_reason")
+        return sequence if sequence in self._stops else None
 
     def _call(self, call: Mapping[str, Any]) -> list[ProviderEvent]:
         """A piece of a call; its first one has the name. Some servers count none."""
@@ -300,9 +340,11 @@ class _Reply:
             raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
         if self._calls and self._reason == "end_turn":
             self._reason = "tool_use"  # which some servers call `stop`
+        elif self._sequence is not None:
+            self._reason = "stop_sequence"
         self.stopped = True
         usage = [] if self._told else [self.usage_so_far()]
-        return [*usage, Stop(self._reason)]
+        return [*usage, Stop(self._reason, self._sequence)]
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage | None:

@@ -30,11 +30,16 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_input(request: ChatRequest) -> int:
-    """The tokens that a request sends: its text, tools, images and documents."""
+    """The tokens that a request sends: its text, tools, images and documents.
+
+    Providers say the schema of an answer to the model, as they do those of tools.
+    """
     tools = json.dumps(list(request.tools)) if request.tools else ""
+    schema = (request.output_format or {}).get("schema")
     return (
         estimate_tokens(request.system)
         + estimate_tokens(tools)
+        + estimate_tokens(json.dumps(schema) if schema else "")
         + sum(
             _MESSAGE_OVERHEAD + estimate_blocks(message.content)
             for message in request.messages

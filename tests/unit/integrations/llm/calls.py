@@ -2,17 +2,21 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from app.integrations.llm.base import (
     Block,
     ChatMessage,
     ChatRequest,
+    Provider,
     ProviderError,
     ProviderEvent,
+    Stop,
     TextDelta,
     ThinkingDelta,
     Usage,
 )
+from tests.fakes.model_server import FakeServer
 
 
 @dataclass
@@ -43,6 +47,17 @@ async def outcome(stream: AsyncIterator[ProviderEvent]) -> Outcome:
     except ProviderError as error:
         result.error = error
     return result
+
+
+async def sent(
+    server: FakeServer, provider: Provider, request: ChatRequest
+) -> dict[str, Any]:
+    """The body that the server got, and took."""
+    result = await outcome(provider.stream(request))
+
+    assert result.error is None
+    assert isinstance(result.events[-1], Stop)
+    return dict(server.calls[-1].body)
 
 
 def text(words: str) -> Block:

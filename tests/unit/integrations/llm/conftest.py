@@ -5,7 +5,18 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.core.config import ModelSettings
+from app.integrations.llm.anthropic import AnthropicProvider
+from app.integrations.llm.base import Provider
+from app.integrations.llm.bedrock import BedrockProvider
+from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
+from tests.fakes.anthropic import API_KEY, FakeAnthropic
+from tests.fakes.bedrock import API_KEY as BEDROCK_KEY
+from tests.fakes.bedrock import REGION, FakeBedrock
+from tests.fakes.model_server import FakeServer
+
+Claude = tuple[FakeServer, Provider, str]
+"""A server, its provider, and a model that the catalogue does not know."""
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -16,6 +27,28 @@ async def http() -> AsyncIterator[Http]:
     pool = Http(ModelSettings(connect_seconds=5, stall_seconds=0.2))
     yield pool
     await pool.close()
+
+
+@pytest.fixture(params=["anthropic", "bedrock", "mantle"])
+async def claude(request: pytest.FixtureRequest, http: Http) -> AsyncIterator[Claude]:
+    """Each of the three ways to Claude."""
+    fake = FakeAnthropic() if request.param == "anthropic" else FakeBedrock()
+    async with fake as server:
+        url = server.url + ("/anthropic" if request.param == "mantle" else "")
+        settings = ModelSettings(
+            anthropic_base_url=url,
+            anthropic_api_key=API_KEY,
+            aws_region=REGION,
+            bedrock_base_url=url,
+            bedrock_api_key=BEDROCK_KEY,
+            bedrock_endpoint="mantle" if request.param == "mantle" else "runtime",
+        )
+        catalogue = Catalogue.load()
+        if request.param == "anthropic":
+            yield server, AnthropicProvider(settings, catalogue, http), "claude-x-1"
+        else:
+            provider = BedrockProvider(settings, catalogue, http)
+            yield server, provider, "anthropic.claude-x-1"
 
 
 @asynccontextmanager

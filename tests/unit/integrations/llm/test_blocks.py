@@ -138,8 +138,18 @@ class TestChatCompletions:
 
         assert only["role"] == "tool"
 
+    def test_what_a_tool_tells_is_text_and_images_that_the_user_shows(self) -> None:
+        content = [text("See:"), {**NOTE, "title": "Memo"}, IMAGE]
+        told = {**RESULT, "content": content, "is_error": True}
+
+        result, shown = self.written(ChatMessage("user", [told]))
+
+        said = "The tool failed:\n\nSee:\n\nMemo\n\nA note."
+        assert result == {"role": "tool", "tool_call_id": "1", "content": said}
+        assert [part["type"] for part in shown["content"]] == ["image_url"]
+
     @pytest.mark.parametrize(
-        "block", [PDF, {"type": "audio"}, {**RESULT, "content": [IMAGE]}]
+        "block", [PDF, {"type": "audio"}, {**RESULT, "content": [PDF]}]
     )
     def test_what_has_no_form_is_refused_by_name(self, block: Block) -> None:
         with pytest.raises(ProviderRejectedError, match="api takes no block of type"):
@@ -148,7 +158,9 @@ class TestChatCompletions:
             self.written(user("a"), ChatMessage("assistant", [IMAGE]), user("b"))
 
     def test_tools_are_functions(self) -> None:
-        assert functions([TOOL, {"name": "plain"}]) == [
+        strict = {"name": "plain", "strict": True}
+
+        assert functions([TOOL, strict]) == [
             {
                 "type": "function",
                 "function": {
@@ -163,6 +175,7 @@ class TestChatCompletions:
                     "name": "plain",
                     "description": "",
                     "parameters": {"type": "object"},
+                    "strict": True,
                 },
             },
         ]

@@ -29,7 +29,8 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
-from app.integrations.llm.ollama import MAX_LINE, OllamaProvider, _Lines, _messages
+from app.integrations.llm.ollama import MAX_LINE, OllamaProvider, _Lines
+from app.integrations.llm.ollama_api import messages
 from tests.fakes.faults import Fault, numbered_words
 from tests.fakes.ollama import FakeOllama
 from tests.unit.integrations.llm.calls import ask, assistant, outcome, text, user
@@ -260,7 +261,7 @@ class TestMessages:
         answer = ChatMessage("assistant", [{"type": "thinking"}, text("Hm"), call])
         told = ChatMessage("user", [result, text("So?")])
 
-        assert _messages(ChatRequest("m", [question, answer, told])) == [
+        assert messages(ChatRequest("m", [question, answer, told])) == [
             {
                 "role": "user",
                 "content": "Look:\n\nMemo\n\nA note.",
@@ -275,6 +276,16 @@ class TestMessages:
             {"role": "user", "content": "So?"},
         ]
 
+    def test_a_tools_images_are_shown_by_the_user(self) -> None:
+        image = {"type": "image", "source": {"type": "base64", "data": "aWc="}}
+        told = {"type": "tool_result", "tool_use_id": "1", "content": [image]}
+        failed = {**told, "is_error": True}
+
+        assert messages(ChatRequest("m", [ChatMessage("user", [failed])])) == [
+            {"role": "tool", "tool_name": "", "content": "The tool failed:"},
+            {"role": "user", "content": "", "images": ["aWc="]},
+        ]
+
     @pytest.mark.parametrize(
         ("block", "told"),
         [
@@ -285,9 +296,9 @@ class TestMessages:
                 {
                     "type": "tool_result",
                     "tool_use_id": "1",
-                    "content": [{"type": "image"}],
+                    "content": [{"type": "audio"}],
                 },
-                "'image'",
+                "'audio'",
             ),
         ],
     )
@@ -295,7 +306,7 @@ class TestMessages:
         self, block: dict[str, Any], told: str
     ) -> None:
         with pytest.raises(ProviderRejectedError, match=told):
-            _messages(ChatRequest("m", [ChatMessage("user", [block])]))
+            messages(ChatRequest("m", [ChatMessage("user", [block])]))
 
 
 class TestLines:

@@ -53,3 +53,11 @@ def test_tools_and_their_use_are_counted() -> None:
 
     assert estimate_input(replace(ask("m"), tools=[tool])) > without + 10
     assert estimate_blocks([call, {"type": "tool_result", "content": "1234"}]) == 3
+
+
+def test_the_schema_of_an_answer_is_counted() -> None:
+    wanted = {"type": "json_schema", "name": "a", "schema": {"type": "object"}}
+    without = estimate_input(ask("m"))
+
+    assert estimate_input(replace(ask("m"), output_format=wanted)) == without + 5
+    assert estimate_input(replace(ask("m"), output_format={"type": "json"})) == without

@@ -7,26 +7,19 @@ from typing import Any
 import pytest
 
 from app.core.config import ModelSettings
-from app.integrations.llm.anthropic import AnthropicProvider
 from app.integrations.llm.base import (
     ChatRequest,
-    Provider,
     ProviderRejectedError,
-    Stop,
     ToolChoice,
 )
-from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
-from tests.fakes.anthropic import API_KEY, FakeAnthropic
-from tests.fakes.bedrock import API_KEY as BEDROCK_KEY
-from tests.fakes.bedrock import REGION, FakeBedrock
-from tests.fakes.model_server import FakeServer
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
-from tests.unit.integrations.llm.calls import ask, outcome
+from tests.unit.integrations.llm.calls import ask, outcome, sent
+from tests.unit.integrations.llm.conftest import Claude
 
 CATALOGUE = Catalogue.load()
 TOOL = {"name": "clock", "description": "The time.", "input_schema": {"type": "object"}}
@@ -44,42 +37,10 @@ def request_of(model: str, choice: ToolChoice | None) -> ChatRequest:
     return replace(ask(model), tools=[TOOL], tool_choice=choice)
 
 
-async def sent(
-    server: FakeServer, provider: Provider, request: ChatRequest
-) -> dict[str, Any]:
-    """The body that the server got, and took."""
-    result = await outcome(provider.stream(request))
-
-    assert result.error is None
-    assert isinstance(result.events[-1], Stop)
-    return dict(server.calls[-1].body)
-
-
 class TestClaude:
-    @pytest.fixture(params=["anthropic", "bedrock", "mantle"])
-    async def claude(
-        self, request: pytest.FixtureRequest, http: Http
-    ) -> AsyncIterator[tuple[FakeServer, Provider, str]]:
-        fake = FakeAnthropic() if request.param == "anthropic" else FakeBedrock()
-        async with fake as server:
-            url = server.url + ("/anthropic" if request.param == "mantle" else "")
-            settings = ModelSettings(
-                anthropic_base_url=url,
-                anthropic_api_key=API_KEY,
-                aws_region=REGION,
-                bedrock_base_url=url,
-                bedrock_api_key=BEDROCK_KEY,
-                bedrock_endpoint="mantle" if request.param == "mantle" else "runtime",
-            )
-            if request.param == "anthropic":
-                yield server, AnthropicProvider(settings, CATALOGUE, http), "claude-x-1"
-            else:
-                provider = BedrockProvider(settings, CATALOGUE, http)
-                yield server, provider, "anthropic.claude-x-1"
-
     @pytest.mark.parametrize("choice", [None, *CHOICES])
     async def test_the_choice_goes_as_it_is(
-        self, claude: tuple[FakeServer, Provider, str], choice: ToolChoice | None
+        self, claude: Claude, choice: ToolChoice | None
     ) -> None:
         server, provider, model = claude
 
@@ -89,7 +50,7 @@ class TestClaude:
         assert body["tools"][0]["name"] == "clock"
 
     async def test_a_tool_that_there_is_not_is_refused_there(
-        self, claude: tuple[FakeServer, Provider, str]
+        self, claude: Claude
     ) -> None:
         _, provider, model = claude
         choice = {"type": "tool", "name": "compass"}
