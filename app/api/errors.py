@@ -1,4 +1,7 @@
-"""Every error that a client sees is made here, as a problem document (RFC 9457)."""
+"""Every error that a client sees is made here, as a problem document (RFC 9457).
+
+Clients of the gateway get it in the format of the API that they speak.
+"""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -13,6 +16,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.gateway.errors import gateway_error
 from app.core.exceptions import (
     AppError,
     FieldError,
@@ -39,12 +43,26 @@ def problem(
     members: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
 ) -> Response:
     request_id = structlog.contextvars.get_contextvars().get("request_id")
-    return Response(
-        orjson.dumps({**members, "request_id": request_id}),
-        status_code=members["status"],
-        media_type="application/problem+json",
-        headers=dict(headers or {}),
-    )
+    return _Problem({**members, "request_id": request_id}, headers or {})
+
+
+class _Problem(Response):
+    def __init__(self, members: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(
+            orjson.dumps(members),
+            status_code=members["status"],
+            media_type="application/problem+json",
+            headers=dict(headers),
+        )
+        self._members = members
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = gateway_error(scope, self._members)
+        if body is not None:
+            self.body = body
+            self.headers["content-length"] = str(len(body))
+            self.headers["content-type"] = "application/json"
+        await super().__call__(scope, receive, send)
 
 
 def install(app: FastAPI) -> None:

@@ -4,9 +4,9 @@ FastAPI looks for a route by asking one after the other, at every level of neste
 routers, and then goes through all that an endpoint could ask for: some 0.4 ms of CPU
 before the endpoint of a list begins. Where neither the request nor the endpoint is out
 of the ordinary, `ShortCuts` calls it without FastAPI. All else, and whatever is wrong
-with a request, gets FastAPI's answers; `QuickRoute` spares these the search. Ordinary are
-endpoints that make their own `Response` of what coroutines give them, parameters of the
-path and the query, and one JSON body.
+with a request, gets FastAPI's answers; `QuickRoute` spares these the search. Ordinary
+are endpoints that make their own `Response` of what coroutines give them, parameters of
+the path and the query, and one JSON body.
 """
 
 import inspect

@@ -5,6 +5,7 @@ from fastapi.responses import Response
 
 from app.api.gateway.answering import CALLED_WITH, answer
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
+from app.services.gateway.responses import RESPONSES
 
 router = APIRouter(prefix="/v1", tags=["gateway"])
 
@@ -13,3 +14,9 @@ router = APIRouter(prefix="/v1", tags=["gateway"])
 async def create_chat_completion(request: Request) -> Response:
     """OpenAI's chat completions, of any model that is on offer."""
     return await answer(request, CHAT_COMPLETIONS)
+
+
+@router.post("/responses", openapi_extra=CALLED_WITH)
+async def create_response(request: Request) -> Response:
+    """OpenAI's Responses API, text and tools, of any model that is on offer."""
+    return await answer(request, RESPONSES)

@@ -18,6 +18,7 @@ from app.integrations.llm.base import (
     Tool,
     ToolChoice,
 )
+from app.integrations.llm.forwarding import Spoken
 from app.services.gateway.fields import Fields
 from app.services.gateway.format import Ask, Format, Writer
 from app.services.gateway.messages_writer import MessagesWriter, error
@@ -358,6 +359,8 @@ def _output_format(fields: Fields, name: str) -> OutputFormat | None:
 
 
 class Messages:
+    spoken: Spoken | None = "messages"
+
     def read(self, body: Mapping[str, Any]) -> Ask:
         return read(body)
 

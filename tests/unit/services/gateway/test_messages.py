@@ -242,7 +242,7 @@ class TestOutput:
             ),
             (
                 {"output_config": {"format": {"type": "json_object"}}},
-                "output_config.format.type: must be one of json_schema",
+                "output_config.format.type: must be json_schema",
             ),
             (
                 {"output_config": {"task_budget": {"total": 1}}},

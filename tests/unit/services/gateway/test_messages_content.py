@@ -220,7 +220,7 @@ class TestBlocks:
             ),
             (
                 {"type": "document", "source": PNG},
-                "source.media_type: must be one of application/pdf",
+                "source.media_type: must be application/pdf",
             ),
             (
                 {"type": "document", "source": PDF, "citations": {"enabled": True}},
