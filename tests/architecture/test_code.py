@@ -65,6 +65,7 @@ DOMAINS = {
     "chat": "chats, and turns in them",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
+    "gateway": "models for other people's clients, in the formats that these speak",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",

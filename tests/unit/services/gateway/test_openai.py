@@ -14,6 +14,7 @@ from app.services.gateway.responses import RESPONSES
     [
         (400, "invalid_request", "invalid_request_error", "invalid_request"),
         (401, "unauthenticated", "authentication_error", "invalid_api_key"),
+        (401, "token_expired", "authentication_error", "invalid_api_key"),
         (402, "insufficient_credits", "insufficient_quota", "insufficient_quota"),
         (403, "model_not_allowed", "permission_error", "model_not_allowed"),
         (404, "unknown_model", "invalid_request_error", "model_not_found"),
