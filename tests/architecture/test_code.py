@@ -34,6 +34,7 @@ READS_THE_ENVIRONMENT_ELSEWHERE = {
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
+    "app/api/shortcuts.py": "has those of the framework rendered",
     "app/middleware/admission.py": "FastAPI's parsing lets no other through",
     "app/middleware/body_limit.py": "FastAPI's parsing lets no other through",
 }
@@ -65,6 +66,7 @@ DOMAINS = {
     "chat": "chats, and turns in them",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
+    "gateway": "models for other people's clients, in the formats that these speak",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",
