@@ -17,11 +17,12 @@ from app.schemas.base import Line, ReadModel
 from app.schemas.plan import Large, ModelPatterns, Small
 
 SCOPES = {
-    "chats:read": "see chats, their messages, and the streams of replies",
-    "chats:write": "create, change and delete chats; send messages",
-    "models:read": "see the models on offer",
-    "profile:read": "see the profile of the account",
-    "usage:read": "see what was used, and what is left",
+    "chat": "have models answer; create, change and delete chats and messages",
+    "embeddings": "have texts embedded",
+    "models": "see the models on offer",
+    "files": "see, upload and delete files",
+    "finetune": "see and change datasets, and tune models with them",
+    "read": "see chats, messages, usage, the profile, models and files",
 }
 """What a key may be allowed to do here; everything else needs a login."""
 

@@ -174,7 +174,7 @@ def _new_service_key(_things: Things) -> Request:
 
 
 def _new_key(_things: Things) -> Request:
-    return {"json": {"name": "a script", "scopes": ["chats:read"]}}
+    return {"json": {"name": "a script", "scopes": ["read"]}}
 
 
 def _key_changes(_things: Things) -> Request:

@@ -110,7 +110,7 @@ class Credentials(RuleBasedStateMachine):
         text = sorted(self._keys)[which % len(self._keys)]
         arguments: list[Any] = [self._keys[text]]
         if what == "change":
-            arguments.append(ApiKeyUpdate(scopes=["models:read"]))
+            arguments.append(ApiKeyUpdate(scopes=["models"]))
         done = self._run(self._with_keys(process, what, *arguments))
         if what != "change":
             self._ended.add(text)
