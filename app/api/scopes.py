@@ -33,9 +33,7 @@ _RULES = (
     _rule(r"/v1/embeddings", changing=("embeddings",)),
     # Who starts a reply must be able to read on where its connection broke.
     _rule(r"/api/v1/messages/[^/]+/stream", reading=("read", "chat")),
-    _rule(
-        r"/api/v1/(?:chats|messages)(?:/.*)?", reading=("read",), changing=("chat",)
-    ),
+    _rule(r"/api/v1/(?:chats|messages)(?:/.*)?", reading=("read",), changing=("chat",)),
     _rule(r"/(?:api/)?v1/models(?:/.*)?", reading=("models", "read")),
     _rule(
         r"/(?:api/)?v1/files(?:/.*)?", reading=("files", "read"), changing=("files",)
