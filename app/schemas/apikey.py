@@ -26,6 +26,8 @@ SCOPES = {
 }
 """What a key may be allowed to do here; everything else needs a login."""
 
+MOST_GRACE = 7 * 24 * 3600  # seconds
+
 _FOREIGN = re.compile(r"ext:[a-z0-9][a-z0-9._:-]{0,58}")
 
 
@@ -114,6 +116,12 @@ class ApiKeyUpdate(ApiKeyLimits, KeyForm):
     expires_at: Expiry | None = None
 
 
+class KeyRotation(KeyForm):
+    grace_seconds: Annotated[int, Field(ge=0, le=MOST_GRACE)] = Field(
+        0, description="For how long the key of before works on, at most 7 days."
+    )
+
+
 class KeyRead(ReadModel):
     id: UUID
     name: str
@@ -129,9 +137,20 @@ class KeyCreated(KeyRead):
     key: str = Field(description="The key itself: it is shown here, and never again.")
 
 
-class ApiKeyRead(ApiKeyLimits, KeyRead):
+class PreviousKeyRead(ReadModel):
+    prefix: str
+    works_until: datetime = Field(description="Or until the key itself expires.")
+
+
+class _Rotated(BaseModel):
+    previous: PreviousKeyRead | None = Field(
+        None, description="The key of before a rotation, while it still works."
+    )
+
+
+class ApiKeyRead(ApiKeyLimits, _Rotated, KeyRead):
     """A key of a user."""
 
 
-class ApiKeyCreated(ApiKeyLimits, KeyCreated):
+class ApiKeyCreated(ApiKeyLimits, _Rotated, KeyCreated):
     """The same with the key itself."""

@@ -1,6 +1,8 @@
 """API keys: issued once, stored as a hash, ended at once."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +22,7 @@ from app.schemas.apikey import (
     ApiKeyUpdate,
     KeyCreated,
     KeyRead,
+    KeyRotation,
 )
 from app.services import audit, mail
 from app.services.authorization import Principal, owned, require, visible_to
@@ -83,16 +86,36 @@ class ApiKeys:
         await self._changed(key, "key.change", before=before, after=facts(key))
         return key
 
-    async def rotate(self, key_id: UUID) -> ApiKeyCreated:
-        """A new key in the place of the old one, which ends at once."""
+    async def rotate(self, key_id: UUID, form: KeyRotation) -> ApiKeyCreated:
+        """A new key in the place of the old one, which ends after its grace.
+
+        With none it ends at once; so does one that had its grace from before.
+        """
         key = await self._one(key_id)
-        before = facts(key)
+        before, ends = facts(key), key.previous is not None
+        if form.grace_seconds:
+            key.previous_prefix, key.previous_hash = key.prefix, key.key_hash
+            key.previous_until = utcnow() + timedelta(seconds=form.grace_seconds)
+        else:
+            ends = True
+            _forget_previous(key)
         text = new_key(KeyKind.USER)
         key.prefix, key.key_hash = prefix_of(text), fingerprint(text)
         key.last_used_at = None
         await self._session.flush()
-        await self._changed(key, "key.rotate", before=before, after=facts(key))
+        await self._changed(
+            key, "key.rotate", ends=ends, before=before, after=facts(key)
+        )
         return ApiKeyCreated(**ApiKeyRead.model_validate(key).model_dump(), key=text)
+
+    async def end_previous(self, key_id: UUID) -> None:
+        """End the grace of a rotation; raises NotFoundError where there is none."""
+        key = await self._one(key_id)
+        if key.previous is None:
+            raise NotFoundError("This API key has no older one that still works.")
+        before = facts(key)
+        _forget_previous(key)
+        await self._changed(key, "key.end_previous", before=before, after=facts(key))
 
     async def revoke(self, key_id: UUID) -> None:
         key = await self._one(key_id)
@@ -131,9 +154,11 @@ class ApiKeys:
         )
 
     async def _changed(
-        self, key: ApiKey, action: str, **details: dict[str, Any]
+        self, key: ApiKey, action: str, *, ends: bool = True, **details: dict[str, Any]
     ) -> None:
-        after_commit(self._session, lambda: self._principals.forget(key.id))
+        """`ends`: something that it allowed is allowed no more."""
+        tell = self._principals.forget if ends else self._principals.reread
+        after_commit(self._session, lambda: tell(key.id))
         await self._record(key, action, **details)
 
     async def _record(
@@ -143,16 +168,25 @@ class ApiKeys:
         await audit.record(self._session, self._actor, action, target=target, **details)
 
 
+def _forget_previous(key: ApiKey) -> None:
+    key.previous_prefix = key.previous_hash = key.previous_until = None
+
+
 def facts(key: ApiKey | ServiceKey) -> dict[str, Any]:
     """What the audit tells of a key; limits that there are."""
-    limits = {name: getattr(key, name, None) for name in _LIMITS}
-    return {
+    told = {
         "name": key.name,
         "prefix": key.prefix,
         "scopes": key.scopes,
         "allowed_ips": key.allowed_ips,
         "expires_at": key.expires_at,
-    } | {name: limit for name, limit in limits.items() if limit is not None}
+    }
+    if isinstance(key, ApiKey):
+        limits = {name: getattr(key, name) for name in _LIMITS}
+        previous = asdict(key.previous) if key.previous is not None else None
+        more = limits | {"previous": previous}
+        told |= {name: value for name, value in more.items() if value is not None}
+    return told
 
 
 def shown_once(key: ServiceKey, text: str) -> KeyCreated:

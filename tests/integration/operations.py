@@ -335,6 +335,7 @@ OPERATIONS = [
     Operation("GET", f"{V1}/apikeys"),
     Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
     Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
+    Operation("DELETE", V1 + "/apikeys/{apikey}/previous", 204),
     Operation("DELETE", V1 + "/apikeys/{apikey}", 204),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
     Operation("GET", f"{V1}/users/me/export"),

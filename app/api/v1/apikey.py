@@ -6,7 +6,13 @@ from fastapi.responses import Response
 
 from app.api.deps import ClientDep, CurrentUser, FreshUser, RuntimeDep, SessionDep
 from app.api.idempotency import IdempotentRoute
-from app.schemas.apikey import ApiKeyCreate, ApiKeyCreated, ApiKeyRead, ApiKeyUpdate
+from app.schemas.apikey import (
+    ApiKeyCreate,
+    ApiKeyCreated,
+    ApiKeyRead,
+    ApiKeyUpdate,
+    KeyRotation,
+)
 from app.schemas.base import Page
 from app.services.apikey import ApiKeys
 
@@ -53,11 +59,23 @@ async def change_key(
 
 @router.post("/{key_id}/rotate")
 async def rotate_key(
-    keys: FreshKeysDep, key_id: UUID, response: Response
+    keys: FreshKeysDep,
+    key_id: UUID,
+    response: Response,
+    form: KeyRotation | None = None,
 ) -> ApiKeyCreated:
-    """Put a new key in its place: the old one ends at once."""
+    """Put a new key in its place: the old one ends at once, or after `grace_seconds`.
+
+    Until then both work, as one and the same key. A second rotation ends the oldest.
+    """
     response.headers["Cache-Control"] = "no-store"
-    return await keys.rotate(key_id)
+    return await keys.rotate(key_id, form or KeyRotation())
+
+
+@router.delete("/{key_id}/previous", status_code=status.HTTP_204_NO_CONTENT)
+async def end_previous_key(keys: KeysDep, key_id: UUID) -> None:
+    """End the key of before a rotation now, and not after its grace."""
+    await keys.end_previous(key_id)
 
 
 @router.delete("/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
