@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from app.core.database import utcnow
-from app.schemas.base import Line, ReadModel
+from app.schemas.base import Line, ReadModel, Text
 from app.schemas.plan import Large, ModelPatterns, Small
 
 SCOPES = {
@@ -27,6 +27,8 @@ SCOPES = {
 """What a key may be allowed to do here; everything else needs a login."""
 
 MOST_GRACE = 7 * 24 * 3600  # seconds
+MOST_LEAKED = 100
+"""Keys in one report."""
 
 _FOREIGN = re.compile(r"ext:[a-z0-9][a-z0-9._:-]{0,58}")
 
@@ -120,6 +122,20 @@ class KeyRotation(KeyForm):
     grace_seconds: Annotated[int, Field(ge=0, le=MOST_GRACE)] = Field(
         0, description="For how long the key of before works on, at most 7 days."
     )
+
+
+class LeakReport(BaseModel):
+    """What was found. Whether it is a key at all need not be known."""
+
+    key: Text | None = None
+    keys: list[Text] = Field(default_factory=list, max_length=MOST_LEAKED)
+    url: Annotated[Line, Field(max_length=2000)] | None = Field(
+        None, description="Where it was found."
+    )
+
+    @property
+    def texts(self) -> list[str]:
+        return self.keys if self.key is None else [*self.keys, self.key]
 
 
 class KeyRead(ReadModel):

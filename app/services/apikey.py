@@ -1,19 +1,21 @@
-"""API keys: issued once, stored as a hash, ended at once."""
+"""API keys: issued once, stored as a hash, ended at once; leaked ones of every kind."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.database import after_commit, utcnow
+from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.keys import KeyKind, new_key, prefix_of
 from app.core.tokens import fingerprint
-from app.models import ApiKey, ServiceKey, User
+from app.models import Admin, ApiKey, ServiceKey, User
 from app.schemas.apikey import (
     ApiKeyCreate,
     ApiKeyCreated,
@@ -23,14 +25,23 @@ from app.schemas.apikey import (
     KeyCreated,
     KeyRead,
     KeyRotation,
+    LeakReport,
 )
 from app.services import audit, mail
+from app.services import job as jobs
 from app.services.authorization import Principal, owned, require, visible_to
+from app.services.keyring import has_text
 from app.services.principal import Principals
+
+K = TypeVar("K", ApiKey, ServiceKey)
 
 MOST_KEYS = 100
 """Of one user."""
 
+_SPARE = timedelta(seconds=5)
+"""After which a job looks whether a reported key has ended."""
+
+_ADDRESS = re.compile(r"https?://[!-~]{1,500}")
 _LIMITS = tuple(ApiKeyLimits.model_fields)
 _MAY_BE_NULL = {"expires_at", *_LIMITS}
 
@@ -166,6 +177,98 @@ class ApiKeys:
     ) -> None:
         target = ("key", key.id)
         await audit.record(self._session, self._actor, action, target=target, **details)
+
+
+class Leak(NamedTuple):
+    """What was reported: the hashes of keys, or of anything, where it was, by whom."""
+
+    hashes: list[str]
+    url: str | None
+    ip: str | None
+
+
+def report_leak(session: AsyncSession, form: LeakReport, *, ip: str | None) -> Leak:
+    """Have what was reported end: the same work, whatever it is (ADR 0019).
+
+    `end_leaked` is to be called right after it. The job that is asked for here does
+    what a process that dies before leaves undone.
+    """
+    leak = Leak([fingerprint(text).hex() for text in form.texts], form.url, ip)
+    jobs.enqueue(
+        session, "apikey.end_leaked", run_at=utcnow() + _SPARE, **leak._asdict()
+    )
+    return leak
+
+
+async def end_leaked(database: Database, principals: Principals, leak: Leak) -> None:
+    """Revoke every key of these, whoever has it, and tell whom it concerns; once."""
+    hashes = [bytes.fromhex(hashed) for hashed in leak.hashes]
+    async with database.unit_of_work() as session:
+        leaked: list[ApiKey | ServiceKey] = [
+            *await _lock_living(session, ApiKey, hashes),
+            *await _lock_living(session, ServiceKey, hashes),
+        ]
+        for key in leaked:
+            key.revoked_at = utcnow()
+            after_commit(session, partial(principals.forget, key.id))
+            await _tell_of_leak(session, key, leak)
+
+
+async def _lock_living(
+    session: AsyncSession, table: type[K], hashes: Sequence[bytes]
+) -> Sequence[K]:
+    """Also those of accounts that are not active: they may be again."""
+    found = await session.scalars(
+        select(table)
+        .where(has_text(table, hashes), table.revoked_at.is_(None))
+        .order_by(table.id)
+        .with_for_update()
+    )
+    return found.all()
+
+
+async def _tell_of_leak(
+    session: AsyncSession, key: ApiKey | ServiceKey, leak: Leak
+) -> None:
+    owner = key.user_id if isinstance(key, ApiKey) else None
+    for address in await _concerned(session, key):
+        await mail.send(
+            session,
+            "key_leaked",
+            to=address,
+            user_id=owner,
+            kind="API key" if owner else "service key",
+            name=key.name,
+            prefix=key.prefix,
+            where=_where(leak.url),
+            **mail.circumstances(utcnow(), None),
+        )
+    await audit.record(
+        session,
+        audit.Actor("system", ip=leak.ip),
+        "key.leak" if owner else "service_key.leak",
+        # Of its user's: an erasure empties what is told of them.
+        target=("user", owner) if owner else ("service_key", key.id),
+        before={"id": key.id, **facts(key)},
+        after={"url": leak.url} if leak.url else None,
+    )
+
+
+async def _concerned(session: AsyncSession, key: ApiKey | ServiceKey) -> list[str]:
+    """The address of its owner; those of the admins who give out service keys."""
+    if isinstance(key, ApiKey):
+        owner = await session.get_one(User, key.user_id)
+        return [owner.email] if owner.status == "active" else []
+    admins = await session.scalars(
+        select(Admin).where(Admin.status == "active").order_by(Admin.id)
+    )
+    return [admin.email for admin in admins if "settings" in admin.permissions]
+
+
+def _where(url: str | None) -> str:
+    """For a mail, which is no place for what strangers write but an address."""
+    told = url is not None and _ADDRESS.fullmatch(url)
+    return f" at {url}" if told else "; where, was not told"
 
 
 def _forget_previous(key: ApiKey) -> None:

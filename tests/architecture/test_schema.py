@@ -318,7 +318,7 @@ def test_a_stored_keys_scopes_are_replaced_and_never_allow_more(
         user, *keys = [UUID(one) if as_uuid else one for one in ids]
         connection.execute(text(KEYS_OF_BEFORE[0]), {"user": user})
         for number, (key, scopes) in enumerate(zip(keys, sets, strict=True)):
-            row = {"id": key, "user": user, "prefix": str(number)}
+            row: dict[str, Any] = {"id": key, "user": user, "prefix": str(number)}
             row |= {"hash": bytes([number]), "scopes": json.dumps(sorted(scopes))}
             connection.execute(text(KEYS_OF_BEFORE[1]), row)
 

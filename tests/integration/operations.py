@@ -177,6 +177,10 @@ def _new_key(_things: Things) -> Request:
     return {"json": {"name": "a script", "scopes": ["read"]}}
 
 
+def _leak(_things: Things) -> Request:
+    return {"json": {"key": "found somewhere", "url": "https://example.com/notes"}}
+
+
 def _key_changes(_things: Things) -> Request:
     return {"json": {"name": "another script"}}
 
@@ -333,6 +337,7 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/admin/service-keys/{servicekey}", 204, admin="settings"),
     Operation("POST", f"{V1}/apikeys", 201, _new_key),
     Operation("GET", f"{V1}/apikeys"),
+    Operation("POST", f"{V1}/apikeys/leaked", 202, _leak, public=True),
     Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
     Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
     Operation("DELETE", V1 + "/apikeys/{apikey}/previous", 204),
