@@ -250,6 +250,23 @@ async def test_what_a_rotation_leaves_working_is_audited(server: Server) -> None
         assert secret not in str(told)
 
 
+async def test_external_applications_are_told_when_the_old_one_ends(
+    server: Server,
+) -> None:
+    owner, service = await server.client(), await server.service("introspect")
+    old = await made(owner)
+    new = await rotated(owner, old, HOUR)
+
+    told = [
+        (await service.post("/auth/introspect", data={"token": key["key"]})).json
+        for key in (old, new)
+    ]
+
+    ends = datetime.fromisoformat(new["previous"]["works_until"])
+    assert [one["sid"] for one in told] == [old["id"]] * 2
+    assert [one.get("exp") for one in told] == [int(ends.timestamp()), None]
+
+
 async def test_over_redis_the_other_process_hears_when_the_old_one_ends(
     serve: ServerFactory, redis_url: str
 ) -> None:
