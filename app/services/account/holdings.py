@@ -45,7 +45,7 @@ OWNED: Mapping[str, Owned] = {
     ),
     "identities": Owned(),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
-    "api_keys": Owned(hidden=frozenset({"key_hash"})),
+    "api_keys": Owned(hidden=frozenset({"key_hash", "previous_hash"})),
     "reported_usage": Owned(),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
