@@ -29,8 +29,12 @@ class Books:
         output_tokens: int,
         conversation: bool = False,
         key: KeyLimits | None = None,
+        asked: str | None = None,
     ) -> "Account":
-        """Put aside what a call can cost; raises what `Credits.reserve` does."""
+        """Put aside what a call can cost; raises what `Credits.reserve` does.
+
+        `model` is the one that answers, `asked` the name that it was asked for by.
+        """
         amount = most(input_tokens, output_tokens, model.prices)
         reservation = await self.credits.reserve(
             user_id,
@@ -38,11 +42,12 @@ class Books:
             Call(kind, model.name, key.id if key else None),
             conversation=conversation,
             key=key,
+            asked=asked,
         )
         return Account(self, user_id, model, reservation)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Account:
     """Of one call that is reserved for."""
 
