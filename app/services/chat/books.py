@@ -1,8 +1,7 @@
 """What calls of models cost, and the log of them: the same for turns and titles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from app.integrations.llm.base import ModelInfo, Usage
@@ -10,7 +9,7 @@ from app.integrations.llm.pricing import cost, most
 from app.models import KeyLimits
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call, Reservation
-from app.services.message_log.entry import Entry
+from app.services.message_log.entry import Entry, Messages
 from app.services.message_log.writer import MessageLogs
 
 
@@ -75,8 +74,10 @@ class Account:
         used: Usage,
         paid: int,
         seconds: float,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Messages | Callable[[], Messages],
+        size: int = 0,
     ) -> None:
+        """Have the call in the message log; `messages` and `size` as in `Entry`."""
         call = self.reservation.call
         await self.books.logs.write(
             Entry(
@@ -89,5 +90,6 @@ class Account:
                 output_tokens=used.output_tokens,
                 credits=paid,
                 latency_ms=round(seconds * 1000),
+                size=size,
             )
         )
