@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String
@@ -10,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.database import utcnow
 from app.models.base import Base, Identified, Json, Timestamped
+from app.models.plan import is_among
 
 
 class Key(Identified, Timestamped):
@@ -87,4 +87,4 @@ class KeyLimits:
     daily_credit_limit: int | None = None
 
     def allows(self, model: str) -> bool:
-        return self.models is None or any(fnmatchcase(model, m) for m in self.models)
+        return self.models is None or is_among(model, self.models)

@@ -54,6 +54,7 @@ OWNED: Mapping[str, Owned] = {
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "credit_accounts": Owned(),
     "credit_leases": Owned(not_exported="what processes hold just now"),
+    "key_leases": Owned(not_exported="the same of API keys"),
     "credit_entries": Owned(
         by="user_id", kept="the ledger: amounts and ids", cleared=frozenset({"note"})
     ),
