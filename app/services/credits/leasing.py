@@ -98,6 +98,8 @@ class Credits:
         credits_ = 0 if limits.monthly_credits is None else amount
         conversations = int(conversation and limits.daily_conversations is not None)
         while True:
+            if purse.lost:
+                purse = self._purses.of(limits)
             today = now.date()
             purse.begin_day(today)
             budget = use.budget(key, user_id, today) if use and key else None
@@ -112,8 +114,6 @@ class Credits:
                 break
             await self._fill(block, short, now)
             now = self._now()
-            if purse.lost:
-                purse = self._purses.of(limits)
         used = call.by(user_id, today)
         most = (
             amount if budget is not None or limits.monthly_credits is not None else None
