@@ -188,6 +188,29 @@ async def test_a_lowered_limit_holds_for_what_a_process_has_leased_already(
         await reserve(process, user, higher, 1)
 
 
+async def test_a_limit_that_is_lowered_while_a_process_asks_holds(
+    house: House,
+) -> None:
+    user = await house.user()
+    process = await house.process()
+    key = await house.key(user, daily_credit_limit=1000)
+    process.settle(await reserve(process, user, key, 1), 1, USAGE)
+    await process.flush()
+    budget = process._purses.keys[key.id].budgets[utcnow().date()]
+    first = asyncio.create_task(reserve(process, user, key, 600))
+    while budget.noted >= 0:  # noqa: ASYNC110 - a lease that is asked for tells nobody
+        await asyncio.sleep(0)
+    asking = budget.filling
+    assert asking is not None
+    first.cancel()
+
+    lower = replace(key, daily_credit_limit=500)
+    with pytest.raises(KeyLimitError):
+        await reserve(process, user, lower, 500)  # 1 is spent
+    await asking
+    await reserve(process, user, lower, 400)
+
+
 async def test_a_call_counts_on_the_day_that_it_began(house: House) -> None:
     """TRUST K2, M3: what ends after midnight takes nothing of the next day."""
     house.now = EVENING
