@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import problem
 from app.core.exceptions import OverloadedError
 from app.core.lag import LoopLag
-from app.core.metrics import REQUESTS_IN_PROGRESS
+from app.core.metrics import REQUESTS_IN_PROGRESS, Quick
 from app.middleware.at_start import at_start
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
@@ -21,6 +21,8 @@ PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 REFUSED = Counter(
     "workroom_requests_refused", "Requests refused for overload", ["reason"]
 )
+
+_in_progress = Quick(REQUESTS_IN_PROGRESS)
 
 
 class Admission:
@@ -55,7 +57,7 @@ class Admission:
 
     def enter(self, change: int) -> None:
         self._here += change
-        REQUESTS_IN_PROGRESS.inc(change)
+        _in_progress.inc(change)
 
     def arrive(self, change: int) -> None:
         if change > 0 and self._arriving >= self._most_arriving:

@@ -25,11 +25,14 @@ def _vary(start: Message) -> None:
 
 class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or any(k == b"origin" for k, _ in scope["headers"]):
-            await super().__call__(scope, receive, send)
-            return
-
-        await self.app(scope, receive, at_start(scope, send, _vary))
+        if scope["type"] == "http":
+            for name, _ in scope["headers"]:
+                if name == b"origin":
+                    break
+            else:
+                await self.app(scope, receive, at_start(scope, send, _vary))
+                return
+        await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from app.core.config import LogSettings
+from app.core.metrics import quick
 from app.middleware.at_start import at_start
 
 REQUESTS = Counter(
@@ -29,7 +30,7 @@ _QUIET = ("/health", "/metrics")
 _log = structlog.get_logger("access")
 
 # Both are few: routes, times methods, times statuses.
-_requests = cache(REQUESTS.labels)
+_requests = quick(REQUESTS)
 _seconds = cache(SECONDS.labels)
 
 

@@ -36,7 +36,10 @@ class SecurityHeaders:
         start["headers"].extend(self._headers)
 
     def _add_with_policy(self, start: Message) -> None:
-        # A page that needs more than nothing brings a policy of its own.
-        if not any(name == _CSP[0] for name, _ in start["headers"]):
-            start["headers"].append(_CSP)
-        self._add(start)
+        headers = start["headers"]
+        for name, _ in headers:
+            if name == _CSP[0]:  # a page that needs more than nothing brings its own
+                break
+        else:
+            headers.append(_CSP)
+        headers.extend(self._headers)

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core import sse
 from app.core.database import Database
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
-from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING
+from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING, quick
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     Block,
@@ -51,8 +51,8 @@ _log = structlog.get_logger()
 
 # Of each there are few: providers, times statuses.
 _first_token = cache(FIRST_TOKEN.labels)
-_tokens = cache(TOKENS.labels)
-_turns = cache(TURNS.labels)
+_tokens = quick(TOKENS)
+_turns = quick(TURNS)
 
 
 @dataclass(slots=True, eq=False)

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.bus import Bus
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, ForbiddenError
-from app.core.metrics import CREDITS
+from app.core.metrics import CREDITS, quick
 from app.core.ratelimit import Limiter
 from app.integrations.llm.base import Usage
 from app.models import CreditHolder, KeyLimits, Limits
@@ -40,7 +40,7 @@ from app.services.plan import Plans
 _WRITE_SECONDS = 1.0
 _HOLD = timedelta(seconds=60)
 _RENEW_SECONDS = 20
-_PAID, _ABSORBED = CREDITS.labels("user"), CREDITS.labels("installation")
+_PAID, _ABSORBED = map(quick(CREDITS), ("user", "installation"))
 _log = structlog.get_logger()
 
 

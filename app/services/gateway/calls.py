@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 import orjson
 
 from app.core.exceptions import AppError
-from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS
+from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
 from app.integrations.llm.base import (
     ModelInfo,
     Provider,
@@ -44,8 +44,8 @@ from app.services.gateway.scanning import ChatCompletionsScan, MessagesScan, Sca
 from app.services.principal import Principals
 
 # Of each there are few: providers, times statuses.
-_calls = cache(GATEWAY_CALLS.labels)
-_tokens = cache(TOKENS.labels)
+_calls = quick(GATEWAY_CALLS)
+_tokens = quick(TOKENS)
 _first_token = cache(FIRST_TOKEN.labels)
 _NOTHING = Usage(0, 0)
 
