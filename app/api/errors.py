@@ -70,7 +70,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)  # of the middleware itself
     app.add_middleware(Unexpected)
 
 
@@ -83,9 +82,8 @@ async def rendered(request: Request, error: AppError | HTTPException) -> Respons
 class Unexpected:
     """Answers what no handler knows, and leaves the cause to the log.
 
-    Starlette's handler of last resort stands outside of all middleware, so its answer
-    has no headers of ours, and it raises again, upon which the server drops the
-    connection. It remains for replies that fail after they have begun.
+    It stands inside of all middleware, so that its answer has their headers, and once
+    more outside of it. A reply that fails once it has begun is the server's to cut.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -192,6 +192,10 @@ class _Arguments:
         self._sources = self._made_before(dependant)
         self._path_params = dependant.path_params
         fields = dependant.query_params
+        self._asks_nothing = not (
+            self._steps or self._body or self._path_params or fields
+        )
+        """But the request itself."""
 
         @lru_cache
         def query(text: bytes) -> dict[str, Any] | None:
@@ -239,6 +243,8 @@ class _Arguments:
 
     async def solve(self, request: Request) -> dict[str, Any] | None:
         """The arguments; None where a parameter of the request is wrong."""
+        if self._asks_nothing:
+            return dict.fromkeys(self._sources, request)
         values = self._params(request.scope)
         if values is None:
             return None
