@@ -51,7 +51,8 @@ on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True
 """For tests of what the other database does not have."""
 
 SLOW_ON_POSTGRESQL = {
-    "test_account_export", "test_apikeys", "test_audit", "test_audit_search",
+    "test_account_export", "test_apikey_leaks", "test_apikey_rotation", "test_apikeys",
+    "test_audit", "test_audit_search",
     "test_authorization", "test_credentials", "test_credits", "test_credits_processes",
     "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
     "test_desk_operations", "test_desk_users", "test_first_admin", "test_fuzz",

@@ -12,7 +12,8 @@ V = TypeVar("V")
 class Cache(Generic[K, V]):
     """Keeps at most `size` values, the least recently used go first.
 
-    A value is good while it is younger than `ttl()` seconds, asked anew each time.
+    A value is good while it is younger than `ttl()` seconds, asked anew each time. None
+    is no value.
 
     A value whose loading began before an invalidation is never kept: what was read
     then may be what the invalidation was about.
@@ -26,10 +27,9 @@ class Cache(Generic[K, V]):
 
     async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
         """The kept value, or what `load` gives; an error of `load` is not kept."""
-        kept = self._values.get(key)
-        if kept is not None and time.monotonic() - kept[0] < self._ttl():
-            self._values.move_to_end(key)
-            return kept[1]
+        kept = self.find(key)
+        if kept is not None:
+            return kept
         generation, begun = self._generation, time.monotonic()
         value = await load()
         if generation == self._generation:
@@ -39,11 +39,12 @@ class Cache(Generic[K, V]):
                 self._values.popitem(last=False)
         return value
 
-    def peek(self, key: K) -> V | None:
+    def find(self, key: K) -> V | None:
         """The kept value, where there is a good one."""
         kept = self._values.get(key)
         if kept is None or time.monotonic() - kept[0] >= self._ttl():
             return None
+        self._values.move_to_end(key)
         return kept[1]
 
     def drop(self, condition: Callable[[V], bool]) -> None:

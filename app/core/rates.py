@@ -19,6 +19,7 @@ LIMITED = {
     "auth.refresh": "POST /auth/refresh, the desk's too, for each address",
     "auth.link": "what mailed links are asked for and used by, for each address",
     "auth.provider": "logins by another identity provider, for each address",
+    "auth.leaked": "POST /apikeys/leaked, for each address",
     "chats.send": "messages sent and replies continued, for each user",
     "default": "everything else, for each user, or address where nobody is logged in",
 }
@@ -30,6 +31,7 @@ DEFAULT = {
     "auth.refresh": "120/minute",
     "auth.link": "30/minute",
     "auth.provider": "60/minute",
+    "auth.leaked": "30/minute",
     "chats.send": "off",
     "default": "off",
 }

@@ -69,7 +69,7 @@ def _rest(
     """What is left to wait for, after the first step of it: a timer costs more."""
     try:
         yield step
-    except BaseException:
+    except (asyncio.CancelledError, GeneratorExit):
         waiting.close()
         raise
     return (yield from waiting)

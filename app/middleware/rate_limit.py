@@ -40,6 +40,7 @@ _POSTS = {
     "/api/v1/auth/forgot-password": "auth.link",
     "/api/v1/auth/reset-password": "auth.link",
     "/api/v1/auth/change-email": "auth.link",
+    "/api/v1/apikeys/leaked": "auth.leaked",
 }
 _SENDS = re.compile(r"/api/v1/(?:chats/[^/]+/messages|messages/[^/]+/continue)")
 _PROVIDERS = ("/api/v1/auth/google/", "/api/v1/auth/oidc/")

@@ -10,6 +10,7 @@ from app.models.credits import (
     CreditEntry,
     CreditHolder,
     CreditLease,
+    KeyLease,
 )
 from app.models.desk import (
     Admin,
@@ -65,6 +66,7 @@ __all__ = [
     "Identity",
     "IpRule",
     "Job",
+    "KeyLease",
     "KeyLimits",
     "Limits",
     "LoginCounter",

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.core.database import utcnow
 from app.models.base import Base, Identified, Json, Timestamped
+from app.models.plan import is_among
 
 
 class Key(Identified, Timestamped):
@@ -26,7 +27,10 @@ class Key(Identified, Timestamped):
 
 
 class ApiKey(Key, Base):
-    """Null is no limit besides those of its user."""
+    """Null is no limit besides those of its user.
+
+    A rotation may let the text of before work on for a while: it is the same key.
+    """
 
     __tablename__ = "api_keys"
 
@@ -37,6 +41,20 @@ class ApiKey(Key, Base):
     requests_per_minute: Mapped[int | None]
     tokens_per_minute: Mapped[int | None]
     daily_credit_limit: Mapped[int | None] = mapped_column(BigInteger)
+    previous_prefix: Mapped[str | None] = mapped_column(String(20))
+    previous_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32), unique=True)
+    previous_until: Mapped[datetime | None]
+
+    @property
+    def previous(self) -> "PreviousKey | None":
+        """What it was before the last rotation, while that still works."""
+        if (
+            self.previous_prefix is None
+            or self.previous_until is None
+            or self.previous_until <= utcnow()
+        ):
+            return None
+        return PreviousKey(self.previous_prefix, self.previous_until)
 
     @property
     def limits(self) -> "KeyLimits":
@@ -47,6 +65,12 @@ class ApiKey(Key, Base):
             tokens_per_minute=self.tokens_per_minute,
             daily_credit_limit=self.daily_credit_limit,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousKey:
+    prefix: str
+    works_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +87,4 @@ class KeyLimits:
     daily_credit_limit: int | None = None
 
     def allows(self, model: str) -> bool:
-        return self.models is None or any(fnmatchcase(model, m) for m in self.models)
+        return self.models is None or is_among(model, self.models)

@@ -105,3 +105,23 @@ class CreditLease(Identified, Base):
     spent: Mapped[int] = mapped_column(BigInteger, default=0)
     day: Mapped[date | None]
     conversations: Mapped[int] = mapped_column(default=0)
+
+
+class KeyLease(Identified, Base):
+    """What a process may spend by an API key on a day, of the key's daily limit.
+
+    What it has spent is in `usage_days`, and here no more.
+    """
+
+    __tablename__ = "key_leases"
+    __table_args__ = (
+        UniqueConstraint("holder_id", "key_id", "day"),
+        CheckConstraint("credits >= 0", name="credits"),
+    )
+
+    holder_id: Mapped[UUID] = mapped_column(ForeignKey("credit_holders.id"))
+    key_id: Mapped[UUID] = mapped_column(
+        ForeignKey("api_keys.id", ondelete="CASCADE"), index=True
+    )
+    day: Mapped[date]
+    credits: Mapped[int] = mapped_column(BigInteger)

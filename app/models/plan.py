@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -51,4 +52,10 @@ class Limits:
     models: tuple[str, ...] | None
 
     def allows(self, model: str) -> bool:
-        return self.models is None or any(fnmatchcase(model, m) for m in self.models)
+        return self.models is None or is_among(model, self.models)
+
+
+@lru_cache(maxsize=4096)
+def is_among(model: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a model's name matches one of them; kept, since every call asks."""
+    return any(fnmatchcase(model, pattern) for pattern in patterns)

@@ -13,17 +13,22 @@ from pydantic import (
 )
 
 from app.core.database import utcnow
-from app.schemas.base import Line, ReadModel
+from app.schemas.base import Line, ReadModel, Text
 from app.schemas.plan import Large, ModelPatterns, Small
 
 SCOPES = {
-    "chats:read": "see chats, their messages, and the streams of replies",
-    "chats:write": "create, change and delete chats; send messages",
-    "models:read": "see the models on offer",
-    "profile:read": "see the profile of the account",
-    "usage:read": "see what was used, and what is left",
+    "chat": "have models answer; create, change and delete chats and messages",
+    "embeddings": "have texts embedded",
+    "models": "see the models on offer",
+    "files": "see, upload and delete files",
+    "finetune": "see and change datasets, and tune models with them",
+    "read": "see chats, messages, usage, the profile, models and files",
 }
 """What a key may be allowed to do here; everything else needs a login."""
+
+MOST_GRACE = 7 * 24 * 3600  # seconds
+MOST_LEAKED = 100
+"""Keys in one report."""
 
 _FOREIGN = re.compile(r"ext:[a-z0-9][a-z0-9._:-]{0,58}")
 
@@ -113,6 +118,26 @@ class ApiKeyUpdate(ApiKeyLimits, KeyForm):
     expires_at: Expiry | None = None
 
 
+class KeyRotation(KeyForm):
+    grace_seconds: Annotated[int, Field(ge=0, le=MOST_GRACE)] = Field(
+        0, description="For how long the key of before works on, at most 7 days."
+    )
+
+
+class LeakReport(BaseModel):
+    """What was found. Whether it is a key at all need not be known."""
+
+    key: Text | None = None
+    keys: list[Text] = Field(default_factory=list, max_length=MOST_LEAKED)
+    url: Annotated[Line, Field(max_length=2000)] | None = Field(
+        None, description="Where it was found."
+    )
+
+    @property
+    def texts(self) -> list[str]:
+        return self.keys if self.key is None else [*self.keys, self.key]
+
+
 class KeyRead(ReadModel):
     id: UUID
     name: str
@@ -128,9 +153,20 @@ class KeyCreated(KeyRead):
     key: str = Field(description="The key itself: it is shown here, and never again.")
 
 
-class ApiKeyRead(ApiKeyLimits, KeyRead):
+class PreviousKeyRead(ReadModel):
+    prefix: str
+    works_until: datetime = Field(description="Or until the key itself expires.")
+
+
+class _Rotated(BaseModel):
+    previous: PreviousKeyRead | None = Field(
+        None, description="The key of before a rotation, while it still works."
+    )
+
+
+class ApiKeyRead(ApiKeyLimits, _Rotated, KeyRead):
     """A key of a user."""
 
 
-class ApiKeyCreated(ApiKeyLimits, KeyCreated):
+class ApiKeyCreated(ApiKeyLimits, _Rotated, KeyCreated):
     """The same with the key itself."""

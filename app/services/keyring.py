@@ -1,7 +1,7 @@
 """Keys as they come with requests: known, alive, and used from where they may be."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +10,15 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, or_, select, update
 
 from app.core.cache import Cache
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, UnauthenticatedError
 from app.core.keys import KeyKind, kind_of
 from app.core.tokens import fingerprint
-from app.models import ApiKey, KeyLimits, ServiceKey, User
+from app.models import ApiKey, ServiceKey, User
+from app.services.authorization import Principal
 
 _CACHED = 10_000
 _NOTE_SECONDS = 60.0
@@ -31,14 +32,22 @@ class Grant:
     """What a key allows."""
 
     id: UUID
-    owner: UUID | None
-    """The user it acts for; a service key acts for nobody."""
+    kind: KeyKind
     name: str
     scopes: frozenset[str]
     expires_at: datetime | None
+    """When this text of it ends, which a rotation may have been about."""
     networks: tuple[IPv4Network | IPv6Network, ...]
-    limits: KeyLimits | None = None
-    """Of a user's key."""
+    principal: Principal | None
+    """The user it acts for, and how; a service key acts for nobody."""
+
+    @property
+    def owner(self) -> UUID | None:
+        return None if self.principal is None else self.principal.user_id
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= utcnow()
 
     def admits(self, ip: str | None) -> bool:
         if not self.networks:
@@ -58,11 +67,30 @@ class Keyring:
 
     async def get(self, key: str, kind: KeyKind, *, ip: str | None) -> Grant:
         """Raises UnauthenticatedError for whatever is no usable key of this kind."""
+        return self.known(key, kind, ip=ip) or await self._ask(key, kind, ip=ip)
+
+    def known(self, key: str, kind: KeyKind, *, ip: str | None) -> Grant | None:
+        """The same at once; None where the database must tell, or nothing is allowed.
+
+        Calls of the gateway begin here, so it does no more than it must.
+        """
+        grant = self._cache.find(fingerprint(key))
+        if (
+            grant is None
+            or grant.kind is not kind
+            or grant.expired
+            or not grant.admits(ip)
+        ):
+            return None
+        self._used[kind].add(grant.id)
+        return grant
+
+    async def _ask(self, key: str, kind: KeyKind, *, ip: str | None) -> Grant:
         if kind_of(key) is not kind:  # so a wrong checksum costs no query
             raise _refused()
         hashed = fingerprint(key)
         grant = await self._cache.get(hashed, lambda: self._load(hashed, kind))
-        if grant.expires_at is not None and grant.expires_at <= utcnow():
+        if grant.expired:
             raise _refused()
         if not grant.admits(ip):
             raise UnauthenticatedError("This key may not be used from this address.")
@@ -71,7 +99,7 @@ class Keyring:
 
     def owner_of(self, key: str) -> UUID | None:
         """Whose key it is, where that is known without asking."""
-        grant = self._cache.peek(fingerprint(key))
+        grant = self._cache.find(fingerprint(key))
         return grant.owner if grant else None
 
     def drop(self, condition: Callable[[Grant], bool]) -> None:
@@ -113,20 +141,41 @@ class Keyring:
 
     async def _load(self, hashed: bytes, kind: KeyKind) -> Grant:
         table = _TABLES[kind]
-        statement = live(table).where(table.key_hash == hashed)
+        statement = live(table).where(has_text(table, [hashed]))
         async with self._database.unit_of_work(read_only=True) as session:
             key = await session.scalar(statement)
         if key is None:
             raise _refused()
+        ends = [key.expires_at]
+        if isinstance(key, ApiKey) and key.previous_hash == hashed:
+            ends.append(key.previous_until)
         return Grant(
             id=key.id,
-            owner=key.user_id if isinstance(key, ApiKey) else None,
+            kind=kind,
             name=key.name,
             scopes=frozenset(key.scopes),
-            expires_at=key.expires_at,
+            expires_at=min((end for end in ends if end is not None), default=None),
             networks=tuple(ip_network(network) for network in key.allowed_ips),
-            limits=key.limits if isinstance(key, ApiKey) else None,
+            principal=_principal(key) if isinstance(key, ApiKey) else None,
         )
+
+
+def _principal(key: ApiKey) -> Principal:
+    return Principal(
+        user_id=key.user_id,
+        session_id=key.id,
+        scopes=frozenset(key.scopes),
+        key=key.limits,
+    )
+
+
+def has_text(table: _Table, hashes: Sequence[bytes]) -> ColumnElement[bool]:
+    """Which keys are one of these, also as they were before a rotation."""
+    found: ColumnElement[bool] = table.key_hash.in_(hashes)
+    if table is ApiKey:
+        before = ApiKey.previous_hash.in_(hashes)
+        return or_(found, and_(before, ApiKey.previous_until > utcnow()))
+    return found
 
 
 def live(table: _Table) -> Select[Any]:

@@ -27,6 +27,7 @@ _SECONDS_UNHEARD = 0.5
 _FORGET = "session.forget"
 _FORGET_USER = "user.forget"
 """External applications may listen to both, see docs/INTEGRATION_GUIDE.md."""
+_REREAD = "key.reread"
 
 
 class Principals:
@@ -55,13 +56,13 @@ class Principals:
     async def of_key(self, key: str, *, ip: str | None) -> Principal:
         """The same for an API key, which came from that address."""
         grant = await self.keys.get(key, KeyKind.USER, ip=ip)
-        assert grant.owner is not None
-        return Principal(
-            user_id=grant.owner,
-            session_id=grant.id,
-            scopes=grant.scopes,
-            key=grant.limits,
-        )
+        assert grant.principal is not None
+        return grant.principal
+
+    def known_key(self, key: str, ip: str | None) -> Principal | None:
+        """The same at once; None where only `of_key` can tell."""
+        grant = self.keys.known(key, KeyKind.USER, ip=ip)
+        return None if grant is None else grant.principal
 
     async def service_of(self, key: str, *, ip: str | None) -> Grant:
         """What the service key of an external application allows."""
@@ -81,8 +82,14 @@ class Principals:
         self._forget_user_here(user_id)
         self._bus.say(_FORGET_USER, user_id.bytes)
 
+    def reread(self, key_id: UUID) -> None:
+        """Have a changed key read anew by the next request; its streams go on."""
+        self.keys.drop(lambda grant: grant.id == key_id)
+        self._bus.say(_REREAD, key_id.bytes)
+
     async def open(self) -> None:
         await self._bus.listen(_FORGET, self._hear)
+        await self._bus.listen(_REREAD, self._hear_of_change)
         await self._bus.listen(_FORGET_USER, self._hear_of_user)
         self._bus.on_gap(self._forget_all)
         self._watcher = asyncio.create_task(self._watch())
@@ -91,6 +98,7 @@ class Principals:
     async def close(self) -> None:
         await self.keys.close()
         await self._bus.unlisten(_FORGET, self._hear)
+        await self._bus.unlisten(_REREAD, self._hear_of_change)
         await self._bus.unlisten(_FORGET_USER, self._hear_of_user)
         if self._watcher is not None:
             self._watcher.cancel()
@@ -99,6 +107,10 @@ class Principals:
 
     def _hear(self, session_id: bytes) -> None:
         self._forget_here(frozenset([UUID(bytes=session_id)]))
+
+    def _hear_of_change(self, key_id: bytes) -> None:
+        changed = UUID(bytes=key_id)
+        self.keys.drop(lambda grant: grant.id == changed)
 
     def _hear_of_user(self, user_id: bytes) -> None:
         self._forget_user_here(UUID(bytes=user_id))

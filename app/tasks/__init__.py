@@ -5,6 +5,7 @@ A task loads what its ids name and calls a service; it must be safe to run twice
 
 from app.tasks import (
     account,
+    apikey,
     auth,
     chat,
     desk,
@@ -17,6 +18,7 @@ from app.tasks import (
 
 __all__ = [
     "account",
+    "apikey",
     "auth",
     "chat",
     "desk",

@@ -34,12 +34,14 @@ READS_THE_ENVIRONMENT_ELSEWHERE = {
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
+    "app/api/shortcuts.py": "has those of the framework rendered",
     "app/middleware/admission.py": "FastAPI's parsing lets no other through",
     "app/middleware/body_limit.py": "FastAPI's parsing lets no other through",
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
     "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
+    "app/services/message_log/writer.py: _rendered": "the text of any format",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
 IMPORTS_LATE = {
@@ -65,6 +67,7 @@ DOMAINS = {
     "chat": "chats, and turns in them",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
+    "gateway": "models for other people's clients, in the formats that these speak",
     "health": "whether the process can work",
     "home": "the page at the root",
     "idempotency": "requests that are sent twice and happen once",

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import Iterator
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,13 +16,15 @@ from sqlalchemy import Connection, Inspector, inspect, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from alembic import command
+from app.api.scopes import scopes_for
 from app.core import migrations
 from app.core.config import Settings
 from app.models import MADE_BY_MIGRATIONS, Base
 from tests.conftest import SettingsFactory, make_settings
+from tests.integration.operations import OPERATIONS
 
 LONGEST_NAME = 63  # PostgreSQL cuts what is longer, and nobody finds it again
-CHANGE_ROWS_ALONE = {"9a41c7e05b2d"}
+CHANGE_ROWS_ALONE = {"9a41c7e05b2d", "7c3e9a50d1b8"}
 Schema = dict[str, dict[str, Any]]
 ROWS_OF_BEFORE = (
     """INSERT INTO users (id, email, password_hash, status, created_at, updated_at)
@@ -44,6 +48,15 @@ SESSION_OF_BEFORE = (
     """INSERT INTO refresh_tokens (id, session_id, token_hash, created_at)
     VALUES (:token, :session, 'hash', CURRENT_TIMESTAMP)""",
 )
+KEYS_OF_BEFORE = (
+    """INSERT INTO users (id, email, password_hash, status, plan, log_messages,
+    created_at, updated_at) VALUES (:user, 'a@b', 'x', 'active', 'free', true,
+    CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+    """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, allowed_ips,
+    created_at, updated_at) VALUES (:id, :user, 'x', :prefix, :hash, :scopes, '[]',
+    CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+)
+OLD_SCOPES = ("chats:read", "chats:write", "models:read", "profile:read", "usage:read")
 
 
 @pytest.fixture
@@ -264,6 +277,77 @@ def test_sessions_from_before_refresh_tokens_were_keyed_have_ended(
     migrations.upgrade(empty_settings)
 
     assert migrations.run_with_connection(empty_settings, look) == [(1, 1), (0,)]
+
+
+def old_scope_for(method: str, path: str) -> str | None:
+    """What a key needed before the scopes of the gateway."""
+    for pattern, reading, changing in (
+        (r"/api/v1/(?:chats|messages)(?:/.*)?", "chats:read", "chats:write"),
+        (r"/api/v1/models(?:/.*)?", "models:read", None),
+        (r"/api/v1/usage(?:/limits)?", "usage:read", None),
+        (r"/api/v1/(?:users|auth)/me", "profile:read", None),
+    ):
+        if re.fullmatch(pattern, path):
+            return reading if method in {"GET", "HEAD"} else changing
+    return None
+
+
+def allowed(scopes: set[str]) -> set[str]:
+    """What a key of these scopes, old or new, may call of what there was before."""
+    return {
+        operation.name
+        for operation in OPERATIONS
+        if (old := old_scope_for(operation.method, operation.path)) is not None
+        and scopes & {old, *scopes_for(operation.method, operation.path)}
+    }
+
+
+def test_a_stored_keys_scopes_are_replaced_and_never_allow_more(
+    empty_settings: Settings,
+) -> None:
+    """TRUST K2: neither up nor down again."""
+    sets = [
+        {*chosen, "ext:shop"}
+        for count in range(len(OLD_SCOPES) + 1)
+        for chosen in combinations(OLD_SCOPES, count)
+    ]
+
+    def fill(connection: Connection) -> None:
+        as_uuid = connection.dialect.name == "postgresql"
+        ids = [f"{number:032x}" for number in range(len(sets) + 1)]
+        user, *keys = [UUID(one) if as_uuid else one for one in ids]
+        connection.execute(text(KEYS_OF_BEFORE[0]), {"user": user})
+        for number, (key, scopes) in enumerate(zip(keys, sets, strict=True)):
+            row: dict[str, Any] = {"id": key, "user": user, "prefix": str(number)}
+            row |= {"hash": bytes([number]), "scopes": json.dumps(sorted(scopes))}
+            connection.execute(text(KEYS_OF_BEFORE[1]), row)
+
+    def look(connection: Connection) -> list[set[str]]:
+        stored = connection.execute(text("SELECT scopes FROM api_keys ORDER BY id"))
+        return [
+            set(json.loads(one) if isinstance(one, str) else one)
+            for one in stored.scalars()
+        ]
+
+    migrations.upgrade(empty_settings, "4d0b7c92e1a5")
+    migrations.run_with_connection(empty_settings, fill)
+    migrations.upgrade(empty_settings, "7c3e9a50d1b8")
+    new = migrations.run_with_connection(empty_settings, look)
+    migrations.downgrade(empty_settings, "4d0b7c92e1a5")
+    old_again = migrations.run_with_connection(empty_settings, look)
+
+    steps = (sets, new, old_again)
+    for one, other in pairwise(steps):
+        for before, after in zip(one, other, strict=True):
+            assert allowed(after) <= allowed(before), (before, after)
+    assert all("ext:shop" in scopes for scopes in new + old_again)
+    found = dict(zip((frozenset(one) for one in sets), new, strict=True))
+    whole = frozenset({*OLD_SCOPES, "ext:shop"})
+    assert found[whole] == {"chat", "models", "read", "ext:shop"}
+    assert old_again[sets.index(set(whole))] == whole
+    assert found[whole - {"usage:read"}] == {"chat", "models", "ext:shop"}
+    assert found[frozenset({"chats:write", "ext:shop"})] == {"ext:shop"}
+    assert found[frozenset({"models:read", "ext:shop"})] == {"models", "ext:shop"}
 
 
 def test_a_migration_is_named_by_date_and_intent() -> None:

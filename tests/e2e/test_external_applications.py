@@ -118,9 +118,9 @@ async def a_day(server: Server, application: Application) -> str:
         scope: (
             await user.post("/apikeys", json={"name": scope, "scopes": [scope]})
         ).json
-        for scope in ("ext:reports", "models:read")
+        for scope in ("ext:reports", "models")
     }
-    writer, reader = keys["ext:reports"]["key"], keys["models:read"]["key"]
+    writer, reader = keys["ext:reports"]["key"], keys["models"]["key"]
 
     who = {"id": me["id"], "username": "ada"}
     for good in (token, writer, reader):

@@ -1,7 +1,7 @@
 """A database, and the processes that spend on it, as tests of money see them."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,16 +14,20 @@ from app.core.exceptions import AppError
 from app.core.ratelimit import LocalLimiter
 from app.integrations.llm.base import Usage
 from app.models import (
+    ApiKey,
     CreditAccount,
     CreditEntry,
     CreditHolder,
     CreditLease,
+    KeyLease,
+    KeyLimits,
+    UsageDay,
     User,
 )
 from app.schemas.credits import CreditAdjustment
 from app.schemas.plan import LimitsUpdate
 from app.services.audit import SYSTEM
-from app.services.credits import changes, leasing
+from app.services.credits import changes
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call, Reservation
 from app.services.plan import Plans
@@ -69,8 +73,7 @@ class House:
         assert process._writer is not None
         process._writer.cancel()
         await asyncio.gather(process._writer, return_exceptions=True)
-        await self.bus.unlisten(leasing._RECALL, process._recalled)
-        await self.bus.unlisten(leasing._CHANGED, process._has_changed)
+        await process._purses.close()
 
     async def end(self, process: Credits) -> None:
         """As on SIGTERM."""
@@ -95,6 +98,22 @@ class House:
                 )
             )
         return user_id
+
+    async def key(self, user_id: UUID, **limits: Any) -> KeyLimits:
+        """An API key of a user, with limits of its own."""
+        key = ApiKey(
+            id=uuid7(),
+            user_id=user_id,
+            name="a test's",
+            prefix=f"wr_{user_id.hex[:4]}{uuid7().hex[-8:]}",
+            key_hash=uuid7().bytes * 2,
+            scopes=[],
+            allowed_ips=[],
+            **limits,
+        )
+        async with self.database.unit_of_work() as session:
+            session.add(key)
+        return key.limits
 
     async def limit(self, user_id: UUID, **limits: Any) -> None:
         """Change a user's limits as an admin does."""
@@ -133,7 +152,7 @@ class House:
             expires_at=utcnow() - timedelta(seconds=1)
         )
         if process is not None:
-            expired = expired.where(CreditHolder.id == process._holder_id)
+            expired = expired.where(CreditHolder.id == process._purses.holder.id)
         async with self.database.unit_of_work() as session:
             await session.execute(expired)
 
@@ -158,12 +177,41 @@ class House:
         assert 0 <= account.balance == total
         assert account.leased == sum(leases.values()) <= account.balance
         for process in self.processes:
-            purse = process._purses.get(user_id)
-            if purse is not None and purse.leased and process._holder_id in leases:
+            purse = process._purses.users.get(user_id)
+            if (
+                purse is not None
+                and purse.leased
+                and process._purses.holder.id in leases
+            ):
                 held = purse.free + purse.reserved + purse.spent
-                assert held == leases[process._holder_id]
+                assert held == leases[process._purses.holder.id]
                 assert min(purse.free, purse.reserved, purse.spent) >= 0
         return account
+
+    async def promised(self, key: KeyLimits, day: date) -> int:
+        """What was spent by a key on a day, and what processes may still spend.
+
+        Each has leased what it believes to have.
+        """
+        of_day = (KeyLease.key_id == key.id, KeyLease.day == day)
+        async with self.database.unit_of_work(read_only=True) as session:
+            spent = await session.scalar(
+                select(func.coalesce(func.sum(UsageDay.credits), 0)).where(
+                    UsageDay.key_id == key.id, UsageDay.day == day
+                )
+            )
+            found = await session.execute(
+                select(KeyLease.holder_id, KeyLease.credits).where(*of_day)
+            )
+            leases = {row.holder_id: row.credits for row in found}
+        for process in self.processes:
+            use = process._purses.keys.get(key.id)
+            budget = use.budgets.get(day) if use is not None else None
+            if budget is not None:
+                assert min(budget.free, budget.reserved, budget.spent) >= 0
+                held = budget.free + budget.reserved + budget.spent
+                assert held <= leases.get(process._purses.holder.id, 0)
+        return int(spent) + sum(leases.values())
 
 
 async def try_all(

@@ -174,7 +174,11 @@ def _new_service_key(_things: Things) -> Request:
 
 
 def _new_key(_things: Things) -> Request:
-    return {"json": {"name": "a script", "scopes": ["chats:read"]}}
+    return {"json": {"name": "a script", "scopes": ["read"]}}
+
+
+def _leak(_things: Things) -> Request:
+    return {"json": {"key": "found somewhere", "url": "https://example.com/notes"}}
 
 
 def _key_changes(_things: Things) -> Request:
@@ -333,8 +337,10 @@ OPERATIONS = [
     Operation("DELETE", V1 + "/admin/service-keys/{servicekey}", 204, admin="settings"),
     Operation("POST", f"{V1}/apikeys", 201, _new_key),
     Operation("GET", f"{V1}/apikeys"),
+    Operation("POST", f"{V1}/apikeys/leaked", 202, _leak, public=True),
     Operation("PATCH", V1 + "/apikeys/{apikey}", 200, _key_changes),
     Operation("POST", V1 + "/apikeys/{apikey}/rotate"),
+    Operation("DELETE", V1 + "/apikeys/{apikey}/previous", 204),
     Operation("DELETE", V1 + "/apikeys/{apikey}", 204),
     Operation("DELETE", f"{V1}/users/me", 204, _own_deletion),
     Operation("GET", f"{V1}/users/me/export"),

@@ -7,6 +7,7 @@ credential that there ever was in both.
 
 import asyncio
 from collections.abc import Coroutine
+from itertools import chain
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -31,7 +32,7 @@ from app.core.keys import looks_like_key
 from app.core.passwords import Passwords
 from app.core.tokens import Tokens
 from app.models import User
-from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate
+from app.schemas.apikey import ApiKeyCreate, ApiKeyUpdate, KeyRotation
 from app.schemas.user import Login, UserCreate
 from app.services.apikey import ApiKeys
 from app.services.auth import Auth, Client
@@ -71,8 +72,8 @@ class Credentials(RuleBasedStateMachine):
         ]
         self._sessions: dict[str, str] = {}
         """Living ones: the refresh token of each access token."""
-        self._keys: dict[str, UUID] = {}
-        """Keys that are not revoked: the id of each text."""
+        self._keys: dict[UUID, list[str]] = {}
+        """Keys that are not revoked: what works, the newest last."""
         self._ended: set[str] = set()
         self._active = True
         self._email = f"{uuid4()}@example.com"
@@ -98,25 +99,42 @@ class Credentials(RuleBasedStateMachine):
     @rule(process=st.integers(0, 1))
     def make_key(self, process: int) -> None:
         made = self._run(self._with_keys(process, "create", ApiKeyCreate(name="x")))
-        self._keys[made.key] = made.id
+        self._keys[made.id] = [made.key]
 
     @precondition(lambda self: self._keys)
     @rule(
         which=anything,
         process=st.integers(0, 1),
-        what=st.sampled_from(["change", "rotate", "revoke"]),
+        grace=st.sampled_from([0, 600]),
+    )
+    def rotate_key(self, which: int, process: int, grace: int) -> None:
+        key = self._some_key(which)
+        form = KeyRotation(grace_seconds=grace)
+        done = self._run(self._with_keys(process, "rotate", key, form))
+        works_on = self._keys[key][-1:] if grace else []
+        self._ended |= set(self._keys[key]) - set(works_on)
+        self._keys[key] = [*works_on, done.key]
+
+    @precondition(lambda self: self._keys)
+    @rule(
+        which=anything,
+        process=st.integers(0, 1),
+        what=st.sampled_from(["change", "end_previous", "revoke"]),
     )
     def touch_key(self, which: int, process: int, what: str) -> None:
-        text = sorted(self._keys)[which % len(self._keys)]
-        arguments: list[Any] = [self._keys[text]]
+        key = self._some_key(which)
+        *previous, current = self._keys[key]
         if what == "change":
-            arguments.append(ApiKeyUpdate(scopes=["models:read"]))
-        done = self._run(self._with_keys(process, what, *arguments))
-        if what != "change":
-            self._ended.add(text)
-            del self._keys[text]
-        if what == "rotate":
-            self._keys[done.key] = done.id
+            form = ApiKeyUpdate(scopes=["models"])
+            self._run(self._with_keys(process, what, key, form))
+        elif what == "revoke":
+            self._run(self._with_keys(process, what, key))
+            self._ended |= {*previous, current}
+            del self._keys[key]
+        elif previous:
+            self._run(self._with_keys(process, what, key))
+            self._ended |= {*previous}
+            self._keys[key] = [current]
 
     @rule(process=st.integers(0, 1))
     def suspend_or_activate(self, process: int) -> None:
@@ -131,12 +149,15 @@ class Credentials(RuleBasedStateMachine):
         for process in range(2):
             for text in self._sessions:
                 assert self._works(process, text)
-            for text in self._keys:
+            for text in chain.from_iterable(self._keys.values()):
                 assert self._works(process, text) == self._active
             for text in self._ended:
                 assert not self._works(process, text)
 
     # How it is done
+
+    def _some_key(self, which: int) -> UUID:
+        return sorted(self._keys)[which % len(self._keys)]
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)

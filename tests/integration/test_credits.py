@@ -15,7 +15,7 @@ from app.core.exceptions import (
 )
 from app.integrations.llm.base import Usage
 from app.models import CreditLease, UsageDay, User
-from app.services.credits import leasing
+from app.services.credits import purses
 from app.services.credits.afterwards import charge
 from app.services.credits.purse import Call, InsufficientCreditsError
 from tests.integration.house import CHAT, NOTHING, USAGE, House, try_all
@@ -224,9 +224,7 @@ async def test_a_process_that_slept_too_long_books_what_it_can_and_goes_on(
     assert (await house.assert_sound(user)).leased == 0
 
 
-async def test_a_lease_that_ran_out_admits_nobody(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_lease_that_ran_out_admits_nobody(house: House) -> None:
     """TRUST M1: whatever its memory says, another may have spent it."""
     user = await house.user(monthly_credits=1000)
     slow, other = await house.process(), await house.process()
@@ -234,7 +232,7 @@ async def test_a_lease_that_ran_out_admits_nobody(
     await house.expire(slow)
     await other._reclaim()
     await other.reserve(user, 900, CHAT)
-    monkeypatch.setattr(slow, "_renewed", slow._renewed - leasing._TRUST_SECONDS)
+    slow._purses.holder.renewed -= purses.TRUST_SECONDS
 
     with pytest.raises(InsufficientCreditsError):
         await slow.reserve(user, 500, CHAT)
@@ -247,15 +245,16 @@ async def test_a_batch_whose_answer_was_lost_is_written_once(
     user = await house.user(monthly_credits=1000)
     process = await house.process()
     process.settle(await process.reserve(user, 300, CHAT), 300, USAGE)
-    written = process._written
+    purses_ = process._purses
+    written = purses_.written
 
     def lost(*_: Any) -> None:
         raise UnavailableError("lost")
 
-    monkeypatch.setattr(process, "_written", lost)
+    monkeypatch.setattr(purses_, "written", lost)
     with pytest.raises(UnavailableError):
         await process.flush()
-    monkeypatch.setattr(process, "_written", written)
+    monkeypatch.setattr(purses_, "written", written)
     await house.end(process)
 
     assert await house.ledger(user) == [("grant", 1000), ("usage", -300)]

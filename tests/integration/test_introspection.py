@@ -63,13 +63,13 @@ async def test_an_api_key_is_told_with_its_scopes(server: Server) -> None:
     user, service = await server.client(), await server.service("introspect")
     later = utcnow().replace(microsecond=0) + timedelta(days=1)
     key = await key_of(
-        user, scopes=["models:read", "ext:reports"], expires_at=later.isoformat()
+        user, scopes=["models", "ext:reports"], expires_at=later.isoformat()
     )
 
     told = await asked(service, key["key"])
 
     assert told["sid"] == key["id"]
-    assert told["scope"] == "ext:reports models:read"
+    assert told["scope"] == "ext:reports models"
     assert told["exp"] == int(later.timestamp())
 
 

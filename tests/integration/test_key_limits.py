@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
-from uuid_utils.compat import uuid7
+from sqlalchemy import select
 
-from app.core.database import Database
+from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, ForbiddenError, RateLimitedError
 from app.integrations.llm.base import Usage
-from app.models import KeyLimits
+from app.models import KeyLimits, UsageDay
 from app.services.credits.keys import KeyLimitError
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import (
@@ -32,10 +32,6 @@ async def house(database: Database) -> AsyncIterator[House]:
     await house.close()
 
 
-def limited(**limits: Any) -> KeyLimits:
-    return KeyLimits(id=uuid7(), **limits)
-
-
 async def reserve(
     process: Credits, user: UUID, key: KeyLimits, amount: int = 100
 ) -> Reservation:
@@ -49,7 +45,10 @@ async def test_of_many_calls_at_once_exactly_the_affordable_are_admitted(
     """TRUST K2, M1: and what they did not need is there for others."""
     user = await house.user(monthly_credits=1_000_000)
     process = await house.process()
-    key, other = limited(daily_credit_limit=1050), limited(daily_credit_limit=100)
+    key, other = (
+        await house.key(user, daily_credit_limit=1050),
+        await house.key(user, daily_credit_limit=100),
+    )
     results = await asyncio.gather(
         *(reserve(process, user, key) for _ in range(40)), return_exceptions=True
     )
@@ -92,7 +91,7 @@ async def test_what_another_process_has_written_counts_and_a_day_begins_anew(
     house.now = EVENING
     user = await house.user()  # whose own credits have no limit
     here, there = await house.process(), await house.process()
-    key = limited(daily_credit_limit=250)
+    key = await house.key(user, daily_credit_limit=250)
     here.settle(await reserve(here, user, key, 200), 200, USAGE)
     await here.flush()
 
@@ -105,24 +104,149 @@ async def test_what_another_process_has_written_counts_and_a_day_begins_anew(
     assert (free.amount, next_day.call.key_id) == (0, key.id)
 
 
-async def test_each_process_holds_a_limit_at_most_once(house: House) -> None:
-    """TRUST K2: so far it can be passed, and no call further."""
-    user = await house.user(monthly_credits=1_000_000)
-    processes = [await house.process(), await house.process()]
-    key = limited(daily_credit_limit=250)
-    held = [await reserve(process, user, key, 250) for process in processes]
-    for process in processes:
-        with pytest.raises(KeyLimitError):
-            await reserve(process, user, key, 1)
+async def test_processes_that_spend_at_once_never_pass_a_limit(house: House) -> None:
+    """TRUST K2, M1: over several processes, and whatever the user has."""
+    user = await house.user()
+    processes = [await house.process() for _ in range(3)]
+    key = await house.key(user, daily_credit_limit=2050)
 
-    for process, reservation in zip(processes, held, strict=True):
-        process.settle(reservation, 250, USAGE)
+    async def many() -> list[tuple[Credits, Reservation]]:
+        asked = [(process, reserve(process, user, key)) for process in processes * 20]
+        found = await asyncio.gather(*(one for _, one in asked), return_exceptions=True)
+        refused = [one for one in found if isinstance(one, BaseException)]
+        assert {type(error) for error in refused} <= {KeyLimitError}
+        pairs = zip(processes * 20, found, strict=True)
+        return [(p, one) for p, one in pairs if isinstance(one, Reservation)]
+
+    got = await many() + await many()
+    paid = [process.settle(one, 10**6, USAGE) for process, one in got]
+    for process in processes:
         await process.flush()
 
-    for process in processes:
-        with pytest.raises(KeyLimitError):
-            await reserve(process, user, key, 1)
-    await house.assert_sound(user)
+    assert 0 < len(got) <= 20
+    assert set(paid) == {100}  # what it billed beyond that, the installation bears
+    assert await house.promised(key, utcnow().date()) <= 2050
+
+
+async def test_a_process_gets_what_another_holds_of_a_budget_and_does_not_need(
+    house: House,
+) -> None:
+    user = await house.user()
+    one, other = await house.process(), await house.process()
+    key = await house.key(user, daily_credit_limit=1000)
+    one.settle(await reserve(one, user, key, 900), 100, USAGE)  # it holds some 800
+
+    got = await reserve(other, user, key, 850)
+
+    assert got.most == 850
+    with pytest.raises(KeyLimitError):
+        await reserve(one, user, key, 100)
+    assert await house.promised(key, utcnow().date()) <= 1000
+
+
+async def test_a_budget_that_a_dead_process_held_comes_back(house: House) -> None:
+    """TRUST K2, F1."""
+    user = await house.user()
+    killed, other = await house.process(), await house.process()
+    key = await house.key(user, daily_credit_limit=1000)
+    killed.settle(await reserve(killed, user, key, 500), 200, USAGE)
+    await killed.flush()
+    await reserve(killed, user, key, 700)
+    await house.kill(killed)
+
+    with pytest.raises(KeyLimitError):
+        await reserve(other, user, key, 800)
+    await house.expire(killed)
+    await other._reclaim()
+    other.tell_changed(key.id)
+
+    await reserve(other, user, key, 800)
+    with pytest.raises(KeyLimitError):
+        await reserve(other, user, key, 1)
+
+
+async def test_a_lowered_limit_holds_for_what_a_process_has_leased_already(
+    house: House,
+) -> None:
+    user = await house.user()
+    process = await house.process()
+    key = await house.key(user, daily_credit_limit=1000)
+    running = await reserve(process, user, key, 900)
+
+    lower, higher = (replace(key, daily_credit_limit=n) for n in (500, 1500))
+    with pytest.raises(KeyLimitError):
+        await reserve(process, user, lower, 1)
+    process.settle(running, 400, USAGE)  # what it gives back is beyond the limit
+    process.tell_changed(key.id)
+    with pytest.raises(KeyLimitError):
+        await reserve(process, user, lower, 101)
+    await reserve(process, user, lower, 100)
+
+    await reserve(process, user, higher, 1000)
+    with pytest.raises(KeyLimitError):
+        await reserve(process, user, higher, 1)
+
+
+async def test_a_call_counts_on_the_day_that_it_began(house: House) -> None:
+    """TRUST K2, M3: what ends after midnight takes nothing of the next day."""
+    house.now = EVENING
+    user = await house.user()
+    process = await house.process()
+    key = await house.key(user, daily_credit_limit=100)
+    late = await reserve(process, user, key)
+    house.now = EVENING + timedelta(seconds=20)
+    next_one = await reserve(process, user, key)
+
+    for reservation in (late, next_one):
+        process.settle(reservation, 100, USAGE)
+    await process.flush()
+    await process.flush()
+
+    for day in (EVENING.date(), house.now.date()):
+        assert await house.promised(key, day) == 100
+    assert list(process._purses.keys[key.id].budgets) == [house.now.date()]
+
+
+async def test_a_busy_key_needs_no_database(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second has it all at hand: budget, credits, limits."""
+    user = await house.user(monthly_credits=10**9)
+    process = await house.process()
+    key = await house.key(
+        user,
+        daily_credit_limit=10**9,
+        requests_per_minute=100,
+        tokens_per_minute=10**6,
+        models=["openai/*"],
+    )
+    process.settle(await reserve(process, user, key), 10, USAGE)
+    monkeypatch.setattr(house.database, "unit_of_work", None)
+
+    for _ in range(50):
+        process.settle(await reserve(process, user, key), 10, USAGE)
+
+    monkeypatch.undo()
+
+
+async def test_what_was_asked_for_must_be_allowed_and_what_answers_is_booked(
+    house: House,
+) -> None:
+    """TRUST K2: a route's name, which stands for other models."""
+    user = await house.user(models=["fast", "guide/*"])
+    process = await house.process()
+    key = await house.key(user, models=["fast", "openai/*"])
+    call = Call("gateway", "openai/some", key.id)
+
+    got = await process.reserve(user, 1, call, key=key, asked="fast")
+    process.settle(got, 1, USAGE)
+    await process.flush()
+    for asked, whose in ((None, "plan"), ("guide/x", "API key")):
+        with pytest.raises(ForbiddenError, match=whose) as refused:
+            await process.reserve(user, 1, call, key=key, asked=asked)
+        assert (asked or call.model) in str(refused.value)
+
+    assert await house.scalar(select(UsageDay.model)) == "openai/some"
 
 
 async def test_a_call_that_the_user_cannot_pay_holds_nothing_of_the_key(
@@ -130,7 +254,7 @@ async def test_a_call_that_the_user_cannot_pay_holds_nothing_of_the_key(
 ) -> None:
     user = await house.user(monthly_credits=100)
     process = await house.process()
-    key = limited(daily_credit_limit=1000)
+    key = await house.key(user, daily_credit_limit=1000)
 
     for _ in range(3):
         with pytest.raises(InsufficientCreditsError):
@@ -144,9 +268,9 @@ async def test_models_requests_and_tokens_of_a_key(house: House) -> None:
     """TRUST K2: each key has its own, besides what the user may."""
     user = await house.user()
     process = await house.process()
-    quick = limited(requests_per_minute=2)
-    talkative = limited(tokens_per_minute=100)
-    narrow = limited(models=("guide/*", "openai/other"))
+    quick = await house.key(user, requests_per_minute=2)
+    talkative = await house.key(user, tokens_per_minute=100)
+    narrow = await house.key(user, models=("guide/*", "openai/other"))
 
     for _ in range(2):
         await reserve(process, user, quick)
@@ -160,4 +284,4 @@ async def test_models_requests_and_tokens_of_a_key(house: House) -> None:
         await reserve(process, user, narrow)
     assert left_out.value.code == "model_not_allowed"
     await process.reserve(user, 1, Call("chat", "guide/x", narrow.id), key=narrow)
-    await reserve(process, user, limited())
+    await reserve(process, user, await house.key(user))

@@ -90,7 +90,7 @@ class Money(RuleBasedStateMachine):
     def write(self, number: int, *, give_back: bool) -> None:
         """`give_back` as when another process asks for it, or the user is idle."""
         process = self.process(number)
-        for purse in process._purses.values():
+        for purse in process._purses.users.values():
             purse.recalled = purse.leased and give_back
         self.do(process.flush())
 

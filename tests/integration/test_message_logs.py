@@ -1,10 +1,13 @@
 """Message logs: stored in batches, lost never but by a kill."""
 
 import asyncio
+import gc
 import json
 import os
 import sys
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -157,6 +160,69 @@ async def test_text_can_be_switched_off_for_a_user(
     assert [row.messages is None for row in rows] == [True, False]
 
 
+class Later:
+    """Messages that are given when they are asked for; by whom, `threads` tells."""
+
+    def __init__(self, *messages: Any) -> None:
+        self.messages = messages
+        self.threads: list[int] = []
+
+    def __call__(self) -> Any:
+        self.threads.append(threading.get_ident())
+        return self.messages
+
+
+async def test_text_that_is_given_later_is_made_in_a_thread(
+    workshop: Workshop, user: UUID
+) -> None:
+    """So that a call never waits for its own log."""
+    later = Later(ASKED)
+    async with workshop.writer() as logs:
+        await logs.write(entry(user, messages=later, size=100))
+        assert later.threads == []
+
+    (row,) = await workshop.rows()
+    assert workshop.text(row) == [ASKED]
+    assert len(later.threads) == 1
+    assert later.threads[0] != threading.get_ident()
+
+
+async def test_text_that_is_not_kept_is_never_made(
+    workshop: Workshop, database: Database, user: UUID
+) -> None:
+    """Where the installation keeps none it is let go at once, and waits nowhere."""
+    shy = await add_user(database, "bob", log_messages=False)
+    off, of_shy = Later(ASKED), Later(ASKED)
+    held = weakref.ref(off)
+    async with workshop.writer() as logs:
+        await logs.write(entry(shy, messages=of_shy, size=100))
+    logs = workshop.make(MESSAGE_LOG_TEXT="false")
+    await logs.write(entry(user, messages=off, size=10**9))
+    del off
+    gc.collect()
+    released = held() is None
+    await logs.open()
+    await logs.close()
+
+    assert released
+    assert of_shy.threads == []
+    assert [row.messages for row in await workshop.rows()] == [None, None]
+
+
+async def test_text_that_cannot_be_made_costs_no_entry(
+    workshop: Workshop, user: UUID
+) -> None:
+    def broken() -> Any:
+        raise KeyError("content")
+
+    async with workshop.writer() as logs:
+        await logs.write(entry(user, messages=broken, size=100, credits=1))
+        await logs.write(entry(user, credits=2))
+
+    rows = await workshop.rows()
+    assert [(r.credits, r.messages is None) for r in rows] == [(1, True), (2, False)]
+
+
 async def test_what_waits_is_stored_after_the_interval(
     workshop: Workshop, user: UUID
 ) -> None:
@@ -223,8 +289,9 @@ async def test_a_batch_that_is_stored_again_is_stored_once(
     assert (failures, await workshop.count()) == (0, 5)
 
 
+@pytest.mark.parametrize("later", [False, True])
 async def test_while_the_database_is_away_writers_wait_and_nothing_is_lost(
-    workshop: Workshop, user: UUID, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, user: UUID, monkeypatch: pytest.MonkeyPatch, *, later: bool
 ) -> None:
     """TRUST F5, F6: memory stays bounded, since calls end no faster than their logs."""
     monkeypatch.setattr(writer, "_RETRY_SECONDS", (0.01, 0.01))
@@ -240,10 +307,10 @@ async def test_while_the_database_is_away_writers_wait_and_nothing_is_lost(
     monkeypatch.setattr(logs, "_store", store_if_there)
     await logs.open()
     large = {"role": "assistant", "content": "x" * 100_000}
-    calls = [
-        asyncio.create_task(logs.write(entry(user, messages=[large])))
-        for _ in range(15)
-    ]
+    facts: dict[str, Any] = {"messages": [large]}
+    if later:  # its size is what was told of it
+        facts = {"messages": Later(large), "size": 100_000}
+    calls = [asyncio.create_task(logs.write(entry(user, **facts))) for _ in range(15)]
     await asyncio.wait(calls[:10])
     assert all(call.done() for call in calls[:10])
     assert not any(call.done() for call in calls[10:])

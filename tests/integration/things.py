@@ -49,6 +49,7 @@ class Things:
     reply: str
     """It was stopped, so it can be continued."""
     apikey: str
+    """It was rotated, and the one of before works, too."""
     link: str
     """The token by which everybody may read the chat."""
     deleted: str
@@ -184,6 +185,7 @@ async def make_things(server: Server, name: str) -> Things:
     email = f"{name}@example.com"
     sessions = await client.get("/auth/sessions")
     key = await client.post("/apikeys", json={"name": "a script"})
+    await client.post(f"/apikeys/{key.json['id']}/rotate", json={"grace_seconds": 600})
     me = await client.get("/auth/me")
     return Things(
         client=client,

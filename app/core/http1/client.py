@@ -103,9 +103,9 @@ class Exchange:
         response = self._connection.response
         try:
             await response.head()
-        except BaseException:
-            self._client.end(self._address, self._connection)
-            raise
+        finally:
+            if not response.status:  # the block does not begin, nor end
+                self._client.end(self._address, self._connection)
         return response
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,6 +1,8 @@
 """What a call costs, in credits: a credit is one millionth of a US dollar."""
 
-from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
+from functools import lru_cache
+from math import lcm
+from typing import NamedTuple
 
 from app.integrations.llm.base import Prices, Usage
 
@@ -13,13 +15,14 @@ def cost(usage: Usage, prices: Prices | None) -> int:
     """
     if prices is None:
         return 0
+    whole = _in_whole(prices)
     exact = (
-        usage.input_tokens * prices.input
-        + usage.output_tokens * prices.output
-        + usage.cache_read_tokens * prices.cache_read
-        + usage.cache_write_tokens * prices.cache_write
+        usage.input_tokens * whole.input
+        + usage.output_tokens * whole.output
+        + usage.cache_read_tokens * whole.cache_read
+        + usage.cache_write_tokens * whole.cache_write
     )
-    return int(exact.quantize(Decimal(1), ROUND_HALF_UP))
+    return (2 * exact + whole.of_a_credit) // (2 * whole.of_a_credit)
 
 
 def most(input_tokens: int, output_tokens: int, prices: Prices | None) -> int:
@@ -29,6 +32,28 @@ def most(input_tokens: int, output_tokens: int, prices: Prices | None) -> int:
     """
     if prices is None:
         return 0
-    dearest = max(prices.input, prices.cache_read, prices.cache_write)
-    exact = input_tokens * dearest + output_tokens * prices.output
-    return int(exact.quantize(Decimal(1), ROUND_CEILING))
+    whole = _in_whole(prices)
+    exact = input_tokens * whole.dearest + output_tokens * whole.output
+    return -(-exact // whole.of_a_credit)  # rounded up
+
+
+class _Whole(NamedTuple):
+    """Prices as whole numbers of such a part of a credit that all of them are exact."""
+
+    of_a_credit: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    dearest: int
+
+
+@lru_cache(maxsize=4096)
+def _in_whole(prices: Prices) -> _Whole:
+    """Once for each model: decimals would cost every call twice as much."""
+    each = (prices.input, prices.output, prices.cache_read, prices.cache_write)
+    ratios = [price.as_integer_ratio() for price in each]
+    of_a_credit = lcm(*(below for _, below in ratios))
+    numbers = [above * (of_a_credit // below) for above, below in ratios]
+    dearest = max(numbers[0], numbers[2], numbers[3])
+    return _Whole(of_a_credit, *numbers, dearest=dearest)

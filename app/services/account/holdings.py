@@ -45,7 +45,7 @@ OWNED: Mapping[str, Owned] = {
     ),
     "identities": Owned(),
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
-    "api_keys": Owned(hidden=frozenset({"key_hash"})),
+    "api_keys": Owned(hidden=frozenset({"key_hash", "previous_hash"})),
     "reported_usage": Owned(),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
@@ -54,6 +54,7 @@ OWNED: Mapping[str, Owned] = {
     "search_entries": Owned(not_exported="the words of messages and titles, again"),
     "credit_accounts": Owned(),
     "credit_leases": Owned(not_exported="what processes hold just now"),
+    "key_leases": Owned(not_exported="the same of API keys"),
     "credit_entries": Owned(
         by="user_id", kept="the ledger: amounts and ids", cleared=frozenset({"note"})
     ),

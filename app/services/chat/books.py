@@ -1,8 +1,7 @@
 """What calls of models cost, and the log of them: the same for turns and titles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from app.integrations.llm.base import ModelInfo, Usage
@@ -10,7 +9,7 @@ from app.integrations.llm.pricing import cost, most
 from app.models import KeyLimits
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call, Reservation
-from app.services.message_log.entry import Entry
+from app.services.message_log.entry import Entry, Messages
 from app.services.message_log.writer import MessageLogs
 
 
@@ -29,8 +28,12 @@ class Books:
         output_tokens: int,
         conversation: bool = False,
         key: KeyLimits | None = None,
+        asked: str | None = None,
     ) -> "Account":
-        """Put aside what a call can cost; raises what `Credits.reserve` does."""
+        """Put aside what a call can cost; raises what `Credits.reserve` does.
+
+        `model` is the one that answers, `asked` the name that it was asked for by.
+        """
         amount = most(input_tokens, output_tokens, model.prices)
         reservation = await self.credits.reserve(
             user_id,
@@ -38,11 +41,12 @@ class Books:
             Call(kind, model.name, key.id if key else None),
             conversation=conversation,
             key=key,
+            asked=asked,
         )
         return Account(self, user_id, model, reservation)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Account:
     """Of one call that is reserved for."""
 
@@ -70,8 +74,10 @@ class Account:
         used: Usage,
         paid: int,
         seconds: float,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Messages | Callable[[], Messages],
+        size: int = 0,
     ) -> None:
+        """Have the call in the message log; `messages` and `size` as in `Entry`."""
         call = self.reservation.call
         await self.books.logs.write(
             Entry(
@@ -84,5 +90,6 @@ class Account:
                 output_tokens=used.output_tokens,
                 credits=paid,
                 latency_ms=round(seconds * 1000),
+                size=size,
             )
         )

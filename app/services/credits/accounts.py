@@ -4,8 +4,7 @@ Whoever changes an account locks its row first, so what is decided from it holds
 balance is the sum of the ledger at every commit: each change of it adds an entry.
 """
 
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,29 +22,11 @@ from app.models import (
     CreditLease,
     Limits,
 )
-from app.services.credits.need import Need
+from app.services.credits.need import Need, Taken, portion
 from app.services.credits.warnings import warn
-
-_SHARE = 8
-"""A lease takes an eighth of what is left besides what it is for: the others find
-something, and a user who spends much still asks seldom."""
 
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """The dialects' own, for `ON CONFLICT`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a lease got: nothing, where there was less than what was short.
-
-    `left` is what the account has besides; `elsewhere` tells, where it got nothing,
-    whether other processes hold something.
-    """
-
-    got: Need
-    left: Need
-    day: date
-    elsewhere: bool = False
 
 
 class HolderLostError(Exception):
@@ -65,7 +46,7 @@ async def lease(
 
     Raises HolderLostError.
     """
-    await _require_alive(session, holder_id, now)
+    await require_alive(session, holder_id, now)
     account = await locked(session, limits, now)
     assert account.day is not None
     row = await _lease_of(session, account, holder_id)
@@ -79,8 +60,8 @@ async def lease(
     got = Need()
     if not refused:
         got = Need(
-            _portion(short.credits, left.credits),
-            _portion(short.conversations, left.conversations),
+            portion(short.credits, left.credits),
+            portion(short.conversations, left.conversations),
         )
     left = Need(left.credits - got.credits, left.conversations - got.conversations)
     kept = held.conversations if row.day == account.day else 0
@@ -94,7 +75,7 @@ async def lease(
     return Taken(got=got, left=left, day=account.day, elsewhere=elsewhere)
 
 
-async def _require_alive(session: AsyncSession, holder_id: UUID, now: datetime) -> None:
+async def require_alive(session: AsyncSession, holder_id: UUID, now: datetime) -> None:
     """And keep the holder so until the transaction's end."""
     alive = await session.scalar(
         select(CreditHolder.id)
@@ -128,10 +109,6 @@ async def _others_hold(
         CreditLease.user_id == account.id, CreditLease.holder_id != holder_id
     )
     return await session.scalar(other.limit(1)) is not None
-
-
-def _portion(short: int, left: int) -> int:
-    return short + (left - short) // _SHARE if short > 0 else 0
 
 
 async def locked(session: AsyncSession, limits: Limits, now: datetime) -> CreditAccount:

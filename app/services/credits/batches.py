@@ -12,7 +12,6 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    func,
     insert,
     select,
     update,
@@ -27,11 +26,13 @@ from app.models import (
     CreditEntry,
     CreditHolder,
     CreditLease,
+    KeyLease,
     Limits,
     UsageDay,
 )
-from app.services.credits import accounts
+from app.services.credits import accounts, budgets
 from app.services.credits.accounts import INSERTS, HolderLostError
+from app.services.credits.budgets import KeyLine
 
 NO_KEY = UUID(int=0)
 _KEYS = ("user_id", "day", "kind", "model", "key_id")
@@ -64,31 +65,26 @@ class Tally(defaultdict[Used, list[int]]):
         super().__init__(lambda: [0] * len(COUNTS))
 
     def count(self, used: Used, usage: Usage, *, paid: int, absorbed: int) -> None:
-        self.add(
-            used,
-            (
-                1,
-                int(usage.estimated),
-                usage.input_tokens,
-                usage.output_tokens,
-                usage.cache_read_tokens,
-                usage.cache_write_tokens,
-                paid,
-                absorbed,
-            ),
-        )
+        # One by one: it is on the path of every call, and a loop costs thrice as much.
+        counts = self[used]
+        counts[0] += 1
+        counts[1] += usage.estimated
+        counts[2] += usage.input_tokens
+        counts[3] += usage.output_tokens
+        counts[4] += usage.cache_read_tokens
+        counts[5] += usage.cache_write_tokens
+        counts[6] += paid
+        counts[7] += absorbed
 
     def add(self, used: Used, counts: Sequence[int]) -> None:
         self[used] = [a + b for a, b in zip(self[used], counts, strict=True)]
 
-    def spent_by(self, key_id: UUID, day: date) -> int:
-        """Credits, by one API key on one day."""
-        column = COUNTS.index("credits")
-        return sum(
-            counts[column]
-            for used, counts in self.items()
-            if used.key_id == key_id and used.day == day
-        )
+    def without(self, key_ids: set[UUID]) -> tuple["Tally", "Tally"]:
+        """What is not by these API keys, and what is."""
+        others, theirs = Tally(), Tally()
+        for used, counts in self.items():
+            (theirs if used.key_id in key_ids else others)[used] = counts
+        return others, theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,7 @@ class Line:
 
     `spent` is since the lease was settled last. Where `keep` is not None it is settled
     now, and goes on with so many credits; `returned` conversations go back. A `closed`
-    one is given up.
+    one is given up; of one that is `told`, somebody asked for what is free.
     """
 
     user_id: UUID
@@ -107,6 +103,7 @@ class Line:
     keep: int | None = None
     returned: int = 0
     closed: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,7 @@ class Batch:
 
     sequence: int
     lines: Sequence[Line]
+    keys: Sequence[KeyLine]
     tally: Tally
     late: Sequence[tuple[Limits, int]] = ()
 
@@ -165,6 +163,7 @@ async def write(
     for limits, amount in batch.late:
         await accounts.charge(session, limits, amount, now=now)
     await write_usage(session, batch.tally)
+    await budgets.write(session, holder_id, batch.keys)
 
 
 async def _note(session: AsyncSession, holder_id: UUID, lines: Sequence[Line]) -> None:
@@ -304,6 +303,7 @@ async def take_back(
         now,
     )
     await session.execute(delete(CreditLease).where(CreditLease.holder_id.in_(dead)))
+    await session.execute(delete(KeyLease).where(KeyLease.holder_id.in_(dead)))
     await session.execute(delete(CreditHolder).where(CreditHolder.id.in_(dead)))
     return len(dead)
 
@@ -330,18 +330,6 @@ async def write_usage(session: AsyncSession, tally: Tally) -> None:
         insert_.on_conflict_do_update(index_elements=list(_KEYS), set_=sums),
         rows,
     )
-
-
-async def spent_by(session: AsyncSession, used: Used) -> int:
-    """Credits that are written of an API key on a day."""
-    total = await session.scalar(
-        select(func.coalesce(func.sum(UsageDay.credits), 0)).where(
-            UsageDay.user_id == used.user_id,
-            UsageDay.day == used.day,
-            UsageDay.key_id == used.key_id,
-        )
-    )
-    return int(total or 0)
 
 
 async def _many(session: AsyncSession, statement: Any, rows: list[Any]) -> None:

@@ -1,20 +1,18 @@
 """What one API key may use, below what its user may."""
 
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
-from app.core.exceptions import ForbiddenError, RateLimitedError
-from app.core.ratelimit import Limiter
-from app.models import KeyLimits
-from app.services.credits import pace
-from app.services.credits.batches import Used
-from app.services.credits.pace import Minute
+from sqlalchemy.ext.asyncio import AsyncSession
 
-_FORGET_SECONDS = 120
+from app.core.exceptions import RateLimitedError
+from app.models import KeyLimits
+from app.services.credits import budgets, pace
+from app.services.credits.block import Block
+from app.services.credits.budgets import KeyLine
+from app.services.credits.need import Need, Taken
+from app.services.credits.pace import Pace
 
 
 class KeyLimitError(RateLimitedError):
@@ -28,75 +26,111 @@ class KeyLimitError(RateLimitedError):
         )
 
 
-@dataclass(slots=True)
-class KeyUse:
-    """What calls by a key hold in this process, and the tokens of its last minute."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class Budget(Block):
+    """What this process may spend by a key on a day, the one that calls began on.
 
-    used_at: float = 0
-    held: int = 0
-    minute: Minute = field(default_factory=Minute)
-
-
-@dataclass(slots=True)
-class Hold:
-    """Of one call, until it ends."""
-
-    use: KeyUse
-    amount: int
-
-    def give_back(self) -> None:
-        self.use.held -= self.amount
-        self.amount = 0
-
-
-class Keys:
-    """The keys that are at work in this process.
-
-    `spent` tells the credits that a key has spent on a day, and is asked for them as
-    `Used`, whatever the model.
-
-    What calls in other processes hold, and what those have not written yet, is not
-    known here: n processes at once can spend n times a key's daily limit, at worst.
+    `spent` is what the usage of that day does not hold yet, `noted` what the database
+    has as leased, or -1 where that is not sure. Under a limit that is not `confirmed`
+    it has leased nothing yet. While it is filled, what was spent is not written: else
+    it would count twice, as used and as held.
     """
 
-    def __init__(
-        self, limiter: Limiter, spent: Callable[[Used], Awaitable[int]]
-    ) -> None:
-        self._limiter = limiter
-        self._spent = spent
-        self._uses: dict[UUID, KeyUse] = {}
+    key_id: UUID
+    user_id: UUID
+    day: date
+    limit: int
+    noted: int = 0
+    confirmed: bool = True
 
-    @asynccontextmanager
-    async def holding(
-        self, key: KeyLimits, used: Used, amount: int, *, now: datetime
-    ) -> AsyncIterator[Hold]:
-        """Count a call that costs at most `amount`; where the block fails, undo it.
+    @property
+    def id(self) -> UUID:
+        return self.key_id
 
-        Raises ForbiddenError for a model that the key leaves out, and RateLimitedError
-        beyond its pace or what it may spend today. What costs nothing may always be.
+    @property
+    def spare(self) -> bool:
+        return self.free > 0
+
+    def set_limit(self, limit: int) -> None:
+        """Under a lower one nothing is free until the database has said so."""
+        if limit < self.limit:
+            self.free, self.confirmed = 0, False
+        self.limit, self.refused = limit, None
+
+    async def lease(
+        self, session: AsyncSession, holder_id: UUID, short: Need, now: datetime
+    ) -> Taken:
+        self.leased, self.noted = True, -1  # an answer may get lost
+        return await budgets.lease(
+            session,
+            budgets.Share(holder_id, self.key_id, self.day),
+            user_id=self.user_id,
+            limit=self.limit,
+            held=self.free + self.reserved + self.spent,
+            short=short.credits,
+            now=now,
+        )
+
+    def fill(self, taken: Taken) -> None:
+        self.free += taken.got.credits
+        self.confirmed |= taken.got.credits > 0
+
+    def give_back(self, reserved: int, *, charged: int) -> None:
+        self.reserved -= reserved
+        self.spent += charged
+        if self.confirmed:
+            self.free += reserved - charged
+
+    def refuse(self, short: Need, *, clock: float, now: datetime) -> None:
+        left = self.known_left(clock)
+        if left is not None and short.credits > left.credits:
+            raise KeyLimitError(now)
+
+    def line(self, *, close: bool) -> KeyLine | None:
+        """What is to be written of it; None where the database knows it all.
+
+        It goes with the usage of the same batch, where what was spent is counted.
         """
-        if not key.allows(used.model):
-            raise ForbiddenError(
-                f"This API key does not include the model {used.model}.",
-                code="model_not_allowed",
-            )
-        use = self._uses.setdefault(key.id, KeyUse())
-        use.used_at = time.monotonic()
-        await pace.keep(key, use.minute, self._limiter, seconds=now.timestamp())
-        hold = Hold(use, 0)
-        if key.daily_credit_limit is not None and amount > 0:
-            # Nothing is awaited between the sum and what is held for this call.
-            if await self._spent(used) + use.held + amount > key.daily_credit_limit:
-                raise KeyLimitError(now)
-            use.held += amount
-            hold.amount = amount
-        with ExitStack() as undo:
-            undo.callback(hold.give_back)
-            yield hold
-            undo.pop_all()
+        if not self.leased or self.filling is not None:
+            return None
+        if close:
+            self.free = 0
+        held = self.free + self.reserved
+        if held == self.noted and not (close and held == 0):
+            return None
+        told, self.recalled = self.recalled, False
+        self.writing, self.spent = True, 0
+        closed = close and held == 0
+        return KeyLine(self.key_id, self.day, held, closed=closed, told=told)
 
-    def forget_idle(self) -> None:
-        before = time.monotonic() - _FORGET_SECONDS
-        for key_id, use in tuple(self._uses.items()):
-            if use.held == 0 and use.used_at < before:
-                del self._uses[key_id]
+    def written(self, line: KeyLine) -> None:
+        self.writing, self.noted = False, line.credits
+        self.leased = not line.closed
+
+
+@dataclass(slots=True, eq=False)
+class KeyUse:
+    """A key that is at work in this process: its pace, and its budgets by day."""
+
+    used_at: float
+    pace: Pace
+    budgets: dict[date, Budget] = field(default_factory=dict)
+
+    def budget(self, key: KeyLimits, user_id: UUID, day: date) -> Budget | None:
+        """None where the key has no daily limit."""
+        limit = key.daily_credit_limit
+        if limit is None:
+            return None
+        budget = self.budgets.get(day)
+        if budget is None:
+            budget = self.budgets[day] = Budget(
+                key_id=key.id,
+                user_id=user_id,
+                day=day,
+                limit=limit,
+                used_at=self.used_at,
+            )
+        if budget.limit != limit:
+            budget.set_limit(limit)
+        budget.used_at = self.used_at
+        return budget

@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
+from functools import lru_cache
+from typing import Literal
+from uuid import UUID
 
 from app.core.exceptions import RateLimitedError
 from app.core.ratelimit import Limiter
@@ -31,34 +34,37 @@ class Minute:
         return self.before * (1 - past / _SECONDS) + self.tokens
 
     def add(self, tokens: int, seconds: float) -> None:
-        self.used(seconds)
+        if seconds // _SECONDS != self.minute:
+            self.used(seconds)
         self.tokens += tokens
 
 
-async def keep(
-    limits: Limits | KeyLimits,
-    minute: Minute,
-    limiter: Limiter,
-    *,
-    seconds: float,
-) -> None:
-    """Count a request; raises RateLimitedError for one more than they allow.
+class Pace:
+    """Of one user's calls, or of those by one API key."""
 
-    Of tokens, those of calls that have ended count: what a call will need, nobody
-    knows.
-    """
-    if isinstance(limits, Limits):
-        of, whose = "plan", limits.user_id
-    else:
-        of, whose = "key", limits.id
-    most = limits.tokens_per_minute
-    if most is not None and minute.used(seconds) >= most:
-        raise _too_fast(of, f"{most} tokens", _SECONDS - seconds % _SECONDS)
-    if limits.requests_per_minute is not None:
-        rate = Rate(limits.requests_per_minute, _SECONDS)
-        standing = await limiter.hit(rate, f"{of}:{whose}")
-        if not standing.allowed:
-            raise _too_fast(of, f"{rate.amount} requests", standing.reset)
+    __slots__ = ("_name", "_of", "minute")
+
+    def __init__(self, of: Literal["plan", "key"], whose: UUID) -> None:
+        self._of = of
+        self._name = f"{of}:{whose}"
+        self.minute = Minute()
+
+    async def keep(
+        self, limits: Limits | KeyLimits, limiter: Limiter, *, seconds: float
+    ) -> None:
+        """Count a request; raises RateLimitedError for one more than they allow.
+
+        Of tokens, those of calls that have ended count: what a call will need, nobody
+        knows.
+        """
+        most = limits.tokens_per_minute
+        if most is not None and self.minute.used(seconds) >= most:
+            raise _too_fast(self._of, f"{most} tokens", _SECONDS - seconds % _SECONDS)
+        if limits.requests_per_minute is not None:
+            rate = _a_minute(limits.requests_per_minute)
+            standing = await limiter.hit(rate, self._name)
+            if not standing.allowed:
+                raise _too_fast(self._of, f"{rate.amount} requests", standing.reset)
 
 
 def until_midnight(now: datetime) -> int:
@@ -67,6 +73,11 @@ def until_midnight(now: datetime) -> int:
         now.date() + timedelta(days=1), time(), tzinfo=now.tzinfo
     )
     return max(math.ceil((midnight - now).total_seconds()), 1)
+
+
+@lru_cache
+def _a_minute(amount: int) -> Rate:
+    return Rate(amount, _SECONDS)
 
 
 def _too_fast(of: str, what: str, seconds: float) -> RateLimitedError:

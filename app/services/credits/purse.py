@@ -1,19 +1,19 @@
-"""What this process may spend for one user without asking the database."""
+"""What this process may spend for one user, and what calls put aside of it."""
 
-from asyncio import Event, Task, timeout
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from app.core.exceptions import AppError, RateLimitedError
 from app.models import Limits
+from app.services.credits import accounts
 from app.services.credits.batches import NO_KEY, Line, Used
-from app.services.credits.keys import Hold
-from app.services.credits.need import Need
-from app.services.credits.pace import Minute, until_midnight
-
-_REFUSED_SECONDS = 1
-"""How long a refusal of the database stands for those who ask next."""
+from app.services.credits.block import Block
+from app.services.credits.keys import Budget, KeyUse
+from app.services.credits.need import Need, Taken
+from app.services.credits.pace import Pace, until_midnight
 
 
 class InsufficientCreditsError(AppError):
@@ -56,49 +56,62 @@ class Reservation:
 
     purse: "Purse"
     call: Call
+    used: Used
+    """What it counts as: on the day that it began, whenever it ends."""
     amount: int
-    """Of the lease; 0 for a call that costs nothing, or who has no limit."""
-    unlimited: bool
+    """Of the purse; 0 for a call that costs nothing, or who has no limit."""
+    most: int | None
+    """What its user pays at most; None where nothing limits it."""
+    use: KeyUse | None
+    """Of the API key that the call came by, where one did."""
+    budget: Budget | None
+    """Of that key and day, which holds the most; None where it has no limit."""
     conversation: date | None = None
     open: bool = True
-    hold: Hold | None = None
-    """Of the API key that the call came by, where one did."""
 
-    def close(self, tokens: int = 0, seconds: float = 0) -> None:
-        """It took so many tokens; nobody settles or cancels it any more."""
+    def take(self, conversations: int) -> None:
+        purse = self.purse
+        purse.reserve(self.amount)
+        if conversations:
+            purse.conversations -= conversations
+            self.conversation = purse.day
+        if self.budget is not None:
+            self.budget.reserve(self.most or 0)
+
+    def close(self, *, charged: int) -> None:
+        """Give back what the call did not take; of lost blocks that is not ours."""
         self.open = False
-        if self.hold is not None:
-            self.hold.give_back()
-            if tokens:
-                self.hold.use.minute.add(tokens, seconds)
+        if self.amount and not self.purse.lost:
+            self.purse.give_back(self.amount, charged=charged)
+        if self.budget is not None and not self.budget.lost:
+            self.budget.give_back(self.most or 0, charged=charged)
 
 
-@dataclass(slots=True, eq=False)
-class Purse:
-    """A user's lease: `free`, `reserved` and `spent` are what it holds.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Purse(Block):
+    """A user's lease.
 
     `spent` is since it was settled last, `noted` what of that the database knows.
-    While it is filled or written, the other waits. A `lost` one has been taken back.
     """
 
     limits: Limits
-    used_at: float
     settled_at: float
-    free: int = 0
-    reserved: int = 0
-    spent: int = 0
     noted: int = 0
     day: date | None = None
     conversations: int = 0
     noted_conversations: int = 0
-    leased: bool = False
-    lost: bool = False
-    recalled: bool = False
-    writing: bool = False
-    filling: Task[None] | None = None
-    refused: tuple[float, Need] | None = None
-    changed: Event = field(default_factory=Event)
-    minute: Minute = field(default_factory=Minute)
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace("plan", self.limits.user_id)
+
+    @property
+    def id(self) -> UUID:
+        return self.limits.user_id
+
+    @property
+    def spare(self) -> bool:
+        return self.free > 0 or self.conversations > 0
 
     def begin_day(self, today: date) -> None:
         if self.day is None or self.day < today:
@@ -112,54 +125,33 @@ class Purse:
         )
 
     def refuse(self, short: Need, *, clock: float, now: datetime) -> None:
-        """Raise where the database has just said that there is less than that."""
-        if self.refused is None or clock > self.refused[0]:
+        left = self.known_left(clock)
+        if left is None:
             return
-        left = self.refused[1]
         if short.credits > left.credits:
             raise InsufficientCreditsError
         if short.conversations > left.conversations:
             raise DailyLimitError(now)
 
-    def fill(self, got: Need, day: date) -> None:
-        self.leased = True
-        self.begin_day(day)
-        self.free += got.credits
-        if day == self.day:  # else midnight has passed on the way
-            self.conversations += got.conversations
-        self.noted_conversations = -1  # it may have gone on meanwhile: note it anew
-
-    async def has_changed(self, seconds: float) -> bool:
-        """Wait so long for others to give something back."""
-        if seconds <= 0:
-            return False
-        try:
-            async with timeout(seconds):
-                await self.changed.wait()
-        except TimeoutError:
-            return False
-        self.changed.clear()
-        return True
-
-    def was_refused(self, left: Need, clock: float) -> None:
-        self.refused = (clock + _REFUSED_SECONDS, left)
-
-    def take(self, call: Call, need: Need) -> Reservation:
-        self.free -= need.credits
-        self.reserved += need.credits
-        self.conversations -= need.conversations
-        return Reservation(
-            purse=self,
-            call=call,
-            amount=need.credits,
-            unlimited=self.limits.monthly_credits is None,
-            conversation=self.day if need.conversations else None,
+    async def lease(
+        self, session: AsyncSession, holder_id: UUID, short: Need, now: datetime
+    ) -> Taken:
+        return await accounts.lease(
+            session,
+            self.limits,
+            holder_id=holder_id,
+            held=Need(self.free + self.reserved + self.spent, self.conversations),
+            short=short,
+            now=now,
         )
 
-    def give_back(self, reservation: Reservation, *, charged: int) -> None:
-        self.reserved -= reservation.amount
-        self.spent += charged
-        self.free += reservation.amount - charged
+    def fill(self, taken: Taken) -> None:
+        self.leased = True
+        self.begin_day(taken.day)
+        self.free += taken.got.credits
+        if taken.day == self.day:  # else midnight has passed on the way
+            self.conversations += taken.got.conversations
+        self.noted_conversations = -1  # it may have gone on meanwhile: note it anew
 
     def line(self, *, settle: bool, close: bool) -> Line | None:
         """What is to be written of it; None where the database knows it all.
@@ -175,9 +167,11 @@ class Purse:
             self.writing = True
             return Line(self.limits.user_id, self.spent, self.conversations, self.day)
         returned = 0
+        told = False
         if close:
             self.free = 0
             returned, self.conversations = self.conversations, 0
+            told, self.recalled = self.recalled, False
         self.writing = True
         return Line(
             self.limits.user_id,
@@ -187,6 +181,7 @@ class Purse:
             keep=self.free + self.reserved,
             returned=returned,
             closed=close and self.reserved == 0,
+            told=told,
         )
 
     def written(self, line: Line, clock: float) -> None:

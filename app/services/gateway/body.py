@@ -2,6 +2,7 @@
 
 import json
 from asyncio import to_thread
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,10 +48,8 @@ async def parse(raw: bytes) -> Json:
 
 def _refuse_twins(raw: bytes) -> None:
     def once(pairs: list[tuple[str, Any]]) -> None:
-        names = {name for name, _ in pairs}
-        if len(names) < len(pairs):
-            seen: set[str] = set()
-            twin = next(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        if len(dict(pairs)) < len(pairs):
+            (twin, _), *_ = Counter(name for name, _ in pairs).most_common(1)
             raise InvalidFieldError(twin, "is there twice")
 
     json.loads(raw, object_pairs_hook=once)
@@ -120,14 +119,14 @@ def input_tokens(messages: Iterable[Any], size: int) -> int:
 
 def output_tokens(body: Mapping[str, Any], model: ModelInfo) -> int:
     """The most that an answer can have."""
+    most = model.max_output_tokens
     for name in _LIMITS:
-        most = body.get(name)
-        if most is None:
+        if (told := body.get(name)) is None:
             continue
-        if type(most) is not int or most < 1:
+        if type(told) is not int or told < 1:
             raise InvalidFieldError(name, "must be an integer, 1 or more")
-        return min(most, model.max_output_tokens)
-    return model.max_output_tokens
+        most = min(most, told)
+    return most
 
 
 def _blocks(messages: Iterable[Any]) -> Iterable[Json]:

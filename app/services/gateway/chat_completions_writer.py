@@ -37,6 +37,7 @@ _REASONS: Mapping[StopReason, str] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_CUT_OFF: tuple[StopReason, ...] = ("max_tokens", "refusal")
 
 
 @dataclass(slots=True)
@@ -47,8 +48,7 @@ class _Call:
 
     @property
     def arguments(self) -> str:
-        """Never nothing: clients parse it as JSON."""
-        return "".join(self.pieces) or "{}"
+        return "".join(self.pieces)
 
 
 class ChatCompletionWriter:
@@ -127,7 +127,7 @@ class ChatCompletionWriter:
             case Usage():
                 self._usage = event
             case Stop():
-                return self._ended_call() + self._stop(event)
+                return self._stop(event)
         return b""
 
     def _call(self, event: ToolUseStart) -> bytes:
@@ -147,7 +147,7 @@ class ChatCompletionWriter:
         return self._chunk({"tool_calls": [call]})
 
     def _ended_call(self) -> bytes:
-        """The arguments of a call that came without any."""
+        """The arguments of a call that came without any: clients parse them as JSON."""
         if not self._calls or self._calls[-1].pieces:
             return b""
         self._calls[-1].pieces.append("{}")
@@ -159,7 +159,9 @@ class ChatCompletionWriter:
     def _stop(self, event: Stop) -> bytes:
         self._reason = _REASONS[event.reason]
         reason = orjson.dumps(self._reason)
-        frame = b'%b{},"logprobs":null,"finish_reason":%b%b' % (
+        # A call that was cut off must not look like one without arguments.
+        frame = b"" if event.reason in _CUT_OFF else self._ended_call()
+        frame += b'%b{},"logprobs":null,"finish_reason":%b%b' % (
             self._head,
             reason,
             self._end,

@@ -26,8 +26,8 @@ def told(error: AppError) -> AppError:
 
     Only why a request was refused is told in its words: whoever sent it must know.
     """
-    if error.code == "unknown_model":  # as both clients expect it
-        return NotFoundError(error.detail, code=error.code)
+    if error.code in {"unknown_model", "unknown_provider"}:  # 404, as clients expect
+        return NotFoundError(error.detail, code="unknown_model")
     if not isinstance(error, ProviderError):
         return error
     if isinstance(error, ProviderRejectedError):

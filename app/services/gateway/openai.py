@@ -51,9 +51,8 @@ _TYPES: Mapping[int, str] = {
 }
 _CODES: Mapping[str, str] = {
     "unauthenticated": "invalid_api_key",
-    "invalid_credentials": "invalid_api_key",
+    "token_expired": "invalid_api_key",
     "unknown_model": "model_not_found",
-    "not_found": "model_not_found",
     "insufficient_credits": "insufficient_quota",
     "rate_limited": "rate_limit_exceeded",
 }

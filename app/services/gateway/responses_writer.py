@@ -162,9 +162,10 @@ class ResponseWriter:
         item = self._item
         if item is None:
             return b""
-        # The arguments of a call that came without any: clients parse them as JSON.
+        # The arguments of a call that came without any: clients parse them as JSON. But
+        # a call that was cut off must not look like one of those.
         bare = isinstance(item, Call) and not item.pieces
-        frames = self._piece(item, "{}") if bare else b""
+        frames = self._piece(item, "{}") if bare and status == "completed" else b""
         frames += b"".join(map(self._frame, item.closing(status)))
         self._keep(status)
         return frames

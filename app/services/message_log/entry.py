@@ -1,9 +1,9 @@
 """What is written of one call of a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -15,40 +15,59 @@ _MOST_TEXT = 256 * 2**10  # bytes
 _OVERHEAD = 1024  # about what an entry takes besides its text, in bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Entry(NamedTuple):
     """A call that ended. `kind` is chat, title, gateway, ...; `credits` as in prices.
 
     `messages` are what was asked in this very call, not all that led to it, and what
-    was answered: JSON values in the shape of our messages.
+    was answered: JSON values in the shape of our messages. Or what gives them later, in
+    a thread, once or again, and only if their text is kept: then `size` is how many
+    bytes it holds until then.
     """
 
     user_id: UUID
     kind: str
     model: str
     status: str
-    messages: Sequence[Mapping[str, Any]] = ()
+    messages: Messages | Callable[[], Messages] = ()
     input_tokens: int = 0
     output_tokens: int = 0
     credits: int = 0
     latency_ms: int = 0
+    size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Waiting:
-    """An entry as it waits to be stored: its text is taken now, and bounded."""
+    """An entry as it waits to be stored; `size` is about what it takes, in bytes.
+
+    Its messages are taken as `text` already, or given later.
+    """
 
     entry: Entry
     text: bytes | None
+    size: int
     id: UUID = field(default_factory=uuid7)
     created_at: datetime = field(default_factory=utcnow)
 
-    @property
-    def size(self) -> int:
-        return _OVERHEAD + len(self.text or b"")
+    @classmethod
+    def of(cls, entry: Entry, *, keeps_text: bool) -> "Waiting":
+        if keeps_text and callable(entry.messages):
+            return cls(entry, None, _OVERHEAD + entry.size)
+        text = None
+        if keeps_text and not callable(entry.messages):
+            text = text_of(entry.messages)
+        return cls(entry._replace(messages=()), text, _OVERHEAD + len(text or b""))
+
+    def rendered(self) -> bytes | None:
+        """The text, which may take its time."""
+        messages = self.entry.messages
+        return text_of(messages()) if callable(messages) else self.text
 
 
-def text_of(messages: Sequence[Mapping[str, Any]]) -> bytes | None:
+def text_of(messages: Messages) -> bytes | None:
     """The messages as JSON, the newest as far as there is room; None for none.
 
     Files count for much and tell little: of them their size alone is kept.

@@ -1,9 +1,10 @@
 """Stores entries in batches, off the path of the calls they tell of (TRUST F5).
 
 An entry waits in memory until there are enough of them or the first has waited long
-enough. Where the database does not keep up, whoever writes waits with it, so memory
-stays bounded. Ids are made here, and what is there already is left alone: a batch
-whose commit may or may not have happened is simply stored again.
+enough; text that is given later is made in a thread. Where the database does not keep
+up, whoever writes waits with it, so memory stays bounded. Ids are made here, and what
+is there already is left alone: a batch whose commit may or may not have happened is
+simply stored again.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.exceptions import AppError
 from app.models import MessageLog, User
-from app.services.message_log.entry import Entry, Waiting, text_of
+from app.services.message_log.entry import Entry, Waiting
 
 STORED = Counter("workroom_message_logs", "Message logs that were stored")
 LOST = Counter("workroom_message_logs_lost", "Message logs that could not be stored")
@@ -82,8 +83,7 @@ class MessageLogs:
         The entry is taken before any waiting: whoever is cancelled there loses none.
         """
         keeps_text = self._live.current.message_logs.text
-        text = text_of(entry.messages) if keeps_text else None
-        waiting = Waiting(entry, text)
+        waiting = Waiting.of(entry, keeps_text=keeps_text)
         self._waiting.append(waiting)
         self._bytes += waiting.size
         self._some.set()
@@ -180,9 +180,10 @@ class MessageLogs:
 
     def _row(self, waiting: Waiting, username: str, keeps_text: bool) -> Row:  # noqa: FBT001 - both come from one row
         entry, sealed = waiting.entry, None
-        if waiting.text is not None and keeps_text:
+        text = _rendered(waiting) if keeps_text else None
+        if text is not None:
             place = f"message_logs.messages:{waiting.id}"
-            sealed = self._crypto.seal(waiting.text.decode(), place=place)
+            sealed = self._crypto.seal(text.decode(), place=place)
         return {
             "id": waiting.id,
             "created_at": waiting.created_at,
@@ -197,3 +198,12 @@ class MessageLogs:
             "latency_ms": entry.latency_ms,
             "status": entry.status[:16],
         }
+
+
+def _rendered(waiting: Waiting) -> bytes | None:
+    try:
+        return waiting.rendered()
+    except Exception as error:  # noqa: BLE001 - a format's fault costs its text, and no entry
+        # Its kind alone: what it says may hold what was asked.
+        _log.error("message log without its text", error=type(error).__name__)
+        return None

@@ -10,7 +10,7 @@ def identity(**fields: Any) -> Identity:
 
 
 def test_who_is_logged_in_has_every_scope_and_a_key_its_own() -> None:
-    key = identity(scope="ext:reports models:read")
+    key = identity(scope="ext:reports models")
 
     assert identity().has_scope("ext:anything")
     assert key.has_scope("ext:reports")

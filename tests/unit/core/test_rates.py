@@ -26,6 +26,7 @@ def test_the_defaults_limit_what_strangers_may_try() -> None:
         "auth.refresh",
         "auth.link",
         "auth.provider",
+        "auth.leaked",
     }
 
 

@@ -1,12 +1,41 @@
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.integrations.llm.base import Prices, Usage
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.pricing import cost, most
 
 PRICES = Prices(Decimal(3), Decimal(15), Decimal("0.3"), Decimal("3.75"))
+
+PRICE = st.decimals(0, 10**4, places=7, allow_nan=False, allow_infinity=False)
+TOKENS = st.integers(0, 10**8)
+
+
+@given(
+    prices=st.builds(Prices, PRICE, PRICE, PRICE, PRICE),
+    usage=st.builds(Usage, TOKENS, TOKENS, TOKENS, TOKENS),
+)
+def test_costs_are_exact_to_the_last_digit_of_any_price(
+    prices: Prices, usage: Usage
+) -> None:
+    """TRUST M2: what is computed in whole numbers is what decimals come to."""
+    written = usage.output_tokens * prices.output
+    exact = (
+        usage.input_tokens * prices.input
+        + written
+        + usage.cache_read_tokens * prices.cache_read
+        + usage.cache_write_tokens * prices.cache_write
+    )
+    dearest = max(prices.input, prices.cache_read, prices.cache_write)
+    bound = usage.input_tokens * dearest + written
+
+    assert cost(usage, prices) == int(exact.quantize(Decimal(1), ROUND_HALF_UP))
+    assert most(usage.input_tokens, usage.output_tokens, prices) == int(
+        bound.quantize(Decimal(1), ROUND_CEILING)
+    )
 
 
 def test_a_dollar_for_a_million_tokens_is_a_credit_for_each() -> None:

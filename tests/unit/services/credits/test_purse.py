@@ -2,7 +2,7 @@ from datetime import date
 from uuid import UUID
 
 from app.models import Limits
-from app.services.credits.need import Need
+from app.services.credits.need import Need, Taken
 from app.services.credits.purse import Purse
 
 LIMITS = Limits(
@@ -20,15 +20,19 @@ LIMITS = Limits(
 TODAY, TOMORROW = date(2026, 11, 30), date(2026, 12, 1)
 
 
+def taken(day: date) -> Taken:
+    return Taken(got=Need(credits=5, conversations=3), left=Need(), day=day)
+
+
 def test_conversations_leased_before_midnight_are_not_the_next_day_s() -> None:
     """TRUST M3: the lease was asked for on one day, and got on the next."""
-    purse = Purse(LIMITS, used_at=0, settled_at=0)
+    purse = Purse(limits=LIMITS, used_at=0, settled_at=0)
     purse.begin_day(TODAY)
     purse.begin_day(TOMORROW)
 
-    purse.fill(Need(credits=5, conversations=3), TODAY)
+    purse.fill(taken(TODAY))
     late = (purse.free, purse.conversations)
-    purse.fill(Need(credits=5, conversations=3), TOMORROW)
+    purse.fill(taken(TOMORROW))
 
     assert late == (5, 0)
     assert (purse.free, purse.conversations) == (10, 3)

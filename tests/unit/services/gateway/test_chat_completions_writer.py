@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.integrations.llm.base import TextDelta, Usage
+from app.integrations.llm.base import Stop, StopReason, TextDelta, ToolUseStart, Usage
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
 from app.services.gateway.format import Writer
 from tests.grammar import openai_chat as grammar
@@ -154,6 +154,17 @@ def test_a_whole_answer_holds_calls_whose_arguments_are_always_json() -> None:
         ("toolu_2", "function", {"name": "now", "arguments": "{}"}),
         ("toolu_3", "function", {"name": "add", "arguments": '{"a":1}'}),
     ]
+
+
+@pytest.mark.parametrize(("reason", "told"), [("max_tokens", ""), ("tool_use", "{}")])
+def test_a_call_that_was_cut_off_is_not_one_without_arguments(
+    reason: StopReason, told: str
+) -> None:
+    events: Events = [ToolUseStart("1", "drop"), Usage(1, 1), Stop(reason)]
+
+    [choice] = whole(writer(), events)["choices"]
+
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == told
 
 
 def test_a_whole_answer_of_calls_alone_has_no_content() -> None:

@@ -14,6 +14,7 @@ from app.services.gateway.responses import RESPONSES
     [
         (400, "invalid_request", "invalid_request_error", "invalid_request"),
         (401, "unauthenticated", "authentication_error", "invalid_api_key"),
+        (401, "token_expired", "authentication_error", "invalid_api_key"),
         (402, "insufficient_credits", "insufficient_quota", "insufficient_quota"),
         (403, "model_not_allowed", "permission_error", "model_not_allowed"),
         (404, "unknown_model", "invalid_request_error", "model_not_found"),
@@ -42,7 +43,10 @@ def test_an_error_has_openai_s_type_and_code(
             ("messages.0.role: is required", "messages.0.role", "invalid_request"),
         ),
         (UnauthenticatedError("No."), ("No.", None, "invalid_api_key")),
-        (NotFoundError("Gone."), ("Gone.", None, "model_not_found")),
+        (
+            NotFoundError("Gone.", code="unknown_model"),
+            ("Gone.", None, "model_not_found"),
+        ),
     ],
 )
 def test_our_errors_are_told_in_it(error: Any, told: tuple[str, ...]) -> None:

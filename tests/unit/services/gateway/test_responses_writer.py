@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from app.integrations.llm.base import Citation, Stop, Usage
+from app.integrations.llm.base import Citation, Stop, StopReason, ToolUseStart, Usage
 from app.services.gateway.format import Writer
 from app.services.gateway.responses import RESPONSES
 from tests.grammar import openai_responses as grammar
@@ -125,6 +125,17 @@ def test_an_answer_that_is_cut_off_is_incomplete(name: str, reason: str) -> None
     assert answer["status"] == "incomplete"
     assert answer["incomplete_details"] == {"reason": reason}
     assert answer["output"][-1]["status"] == "incomplete"
+
+
+@pytest.mark.parametrize(("reason", "told"), [("max_tokens", ""), ("tool_use", "{}")])
+def test_a_call_that_was_cut_off_is_not_one_without_arguments(
+    reason: StopReason, told: str
+) -> None:
+    events: Events = [ToolUseStart("1", "drop"), Usage(1, 1), Stop(reason)]
+
+    [call] = whole(writer(), events)["output"]
+
+    assert call["arguments"] == told
 
 
 def test_a_citation_without_text_before_it_stands_in_a_message_of_its_own() -> None:
