@@ -1,7 +1,7 @@
 """What processes hold of the daily budgets of API keys.
 
 Revision ID: c61f4a0d83b7
-Revises: 4d0b7c92e1a5
+Revises: e84b21f7c605
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "c61f4a0d83b7"
-down_revision = "4d0b7c92e1a5"
+down_revision = "e84b21f7c605"
 branch_labels = None
 depends_on = None
 

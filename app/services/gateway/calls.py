@@ -57,7 +57,7 @@ class Incoming:
 
     __slots__ = (
         "betas", "body", "format", "input_tokens", "messages", "model", "principal",
-        "stream",
+        "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class Incoming:
         self.principal = principal
         self.format = format
         self.body = body
+        self.size = size
         self.betas = betas
         self.model: str = bodies.model_name(body)
         self.stream = bodies.streams(body)
@@ -99,6 +100,9 @@ class Attempt(Protocol):
         """Tokens of what has come, estimated."""
 
     def text(self) -> str: ...
+
+    def size(self) -> int:
+        """Bytes of the answer that are kept for its text."""
 
     def fail(self, problem: Mapping[str, Any]) -> bytes:
         """The frames that end a stream which has begun."""
@@ -176,10 +180,11 @@ class Gateway:
                 used=used,
                 paid=paid,
                 seconds=time.perf_counter() - begun,
-                messages=[
+                messages=lambda: [
                     incoming.messages[-1],
                     {"role": "assistant", "content": attempt.text()},
                 ],
+                size=incoming.size + attempt.size(),
             )
 
     async def _stream(
@@ -290,6 +295,9 @@ class _Passing:
     def text(self) -> str:
         return self._scan.text()
 
+    def size(self) -> int:
+        return self._scan.kept
+
     def fail(self, problem: Mapping[str, Any]) -> bytes:
         data = orjson.dumps(self._incoming.format.error(problem))
         if self._provider.speaks == "messages":
@@ -358,6 +366,9 @@ class _Translating:
 
     def text(self) -> str:
         return "".join(self._texts)
+
+    def size(self) -> int:
+        return sum(map(len, self._texts))
 
     def fail(self, problem: Mapping[str, Any]) -> bytes:
         return self._writer.fail(problem)

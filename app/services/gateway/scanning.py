@@ -31,8 +31,9 @@ class Scan(ABC):
     """Of one answer, in one wire format.
 
     `begun` tells whether the first token has come; `ended` whether the answer is
-    complete. `usage` is what the provider has told so far, and `failure` what it has
-    told of a failure, after which nothing more counts.
+    complete. `kept` is how many bytes are kept for its text. `usage` is what the
+    provider has told so far, and `failure` what it has told of a failure, after which
+    nothing more counts.
     """
 
     special: ClassVar[re.Pattern[bytes]]
@@ -44,7 +45,7 @@ class Scan(ABC):
         self._who = who
         self._rest = b""
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
+        self.kept = 0
         self._whole: Json | None = None
         self.begun = False
         self.ended = False
@@ -84,6 +85,7 @@ class Scan(ABC):
                 f"{self._who} sent an answer that we cannot read."
             ) from error
         self.begun = self.ended = True
+        self.kept = len(body)
         return body
 
     def written(self) -> int:
@@ -100,9 +102,9 @@ class Scan(ABC):
     def _passed(self, events: bytes) -> bytes:
         if not self.begun and self.token.search(events):
             self.begun = True
-        if self._kept_bytes < _MOST_KEPT:
+        if self.kept < _MOST_KEPT:
             self._kept.append(events)
-            self._kept_bytes += len(events)
+            self.kept += len(events)
         return events
 
     def _looked_into(self, event: bytes) -> bytes:
