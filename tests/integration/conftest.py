@@ -15,6 +15,14 @@ from tests.fakes.faults import FaultPlan
 from tests.integration.gateway import Gateway
 from tests.integration.providers import FAKES, MODELS, variables_for
 
+CATALOGUE = """
+["openai/fake-small"]
+context_window = 32_000
+max_output_tokens = 4096
+capabilities = ["text", "vision", "tools", "thinking"]
+"""
+"""Of a server of one's own an installation must say what its models can do."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(MODELS))
 async def running_gateway(
@@ -27,7 +35,10 @@ async def running_gateway(
     shutil.copy(sqlite_template, folder / "workroom.db")
     async with AsyncExitStack() as stack:
         fake = await stack.enter_async_context(FAKES[provider]())
+        catalogue = folder / "catalogue.toml"
+        catalogue.write_text(CATALOGUE)
         variables = variables_for(provider, fake)
+        variables["MODEL_CATALOGUE"] = str(catalogue)
         app = create_app(
             make_settings(folder, **variables, PROVIDER_STALL_SECONDS="0.3")
         )

@@ -1,14 +1,36 @@
 """The gateway as its clients see it: an address, a key and the name of a model."""
 
+import base64
 from dataclasses import dataclass
 from typing import Any
 
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
+from pydantic import BaseModel
 
 from tests.conftest import Server
 from tests.fakes.model_server import FakeServer
 from tests.integration.providers import MODELS
+
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
+PDF = base64.b64encode(b"%PDF-1.7 " + bytes(40)).decode()
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+
+
+class Weather(BaseModel):
+    """What `SCHEMA` describes."""
+
+    city: str
+    days: int
+
+    @classmethod
+    def of_bath(cls) -> "Weather":
+        return cls(city="Bath", days=3)
 
 
 @dataclass
@@ -27,6 +49,11 @@ class Gateway:
     @property
     def model(self) -> str:
         return MODELS[self.provider]
+
+    @property
+    def able_model(self) -> str:
+        """One that takes images and thinks: Ollama's that calls tools does neither."""
+        return "ollama/tiny-vision:1b" if self.provider == "ollama" else self.model
 
     @property
     def is_claude(self) -> bool:

@@ -1,39 +1,28 @@
-"""OpenAI's own client in front of the gateway, by every provider."""
+"""OpenAI's own client asks for chat completions, by every provider."""
 
 import asyncio
-import base64
 from typing import Any
 
-import openai
 import pytest
-from pydantic import BaseModel
+from openai.types.chat import ChatCompletion, ChatCompletionToolParam
 
 from tests.fakes.faults import numbered_words
-from tests.integration.gateway import Gateway
+from tests.integration.gateway import PDF, PIXEL, SCHEMA, Gateway, Weather
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-WEATHER = {"city": "Bath", "days": 3}
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-TOOL: Any = {
+TOOL: ChatCompletionToolParam = {
     "type": "function",
-    "function": {"name": "get_weather", "description": "?", "parameters": SCHEMA},
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of the next days.",
+        "parameters": SCHEMA,
+    },
 }
-RESPONSES_TOOL: Any = {"type": "function", "strict": True, **TOOL["function"]}
-PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
-PDF = base64.b64encode(b"%PDF-1.7 " + bytes(40)).decode()
 
 
 def asked(text: str) -> list[Any]:
     return [{"role": "user", "content": text}]
-
-
-# Chat completions
 
 
 async def test_a_chat_completion_comes_word_by_word(gateway: Gateway) -> None:
@@ -56,7 +45,7 @@ async def test_a_chat_completion_comes_word_by_word(gateway: Gateway) -> None:
 
 
 async def test_a_whole_chat_completion(gateway: Gateway) -> None:
-    def ask() -> Any:
+    def ask() -> ChatCompletion:
         with gateway.sync_openai() as client:
             return client.chat.completions.create(
                 model=gateway.model,
@@ -71,13 +60,14 @@ async def test_a_whole_chat_completion(gateway: Gateway) -> None:
     [choice] = answer.choices
     assert choice.message.content == numbered_words(5)
     assert choice.finish_reason == "stop"
+    assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (25, 5)
     assert "You count." in str(gateway.sent)
 
 
 async def test_a_tool_is_called_and_its_result_goes_back(gateway: Gateway) -> None:
     plan = gateway.fake.plan
-    plan.update({"text": "Let me see.", "tool": "get_weather"})
+    plan.text, plan.tool = "Let me see.", "get_weather"
     plan.tool_input = '{"city": "Bath", "days": 3}'
     messages = asked("What is the weather in Bath?")
     async with gateway.openai() as client:
@@ -88,16 +78,15 @@ async def test_a_tool_is_called_and_its_result_goes_back(gateway: Gateway) -> No
         message = first.choices[0].message
         assert first.choices[0].finish_reason == "tool_calls"
         [call] = message.tool_calls or ()
-        plan.update({"text": "It rains.", "tool": ""})
+        plan.text, plan.tool = "It rains.", ""
         result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+        messages += [message, result]
         second = await client.chat.completions.create(
-            model=gateway.model,
-            messages=[*messages, message.to_dict(), result],  # type: ignore[list-item]  # as users write it
-            tools=[TOOL],
+            model=gateway.model, messages=messages, tools=[TOOL]
         )
 
     assert call.function.name == "get_weather"
-    assert call.function.arguments.replace(" ", "") == '{"city":"Bath","days":3}'
+    assert Weather.model_validate_json(call.function.arguments) == Weather.of_bath()
     assert second.choices[0].message.content == "It rains."
     assert "rain" in str(gateway.sent["messages"][-1])
 
@@ -105,28 +94,22 @@ async def test_a_tool_is_called_and_its_result_goes_back(gateway: Gateway) -> No
 async def test_images_and_documents_reach_a_model_that_takes_them(
     gateway: Gateway,
 ) -> None:
-    model, parts = gateway.model, [{"type": "text", "text": "Say 2 words"}]
-    if gateway.provider == "ollama":
-        model = "ollama/tiny-vision:1b"
-    url = f"data:image/png;base64,{PIXEL}"
-    parts.append({"type": "image_url", "image_url": {"url": url}})  # type: ignore[dict-item]  # it is JSON
+    parts: list[Any] = [
+        {"type": "text", "text": "Say 2 words"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+    ]
     if gateway.is_claude:
         file = {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{PDF}"}
-        parts.append({"type": "file", "file": file})  # type: ignore[dict-item]  # it is JSON
+        parts.append({"type": "file", "file": file})
     async with gateway.openai() as client:
         answer = await client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": parts}],  # type: ignore[typeddict-item]  # it is JSON
+            model=gateway.able_model,
+            messages=[{"role": "user", "content": parts}],
         )
 
     assert answer.choices[0].message.content == numbered_words(2)
     assert PIXEL in str(gateway.sent)
     assert (PDF in str(gateway.sent)) == gateway.is_claude
-
-
-class Weather(BaseModel):
-    city: str
-    days: int
 
 
 async def test_an_answer_fits_a_schema_that_the_client_makes(gateway: Gateway) -> None:
@@ -143,20 +126,17 @@ async def test_an_answer_fits_a_schema_that_the_client_makes(gateway: Gateway) -
             response_format={"type": "json_object"},
         )
 
-    assert answer.choices[0].message.parsed == Weather(city="Bath", days=3)
+    assert answer.choices[0].message.parsed == Weather.of_bath()
     schemas = [str(call.body) for call in gateway.fake.calls]
     assert "'days'" in schemas[0]
     assert "json" in schemas[1].lower()
 
 
 async def test_thinking_is_asked_for_and_told(gateway: Gateway) -> None:
-    model = gateway.model
-    if gateway.provider == "ollama":
-        model = "ollama/tiny-vision:1b"
     gateway.fake.plan.thinking = "Hm."
     async with gateway.openai() as client:
         stream = await client.chat.completions.create(
-            model=model,
+            model=gateway.able_model,
             messages=asked("Say 3 words"),
             reasoning_effort="high",
             stream=True,
