@@ -20,6 +20,7 @@ CATALOGUE = """
 context_window = 32_000
 max_output_tokens = 4096
 capabilities = ["text", "vision", "tools", "thinking"]
+prices = { input = 10, output = 100 }
 """
 """Of a server of one's own an installation must say what its models can do."""
 

@@ -1,17 +1,22 @@
 """The gateway as its clients see it: an address, a key and the name of a model."""
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 
+from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.model_server import FakeServer
 from tests.integration.providers import MODELS
 
+Api = Literal["chat", "responses", "messages"]
+APIS = get_args(Api)
+NOTHING: Mapping[str, Any] = {}
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 PDF = base64.b64encode(b"%PDF-1.7 " + bytes(40)).decode()
 SCHEMA: dict[str, Any] = {
@@ -38,13 +43,19 @@ class Gateway:
     server: Server
     provider: str
     fake: FakeServer
-    key: str
+    owner: Client
+    key: str = ""
 
     @classmethod
     async def opened(cls, server: Server, provider: str, fake: FakeServer) -> "Gateway":
-        owner = await server.client()
-        answer = await owner.post("/apikeys", json={"name": "a script"})
-        return cls(server, provider, fake, answer.json["key"])
+        gateway = cls(server, provider, fake, await server.client())
+        gateway.key = (await gateway.new_key())["key"]
+        return gateway
+
+    async def new_key(self, **limits: Any) -> dict[str, Any]:
+        answer = await self.owner.post("/apikeys", json={"name": "a script", **limits})
+        assert answer.status == 201, answer.body
+        return dict(answer.json)
 
     @property
     def model(self) -> str:
@@ -65,6 +76,28 @@ class Gateway:
         return self.fake.calls[-1].body
 
     # Each client once tries only, where it is not told otherwise.
+
+    async def ask(
+        self, api: Api, text: str, *, client: Mapping[str, Any] = NOTHING, **fields: Any
+    ) -> str:
+        """A whole answer's text, by the client of that API.
+
+        `client` changes how that is made, `fields` what it asks for.
+        """
+        messages: Any = [{"role": "user", "content": text}]
+        asked: dict[str, Any] = {"model": self.model, **fields}
+        if api == "messages":
+            async with self.anthropic(**client) as anthropic:
+                asked = {"max_tokens": 100, "messages": messages, **asked}
+                blocks = (await anthropic.messages.create(**asked)).content
+                return "".join(getattr(block, "text", "") for block in blocks)
+        async with self.openai(**client) as openai:
+            if api == "responses":
+                asked = {"input": text, **asked}
+                return (await openai.responses.create(**asked)).output_text
+            asked = {"messages": messages, **asked}
+            answer = await openai.chat.completions.create(**asked)
+            return answer.choices[0].message.content or ""
 
     def openai(self, **options: Any) -> AsyncOpenAI:
         return AsyncOpenAI(**self._openai() | options)

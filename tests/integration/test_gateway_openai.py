@@ -77,7 +77,8 @@ async def test_a_tool_is_called_and_its_result_goes_back(gateway: Gateway) -> No
             first = await stream.get_final_completion()
         message = first.choices[0].message
         assert first.choices[0].finish_reason == "tool_calls"
-        [call] = message.tool_calls or ()
+        assert message.tool_calls
+        [call] = message.tool_calls
         plan.text, plan.tool = "It rains.", ""
         result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
         messages += [message, result]
