@@ -18,9 +18,9 @@ from app.core.config import Settings, get_settings
 from app.middleware import rate_limit
 from app.middleware.address_rules import AddressRules
 from app.middleware.admission import Admission
+from app.middleware.at_start import AtStart
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
-from app.middleware.direct_body import DirectBody
 from app.middleware.hosts import Hosts
 from app.middleware.proxies import Proxies
 from app.middleware.request_context import RequestContext
@@ -107,7 +107,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(SecurityHeaders, hsts=server.redirects_to_https)
     app.add_middleware(RequestContext, settings=settings.log)
     app.add_middleware(Proxies, trusted=server.trusted_proxies)
-    app.add_middleware(DirectBody)
+    app.add_middleware(AtStart)
 
 
 @asynccontextmanager

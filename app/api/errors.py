@@ -26,6 +26,7 @@ from app.core.exceptions import (
     RequestTimeoutError,
     ValidationFailedError,
 )
+from app.middleware.at_start import at_start
 
 _log = structlog.get_logger()
 _KNOWN: dict[int, AppError] = {
@@ -93,13 +94,12 @@ class Unexpected:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def send_noting_start(message: Message) -> None:
+        def note(_start: Message) -> None:
             nonlocal started
             started = True
-            await send(message)
 
         try:
-            await self._app(scope, receive, send_noting_start)
+            await self._app(scope, receive, at_start(scope, send, note))
         except Exception as error:  # the top of a request: any endpoint may fail
             if started or scope["type"] != "http":
                 raise

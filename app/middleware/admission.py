@@ -13,6 +13,7 @@ from app.api.errors import problem
 from app.core.exceptions import OverloadedError
 from app.core.lag import LoopLag
 from app.core.metrics import REQUESTS_IN_PROGRESS
+from app.middleware.at_start import at_start
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Those who watch the server must be answered above all when it is overloaded."""
@@ -43,7 +44,9 @@ class Admission:
             return
         place = _Place(self)
         try:
-            await self._app(scope, place.receiving(receive), place.sending(send))
+            await self._app(
+                scope, place.receiving(receive), at_start(scope, send, place.leave)
+            )
         finally:
             place.arrived()
             place.leave()
@@ -70,7 +73,7 @@ class _Place:
         self._arriving = False
         admission.enter(1)
 
-    def leave(self) -> None:
+    def leave(self, _start: Message | None = None) -> None:
         if self._taken:
             self._taken = False
             self._admission.enter(-1)
@@ -91,10 +94,3 @@ class _Place:
             return message
 
         return noting_arrival
-
-    def sending(self, send: Send) -> Send:
-        async def noting_start(message: Message) -> None:
-            self.leave()
-            await send(message)
-
-        return noting_start
