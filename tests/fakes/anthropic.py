@@ -59,6 +59,7 @@ class FakeAnthropic(FakeServer):
 
     def _answer(self, call: Call, status: int, type_: str, text: str) -> web.Response:
         call.end("refused")
+        text = self.plan.words_of_error or text
         return _error(status, type_, text, self.plan.refusal_headers())
 
 

@@ -132,6 +132,7 @@ class FakeBedrock(FakeServer):
             return await self.play(request, call, fault, script(self.plan, body))
         call.end("refused")
         status, type_, message = error
+        message = self.plan.words_of_error or message
         told = {"type": "error", "error": {"type": type_, "message": message}}
         headers = self.plan.refusal_headers()
         return web.json_response(told, status=status, headers=headers)
@@ -140,13 +141,15 @@ class FakeBedrock(FakeServer):
         call.end("refused")
         kind = f"{name}:http://internal.amazon.com/coral/"
         headers = {"x-amzn-errortype": kind, **self.plan.refusal_headers()}
-        return web.json_response({"message": text}, status=status, headers=headers)
+        told = {"message": self.plan.words_of_error or text}
+        return web.json_response(told, status=status, headers=headers)
 
     def _script(self, model: str, body: Mapping[str, Any]) -> Script:
         plan = self.plan
         words, stopped = reply(plan, body)
         texts = [chunk(text_event(plan, word)) for word in words]
         name = plan.exception or "throttlingException"
+        told = plan.words_of_error or "Too many tokens, please wait."
         damaged = bytearray(texts[-1] if texts else b"\0")
         damaged[-1] ^= 1
         return Script(
@@ -154,7 +157,7 @@ class FakeBedrock(FakeServer):
             start=[chunk(event) for event in start_events(plan, model)],
             chunks=texts,
             end=[chunk(event) for event in end_events(plan, len(words), stopped)],
-            exception=exception(name, "Too many tokens, please wait."),
+            exception=exception(name, told),
             damaged=bytes(damaged),
         )
 

@@ -154,8 +154,9 @@ def whole_script(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script
 
 
 def _error(plan: FaultPlan) -> Event:
-    error = {"type": plan.exception or "overloaded_error", "message": "Overloaded"}
-    return {"type": "error", "error": error}
+    told = plan.words_of_error or "Overloaded"
+    kind = plan.exception or "overloaded_error"
+    return {"type": "error", "error": {"type": kind, "message": told}}
 
 
 def _fits(body: Mapping[str, Any]) -> bool:

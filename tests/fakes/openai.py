@@ -58,10 +58,13 @@ class FakeOpenAI(FakeServer):
         fault = self.plan.next_fault()
         refusal = None if self._admits(request) else _wrong_key()
         refusal = refusal or _mistake(body)
+        told = self.plan.words_of_error
         if fault == "throttle_first":
-            refusal = _error(429, "requests", "rate_limit_exceeded", "Slow down.")
+            slow = told or "Slow down."
+            refusal = _error(429, "requests", "rate_limit_exceeded", slow)
         elif fault == "unavailable":
-            refusal = _error(503, "server_error", None, "The server is overloaded.")
+            busy = told or "The server is overloaded."
+            refusal = _error(503, "server_error", None, busy)
         if refusal is not None:
             call.end("refused")
             refusal.headers.update(self.plan.refusal_headers())
@@ -102,7 +105,8 @@ class FakeOpenAI(FakeServer):
 
     def _error(self) -> dict[str, Any]:
         code = self.plan.exception or "rate_limit_exceeded"
-        broken = {"message": "Broken in the middle.", "param": None}
+        told = self.plan.words_of_error or "Broken in the middle."
+        broken = {"message": told, "param": None}
         return {**broken, "type": "error", "code": code}
 
     def _script(self, body: Mapping[str, Any]) -> Script:

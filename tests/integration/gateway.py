@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
@@ -13,9 +13,8 @@ from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.model_server import FakeServer
 from tests.integration.providers import MODELS
+from tests.integration.wire import Api
 
-Api = Literal["chat", "responses", "messages"]
-APIS = get_args(Api)
 NOTHING: Mapping[str, Any] = {}
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 PDF = base64.b64encode(b"%PDF-1.7 " + bytes(40)).decode()
@@ -52,6 +51,12 @@ class Gateway:
         gateway.key = (await gateway.new_key())["key"]
         return gateway
 
+    def with_key(self, key: str = "") -> Client:
+        """Our own client, which shows what is on the wire."""
+        client = self.server.anonymous()
+        client.headers["Authorization"] = f"Bearer {key or self.key}"
+        return client
+
     async def new_key(self, **limits: Any) -> dict[str, Any]:
         answer = await self.owner.post("/apikeys", json={"name": "a script", **limits})
         assert answer.status == 201, answer.body
@@ -69,6 +74,12 @@ class Gateway:
     @property
     def is_claude(self) -> bool:
         return self.provider in {"anthropic", "bedrock", "mantle"}
+
+    def passes(self, api: Api) -> bool:
+        """Whether the provider speaks that API, so that bytes go through."""
+        if api == "messages":
+            return self.is_claude
+        return api == "chat" and self.provider == "openai"
 
     @property
     def sent(self) -> Any:

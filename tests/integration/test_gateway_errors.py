@@ -8,7 +8,8 @@ import anyio
 import openai
 import pytest
 
-from tests.integration.gateway import APIS, Api, Gateway
+from tests.integration.gateway import Gateway
+from tests.integration.wire import APIS, Api
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
