@@ -62,7 +62,7 @@ SLOW_ON_POSTGRESQL = {
     "test_message_logs", "test_mfa", "test_oidc", "test_plans", "test_recovery",
     "test_sealed",
 }  # fmt: skip
-"""What is about accounts and money: on PostgreSQL it runs with the slow tests (`--all`)."""
+"""What is about accounts and money: on PostgreSQL it is for the slow tests (`--all`)."""
 
 SettingsFactory = Callable[..., Settings]
 
