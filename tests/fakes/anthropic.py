@@ -6,7 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes.faults import FaultPlan
-from tests.fakes.messages import mistake, sse_script
+from tests.fakes.messages import mistake, script
 from tests.fakes.model_server import Call, FakeServer, main
 
 API_KEY = "sk-ant-for-tests"
@@ -55,10 +55,11 @@ class FakeAnthropic(FakeServer):
             refusal = (503, "overloaded_error", "Overloaded")
         if refusal:
             return self._answer(call, *refusal)
-        return await self.play(request, call, fault, sse_script(self.plan, body))
+        return await self.play(request, call, fault, script(self.plan, body))
 
     def _answer(self, call: Call, status: int, type_: str, text: str) -> web.Response:
         call.end("refused")
+        text = self.plan.words_of_error or text
         return _error(status, type_, text, self.plan.refusal_headers())
 
 
@@ -74,7 +75,7 @@ def _invalid(body: Any) -> tuple[int, str, str] | None:
     model = str(body.get("model", ""))
     if not _KNOWN_MODEL.match(model):
         return 404, "not_found_error", f"model: {model}"
-    wrong = mistake(model, body) or ("" if body.get("stream") else "stream it")
+    wrong = mistake(model, body)
     return (400, "invalid_request_error", wrong) if wrong else None
 
 

@@ -1,6 +1,7 @@
 """A fake of Bedrock's two ways to Claude, on the real wire.
 
-InvokeModelWithResponseStream at the root, and Mantle's Messages API at `mantle_url`.
+InvokeModel and InvokeModelWithResponseStream at the root, and Mantle's Messages API at
+`mantle_url`.
 Its event-stream encoder is its own, so that the reader under test is not measured by
 itself. It checks signatures by having botocore compute them again, and refuses wrong
 bodies as AWS does.
@@ -25,9 +26,10 @@ from tests.fakes.messages import (
     end_events,
     mistake,
     reply,
-    sse_script,
+    script,
     start_events,
     text_event,
+    whole_script,
 )
 from tests.fakes.model_server import Call, FakeServer, Script, main
 
@@ -87,7 +89,7 @@ def exception(name: str, message: str) -> bytes:
 class FakeBedrock(FakeServer):
     def __init__(self, plan: FaultPlan | None = None) -> None:
         super().__init__(plan)
-        path = "/model/{model}/invoke-with-response-stream"
+        path = "/model/{model}/{action:invoke(-with-response-stream)?}"
         self.app.router.add_post(path, self._invoke)
         self.app.router.add_post("/anthropic/v1/messages", self._messages)
 
@@ -107,7 +109,11 @@ class FakeBedrock(FakeServer):
             refusal = (503, "ServiceUnavailableException", "Bedrock is unavailable.")
         if refusal:
             return self._answer(call, *refusal)
-        return await self.play(request, call, fault, self._script(body))
+        if request.match_info["action"] == "invoke":
+            answer = whole_script(self.plan, model, body)
+        else:
+            answer = self._script(model, body)
+        return await self.play(request, call, fault, answer)
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         """Mantle: credentials are refused by AWS, the rest as Anthropic does it."""
@@ -123,9 +129,10 @@ class FakeBedrock(FakeServer):
         elif fault == "unavailable":
             error = (503, "overloaded_error", "Overloaded")
         if error is None:
-            return await self.play(request, call, fault, sse_script(self.plan, body))
+            return await self.play(request, call, fault, script(self.plan, body))
         call.end("refused")
         status, type_, message = error
+        message = self.plan.words_of_error or message
         told = {"type": "error", "error": {"type": type_, "message": message}}
         headers = self.plan.refusal_headers()
         return web.json_response(told, status=status, headers=headers)
@@ -134,21 +141,23 @@ class FakeBedrock(FakeServer):
         call.end("refused")
         kind = f"{name}:http://internal.amazon.com/coral/"
         headers = {"x-amzn-errortype": kind, **self.plan.refusal_headers()}
-        return web.json_response({"message": text}, status=status, headers=headers)
+        told = {"message": self.plan.words_of_error or text}
+        return web.json_response(told, status=status, headers=headers)
 
-    def _script(self, body: Mapping[str, Any]) -> Script:
+    def _script(self, model: str, body: Mapping[str, Any]) -> Script:
         plan = self.plan
         words, stopped = reply(plan, body)
-        texts = [chunk(text_event(word)) for word in words]
+        texts = [chunk(text_event(plan, word)) for word in words]
         name = plan.exception or "throttlingException"
+        told = plan.words_of_error or "Too many tokens, please wait."
         damaged = bytearray(texts[-1] if texts else b"\0")
         damaged[-1] ^= 1
         return Script(
             content_type="application/vnd.amazon.eventstream",
-            start=[chunk(event) for event in start_events(plan)],
+            start=[chunk(event) for event in start_events(plan, model)],
             chunks=texts,
             end=[chunk(event) for event in end_events(plan, len(words), stopped)],
-            exception=exception(name, "Too many tokens, please wait."),
+            exception=exception(name, told),
             damaged=bytes(damaged),
         )
 
@@ -199,7 +208,7 @@ def _misdirected(body: Mapping[str, Any]) -> str:
     """What is wrong with a body that would be right for another endpoint."""
     if not _PLAIN_MODEL.match(str(body.get("model", ""))):
         return "The model does not exist."
-    return "" if body.get("stream") and "anthropic_version" not in body else "stream"
+    return "anthropic_version" if "anthropic_version" in body else ""
 
 
 if __name__ == "__main__":

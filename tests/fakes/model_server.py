@@ -7,6 +7,7 @@ In a test: `async with FakeBedrock() as server: ... server.url`. As a process:
 
 import argparse
 import asyncio
+import json
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -138,6 +139,20 @@ class FakeServer:
         names = ("path", "headers", "body", "outcome")
         calls = [{name: getattr(call, name) for name in names} for call in self.calls]
         return web.json_response(calls)
+
+
+def whole(answer: Any, *, exception: Any) -> Script:
+    """An answer that is not streamed; `exception` may come in its place."""
+    body = json.dumps(answer, ensure_ascii=False).encode()
+    half = len(body) // 2
+    return Script(
+        content_type="application/json",
+        start=[],
+        chunks=[body[:half]],
+        end=[body[half:]],
+        exception=json.dumps(exception).encode(),
+        damaged=body[:half],
+    )
 
 
 def text_of(content: Any) -> str:

@@ -60,6 +60,7 @@ class FakeOllama(FakeServer):
         if refusal:
             call.end("refused")
             status, error = refusal
+            error = self.plan.words_of_error or error
             headers = self.plan.refusal_headers()
             return web.json_response({"error": error}, status=status, headers=headers)
         return await self.play(request, call, fault, self._script(body))
@@ -79,13 +80,14 @@ class FakeOllama(FakeServer):
         end = line(
             {}, done=True, done_reason="stop", **(figures if plan.tells_usage else {})
         )
+        told = plan.words_of_error or "an error was encountered"
         calls = [line({"tool_calls": [{"function": function}]})] if plan.tool else []
         return Script(
             content_type="application/x-ndjson",
             start=[line({"thinking": plan.thinking})] if plan.thinking else [],
             chunks=[line({"content": word}) for word in words],
             end=[*calls, end],
-            exception=b'{"error": "an error was encountered"}\n',
+            exception=json.dumps({"error": told}).encode() + b"\n",
             damaged=b'{"model": "llama3.2", "mess\n',
         )
 

@@ -21,6 +21,7 @@ from app.integrations.llm.base import (
     Provider,
     ProviderError,
     ProviderEvent,
+    ProviderStreamBrokenError,
     Stop,
     TextDelta,
     ThinkingDelta,
@@ -287,7 +288,11 @@ class _Passing:
 
     async def whole(self) -> bytes:
         async with aclosing(self._forward()) as answer:
-            body = await anext(answer)
+            try:
+                body = await anext(answer)
+            except ProviderStreamBrokenError:
+                self._taken = True  # it had begun to answer, which it bills
+                raise
         self._taken = True
         return self._scan.feed_whole(body)
 

@@ -78,12 +78,16 @@ class Scan(ABC):
     def feed_whole(self, body: bytes) -> bytes:
         """An answer that is not streamed; raises where it is none."""
         try:
-            self._whole = answer = orjson.loads(body)
+            answer = orjson.loads(body)
             self._read_whole(answer)
+        except ProviderError as error:
+            self.failure = error
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProviderStreamBrokenError(
                 f"{self._who} sent an answer that we cannot read."
             ) from error
+        self._whole = answer
         self.begun = self.ended = True
         self.kept = len(body)
         return body
