@@ -21,6 +21,14 @@ FIRST_TOKEN = Histogram(
     ["provider"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+MODEL_CALLS = Counter(
+    "workroom_model_calls",
+    "Calls of models, each attempt of them, by `answered` or the error's code",
+    ["model", "outcome"],
+)
+MODEL_COOLDOWNS = Counter(
+    "workroom_model_cooldowns", "Pauses that models got after failures", ["model"]
+)
 REQUESTS_IN_PROGRESS = Gauge(
     "workroom_requests_in_progress",
     "Requests whose answer has not begun",

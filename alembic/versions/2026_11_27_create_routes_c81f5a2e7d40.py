@@ -1,0 +1,34 @@
+"""Routes of models, and which of them a reply was asked of.
+
+Revision ID: c81f5a2e7d40
+Revises: 4d0b7c92e1a5
+"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "c81f5a2e7d40"
+down_revision = "4d0b7c92e1a5"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "routes",
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("deployments", sa.JSON(), nullable=False),
+        sa.Column("fallbacks", sa.JSON(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_routes")),
+        sa.UniqueConstraint("name", name=op.f("uq_routes_name")),
+    )
+    op.add_column("messages", sa.Column("route", sa.String(length=200), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("messages", "route")
+    op.drop_table("routes")
