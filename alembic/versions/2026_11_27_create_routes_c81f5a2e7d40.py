@@ -1,4 +1,4 @@
-"""Routes of models, and which of them a reply was asked of.
+"""Routes: names that stand for several deployments of models.
 
 Revision ID: c81f5a2e7d40
 Revises: 4d0b7c92e1a5
@@ -26,9 +26,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_routes")),
         sa.UniqueConstraint("name", name=op.f("uq_routes_name")),
     )
-    op.add_column("messages", sa.Column("route", sa.String(length=200), nullable=True))
 
 
 def downgrade() -> None:
-    op.drop_column("messages", "route")
     op.drop_table("routes")

@@ -41,9 +41,10 @@ class Message(Identified, Base):
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
-    `model` is what answered last, and `route` the name that was asked for, where that
-    is a route's. `credits` is what the reply has cost so far, of which `billed` is
-    booked. `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
+    `model` is the name that was asked for, and of a reply that has ended the model that
+    wrote it, which is another one where a route was asked for.
+    `credits` is what the reply has cost so far, of which `billed` is booked.
+    `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     """
 
     __tablename__ = "messages"
@@ -73,7 +74,6 @@ class Message(Identified, Base):
     content: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     citations: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     model: Mapped[str | None] = mapped_column(String(200))
-    route: Mapped[str | None] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(16), default="complete")
     stop_reason: Mapped[str | None] = mapped_column(String(16))
     error: Mapped[dict[str, Any] | None] = mapped_column(NullableJson)

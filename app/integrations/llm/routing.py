@@ -128,8 +128,18 @@ class Router:
         routes = {n: r for n, r in self._routes.items() if n != name}
         self.register(routes | ({} if route is None else {name: route}))
 
-    def is_route(self, name: str) -> bool:
-        return name in self._routes
+    def leads_to(self, route: str, model: str) -> bool:
+        """Whether a call for that route may go to the model."""
+        waiting, seen = [route], {route}
+        while waiting:
+            if (found := self._routes.get(waiting.pop())) is None:
+                continue
+            named = {*(d.model for d in found.deployments), *found.fallbacks}
+            if model in named:
+                return True
+            waiting += named - seen
+            seen |= named
+        return False
 
     async def offered(self) -> list[ModelInfo]:
         """The routes that can be used now, each as if it were one model."""
@@ -156,7 +166,7 @@ class Router:
             cooldown = self._cooldown(model.name)
             return (Candidate(provider, model, name, cooldown=cooldown),)
         failures: list[AppError] = []
-        found = await self._of_route(name, route, {name}, failures)
+        found = await self._of_route(name, name, {name}, failures)
         if not found:
             raise failures[0]
         once: dict[str, Candidate] = {}
@@ -172,14 +182,23 @@ class Router:
         )
 
     async def _of_route(
-        self, name: str, route: Route, seen: set[str], failures: list[AppError]
+        self, asked: str, name: str, seen: set[str], failures: list[AppError]
     ) -> list[Candidate]:
-        """`seen` are the routes on the way here: two changes at once can make a ring.
+        """Of the route `name`, to which the one that was asked for leads.
 
-        Why models cannot be called is added to `failures`.
+        `seen` are those on the way here, for two changes at once can make a ring. Why
+        models cannot be called is added to `failures`.
         """
-        found = []
-        for deployment in _drawn(route.deployments, self._chance):
+        route, found = self._routes[name], []
+        fallbacks = [Deployment(fallback) for fallback in route.fallbacks]
+        for deployment in (*_drawn(route.deployments, self._chance), *fallbacks):
+            if deployment.model in self._routes:
+                if deployment.model not in seen:
+                    seen.add(deployment.model)
+                    found += await self._of_route(
+                        asked, deployment.model, seen, failures
+                    )
+                continue
             resolved = await self._resolved(deployment.model)
             if isinstance(resolved, AppError):
                 failures.append(resolved)
@@ -189,25 +208,12 @@ class Router:
                 Candidate(
                     provider,
                     model,
-                    name,
+                    asked,
                     deployment.timeout_seconds,
                     self._cooldown(model.name),
                     self._buckets_of(name, deployment),
                 )
             )
-        for fallback in route.fallbacks:
-            if (inner := self._routes.get(fallback)) is not None:
-                if fallback not in seen:
-                    seen.add(fallback)
-                    found += await self._of_route(fallback, inner, seen, failures)
-                continue
-            resolved = await self._resolved(fallback)
-            if isinstance(resolved, AppError):
-                failures.append(resolved)
-            else:
-                provider, model = resolved
-                cooldown = self._cooldown(model.name)
-                found.append(Candidate(provider, model, name, cooldown=cooldown))
         return found
 
     async def _resolved(self, name: str) -> tuple[Provider, ModelInfo] | AppError:

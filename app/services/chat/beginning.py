@@ -49,7 +49,6 @@ def new_reply(
     *,
     parent_id: UUID,
     model: str,
-    route: str | None,
     siblings: str,
     lease_expires_at: datetime,
 ) -> Message:
@@ -61,7 +60,6 @@ def new_reply(
         parent_id=parent_id,
         content=[],
         model=model,
-        route=route,
         lease_expires_at=lease_expires_at,
     )
     set_committed_value(reply, "siblings", f"{siblings} {reply.id}")

@@ -166,7 +166,6 @@ class Turns:
             chat,
             parent_id=branch[0].id,
             model=name,
-            route=name if self._router.is_route(name) else None,
             siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
@@ -181,7 +180,9 @@ class Turns:
         message = await self._message(principal, message_id)
         chat, branch = await self._history(principal, message)
         require_continuable(message, chat)
-        name = message.route or message.model or chat.model
+        name = message.model or chat.model
+        if self._router.leads_to(chat.model, name):
+            name = chat.model  # by the name that was asked for, and may be asked for
         candidates = await self._router.candidates(name)
         reply = Reply(
             continuable(message.content),
@@ -254,7 +255,7 @@ class Turns:
         conversation: bool = False,
     ) -> None:
         """Raises where the user's plan, limits or credits do not allow it."""
-        choices, asked = turn.choices, turn.message.route or turn.chosen.model.name
+        choices, asked = turn.choices, turn.chosen.candidate.asked
         with self._slots.taken(principal.user_id) as slot:
             turn.account = await self._books.reserve(
                 principal.user_id,

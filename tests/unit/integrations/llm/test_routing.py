@@ -211,7 +211,6 @@ class TestNames:
         assert await house.names("smart") == [B]
         house.router.register_one("smart", None)
 
-        assert not house.router.is_route("smart")
         with pytest.raises(BadRequestError):
             await house.names("smart")
 
@@ -249,6 +248,19 @@ class TestOrder:
         )
 
         assert await house.names("smart") == [A, B, C, D]
+
+    async def test_where_a_route_may_lead_is_known(self, build: Build) -> None:
+        house = build(
+            {
+                "smart": route(A, fallbacks=["other"]),
+                "other": route(B, fallbacks=["smart", C]),
+            }
+        )
+
+        led = [name for name in (A, B, C, D) if house.router.leads_to("smart", name)]
+
+        assert led == [A, B, C]
+        assert not house.router.leads_to(A, A)
 
     async def test_what_cannot_be_called_is_left_out(self, build: Build) -> None:
         off = Scripted("off", missing="Set OFF.", ids=())
