@@ -36,7 +36,14 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    is_answer,
     joined,
+)
+from app.integrations.llm.bedrock_places import (
+    HOME_PROFILES,
+    ModelLackingError,
+    Place,
+    Places,
 )
 from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.eventstream import EventStreamReader, Header
@@ -63,7 +70,8 @@ _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 """What a signature names, by endpoint."""
 
 _VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
-_GEOGRAPHIES = {"us-gov-": "us-gov", "us-": "us", "eu-": "eu"}
+_LACKING = re.compile(r"model identifier|on-demand throughput", re.IGNORECASE)
+"""What AWS says of a model that a region does not have, or not by this profile."""
 
 _ERRORS: Mapping[str, type[ProviderError]] = {
     "throttling": ProviderThrottledError,
@@ -86,7 +94,7 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
     "expiredtoken": ProviderAuthError,
     "optinrequired": ProviderAuthError,
     "validation": ProviderRejectedError,
-    "resourcenotfound": ProviderRejectedError,
+    "resourcenotfound": ModelLackingError,
 }
 """By the exception's name in lower case without its last word: `ThrottlingException`
 before the answer, `throttlingException` in its middle. ModelNotReady comes with a 429
@@ -103,11 +111,12 @@ class BedrockProvider:
         self._catalogue = catalogue
         self._http = http
         self._mantle = models.bedrock_endpoint == "mantle"
-        self._base = models.bedrock_base_url.rstrip("/") or (
-            f"https://bedrock-mantle.{models.aws_region}.api.aws/anthropic"
+        self._address = models.bedrock_base_url.rstrip("/") or (
+            "https://bedrock-mantle.{region}.api.aws/anthropic"
             if self._mantle
-            else f"https://bedrock-runtime.{models.aws_region}.amazonaws.com"
+            else "https://bedrock-runtime.{region}.amazonaws.com"
         )
+        self._places = Places(models)
         self._setting = "BEDROCK_BASE_URL" if models.bedrock_base_url else "AWS_REGION"
         self._credentials: Any = None
         self._looked_until = 0.0
@@ -139,22 +148,28 @@ class BedrockProvider:
         known = self._catalogue.info(f"{self.name}/{request.model}")
         info = self._catalogue.current(known)
         message, cut = message_body(request, capabilities=info.capabilities)
-        reply = MessagesReader(_WHO, request, repeated=cut)
-        call = self._by_mantle if self._mantle else self._by_runtime
-        async with aclosing(call(request.model, message, reply)) as events:
+        by_endpoint = self._by_mantle if self._mantle else self._by_runtime
+
+        def call(place: Place) -> AsyncGenerator[ProviderEvent]:
+            reply = MessagesReader(_WHO, request, repeated=cut)
+            return by_endpoint(place, message, reply)
+
+        events = self._places.first(request.model, call, begun=is_answer)
+        async with aclosing(events):
             async for event in events:
                 yield event
 
     async def _by_runtime(
-        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+        self, place: Place, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
-        url = f"{self._base}/model/{quote(model, safe='')}/invoke-with-response-stream"
+        model = quote(place.model, safe="")
+        url = f"{self._base_in(place)}/model/{model}/invoke-with-response-stream"
         given = {
             "Content-Type": "application/json",
             "Accept": "application/vnd.amazon.eventstream",
         }
-        headers = await self._authorized(url, given, body)
+        headers = await self._authorized(place, url, given, body)
         frames = EventStreamReader()
         async with self._http.request(
             "POST", url, setting=self._setting, headers=headers, body=body
@@ -171,19 +186,19 @@ class BedrockProvider:
         reply.end()
 
     async def _by_mantle(
-        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+        self, place: Place, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
         # A chat that began by the other endpoint names an inference profile.
-        plain = base_name(f"{self.name}/{model}").removeprefix(f"{self.name}/")
+        plain = base_name(f"{self.name}/{place.model}").removeprefix(f"{self.name}/")
         body = orjson.dumps({"model": plain, **message, "stream": True})
-        url = f"{self._base}/v1/messages"
+        url = f"{self._base_in(place)}/v1/messages"
         given = {"Content-Type": "application/json", "anthropic-version": VERSION}
         events = stream_messages(
             self._http,
             url,
             who=_WHO,
             setting=self._setting,
-            headers=await self._authorized(url, given, body),
+            headers=await self._authorized(place, url, given, body),
             body=body,
             reply=reply,
             refusal=_refused,
@@ -214,20 +229,23 @@ class BedrockProvider:
     def _by_profile(self, names: list[str]) -> list[str]:
         region = self._settings.aws_region
         geographies = (
-            g for start, g in _GEOGRAPHIES.items() if region.startswith(start)
+            g for start, g in HOME_PROFILES.items() if region.startswith(start)
         )
         profile = next(geographies, "global")
         return [name.replace("/", f"/{profile}.", 1) for name in names]
 
+    def _base_in(self, place: Place) -> str:
+        return self._address.replace("{region}", place.region)
+
     async def _authorized(
-        self, url: str, headers: dict[str, str], body: bytes
+        self, place: Place, url: str, headers: dict[str, str], body: bytes
     ) -> Mapping[str, str]:
         if not self._settings.aws_region or not await self._ready():
             raise ProviderNotConfiguredError(str(self.missing))
         if key := self._settings.bedrock_api_key:
             return {**headers, "Authorization": f"Bearer {key.get_secret_value()}"}
-        place = (self._settings.aws_region, _SERVICES[self._settings.bedrock_endpoint])
-        return _signed(await self._current(), place, url, headers, body)
+        scope = (place.region, _SERVICES[self._settings.bedrock_endpoint])
+        return _signed(await self._current(), scope, url, headers, body)
 
     async def _ready(self) -> bool:
         """Whether there are credentials; the first call looks for them."""
@@ -286,12 +304,12 @@ def _found(settings: ModelSettings) -> Any:
 
 def _signed(
     credentials: Any,
-    place: tuple[str, str],
+    scope: tuple[str, str],
     url: str,
     headers: Mapping[str, str],
     body: bytes,
 ) -> Mapping[str, str]:
-    """Those headers with a Signature Version 4; `place` is the region and the service.
+    """Those headers with a Signature Version 4; `scope` is the region and the service.
 
     The path is quoted once more for the signature, as AWS wants it of every service
     but S3: a colon of the model's id is %3A in the URL, and %253A in what is signed.
@@ -300,7 +318,7 @@ def _signed(
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - loaded by _found
 
     request = AWSRequest("POST", url, headers=headers, data=body)
-    region, service = place
+    region, service = scope
     SigV4Auth(credentials, service, region).add_auth(request)
     return dict(request.headers.items())
 
@@ -340,7 +358,10 @@ def _refused(response: Response, body: bytes) -> ProviderError:
     wait = retry_after(response.headers)
     name = response.headers.get("x-amzn-errortype") or str(answer.get("__type", ""))
     if not name and "error" in answer:
-        return refusal(_WHO, response.status, body, wait)
+        error = refusal(_WHO, response.status, body, wait)
+        if response.status == HTTPStatus.NOT_FOUND:
+            return ModelLackingError(error.detail)
+        return error
     message = answer.get("message") or answer.get("Message") or ""
     name = name or f"status {response.status}"
     return _error(name, str(message), response.status, wait)
@@ -351,5 +372,7 @@ def _error(
 ) -> ProviderError:
     """By name, which may be wrapped: `com.amazon...#ThrottlingException:http://...`."""
     name = name.partition(":")[0].rpartition("#")[2]
-    kind = _ERRORS.get(name.lower().removesuffix("exception"))
-    return refused(kind or by_status(status), _WHO, name, message, wait=wait)
+    kind = _ERRORS.get(name.lower().removesuffix("exception")) or by_status(status)
+    if kind is ProviderRejectedError and _LACKING.search(message):
+        kind = ModelLackingError
+    return refused(kind, _WHO, name, message, wait=wait)

@@ -85,6 +85,14 @@ def base_name(name: str) -> str:
     return _PROFILE.sub("bedrock/", name)
 
 
+def profile_of(model: str) -> tuple[str, str]:
+    """The inference profile that an id of Bedrock's names, if any, and the rest."""
+    profile = _PROFILE.match(f"bedrock/{model}")
+    if profile is None or profile[1] is None:
+        return "", model
+    return profile[1], f"bedrock/{model}"[profile.end() :]
+
+
 class Catalogue:
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
         self._entries = entries
