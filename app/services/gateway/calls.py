@@ -6,8 +6,8 @@ event is translated as it comes. No database is asked on the way.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol, cast
@@ -134,7 +134,8 @@ class Gateway:
             if not incoming.stream:
                 return await self._whole(incoming, attempt, account)
             pieces = self._pieces(incoming, attempt, account)
-            first = await anext(pieces)
+            with self._while_valid(incoming.principal):
+                first = await anext(pieces)
         except AppError as error:
             raise told(error) from error
         return self._stream(incoming.principal, attempt, first, pieces)
@@ -199,20 +200,27 @@ class Gateway:
         pieces: AsyncGenerator[bytes],
     ) -> AsyncGenerator[bytes]:
         """It ends with an error's frames where the provider, or the key, fails."""
-        cut = _Cut()
         async with aclosing(pieces):
-            with self._principals.following(principal, cut):
-                try:
+            try:
+                with self._while_valid(principal):
                     yield first
                     async for piece in pieces:
                         yield piece
-                except AppError as error:
-                    yield attempt.fail(told(error).problem())
-                except asyncio.CancelledError:
-                    ended = cut.heard()
-                    if ended is None:
-                        raise
-                    yield attempt.fail(ended.problem())
+            except AppError as error:
+                yield attempt.fail(told(error).problem())
+
+    @contextmanager
+    def _while_valid(self, principal: Principal) -> Iterator[None]:
+        """Raises in the block what ends the key or session, as soon as it does."""
+        cut = _Cut()
+        with self._principals.following(principal, cut):
+            try:
+                yield
+            except asyncio.CancelledError:
+                ended = cut.heard()
+                if ended is None:
+                    raise
+                raise ended from None
 
 
 async def _book(
@@ -243,7 +251,7 @@ async def _book(
 
 
 class _Cut(Follower):
-    """Ends a stream from outside: its key or session counts no more."""
+    """Cancels the task that waits for a stream: its key or session counts no more."""
 
     def __init__(self) -> None:
         super().__init__()
