@@ -27,6 +27,14 @@ FIRST_TOKEN = Histogram(
 GATEWAY_CALLS = Counter(
     "workroom_gateway_calls", "Calls by the gateway that ended", ["provider", "status"]
 )
+MODEL_CALLS = Counter(
+    "workroom_model_calls",
+    "Calls of models, each attempt of them, by `answered` or the error's code",
+    ["model", "outcome"],
+)
+MODEL_COOLDOWNS = Counter(
+    "workroom_model_cooldowns", "Pauses that models got after failures", ["model"]
+)
 REQUESTS_IN_PROGRESS = Gauge(
     "workroom_requests_in_progress",
     "Requests whose answer has not begun",

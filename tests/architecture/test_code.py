@@ -85,6 +85,7 @@ DOMAINS = {
     "servicekey": "keys of external applications",
     "setting": "settings that admins change",
     "plan": "plans, and the limits that users have",
+    "route": "names that stand for several models",
     "oidc": "logging in by other identity providers",
     "share": "links by which everybody may read a chat",
     "staff": "what support staff may do",

@@ -1,7 +1,8 @@
 """A fake of Bedrock's two ways to Claude, on the real wire.
 
 InvokeModel and InvokeModelWithResponseStream at the root, and Mantle's Messages API at
-`mantle_url`.
+`mantle_url`. Both also stand below the name of a region, which a signature must
+then name.
 Its event-stream encoder is its own, so that the reader under test is not measured by
 itself. It checks signatures by having botocore compute them again, and refuses wrong
 bodies as AWS does.
@@ -91,7 +92,9 @@ class FakeBedrock(FakeServer):
         super().__init__(plan)
         path = "/model/{model}/{action:invoke(-with-response-stream)?}"
         self.app.router.add_post(path, self._invoke)
+        self.app.router.add_post("/{region}" + path, self._invoke)
         self.app.router.add_post("/anthropic/v1/messages", self._messages)
+        self.app.router.add_post("/{region}/anthropic/v1/messages", self._messages)
 
     @property
     def mantle_url(self) -> str:
@@ -173,7 +176,7 @@ async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] |
     if signed[1] != ACCESS_KEY:
         return 403, "UnrecognizedClientException", "The security token is invalid."
     region, named, headers, signature = signed.group(3, 4, 5, 6)
-    place = (region, service)
+    place = (request.match_info.get("region", region), service)
     right = _signature(request, await request.read(), place, headers)
     if named != service or signature != right:
         return 403, "InvalidSignatureException", "The signature does not match."

@@ -8,7 +8,6 @@ inference profiles. botocore signs, but takes no part in the transport.
 """
 
 import asyncio
-import binascii
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -23,23 +22,23 @@ import orjson
 import structlog
 
 from app.core.config import ModelSettings
-from app.core.http1 import Response
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderAuthError,
-    ProviderError,
     ProviderEvent,
     ProviderNotConfiguredError,
-    ProviderRejectedError,
-    ProviderStreamBrokenError,
-    ProviderThrottledError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
+    is_answer,
     joined,
 )
+from app.integrations.llm.bedrock_places import (
+    HOME_PROFILES,
+    Place,
+    Places,
+)
+from app.integrations.llm.bedrock_wire import WHO, event_of, refusal_of, unframed
 from app.integrations.llm.catalogue import Catalogue, base_name
-from app.integrations.llm.eventstream import EventStreamReader, Header
+from app.integrations.llm.eventstream import EventStreamReader
 from app.integrations.llm.forwarding import (
     Spoken,
     beta_list,
@@ -49,12 +48,10 @@ from app.integrations.llm.forwarding import (
 from app.integrations.llm.http import (
     Http,
     body_of,
-    by_status,
     drain,
     refused,
-    retry_after,
 )
-from app.integrations.llm.messages_api import MessagesReader, message_body, refusal
+from app.integrations.llm.messages_api import MessagesReader, message_body
 from app.integrations.llm.messages_sse import VERSION, stream_messages
 
 log = structlog.get_logger(__name__)
@@ -64,44 +61,12 @@ ANTHROPIC_VERSION = "bedrock-2023-05-31"
 CHAIN_SECONDS = 60.0
 """How long it is believed that AWS's credential chain has nothing."""
 
-_WHO = "Bedrock"
 _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 """What a signature names, by endpoint."""
 
 _ACCEPTED = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 """Of an answer that is streamed, and of one that is not."""
-_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"(\w+)"')
-"""How an event mostly begins; its type is its name."""
-
 _VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
-_GEOGRAPHIES = {"us-gov-": "us-gov", "us-": "us", "eu-": "eu"}
-
-_ERRORS: Mapping[str, type[ProviderError]] = {
-    "throttling": ProviderThrottledError,
-    "toomanyrequests": ProviderThrottledError,
-    "servicequotaexceeded": ProviderThrottledError,
-    "modelnotready": ProviderUnavailableError,
-    "modelerror": ProviderUnavailableError,
-    "serviceunavailable": ProviderUnavailableError,
-    "internalserver": ProviderUnavailableError,
-    "internalfailure": ProviderUnavailableError,
-    "modelstreamerror": ProviderStreamBrokenError,
-    "modeltimeout": ProviderTimeoutError,
-    "accessdenied": ProviderAuthError,
-    "unrecognizedclient": ProviderAuthError,
-    "invalidsignature": ProviderAuthError,
-    "signaturedoesnotmatch": ProviderAuthError,
-    "incompletesignature": ProviderAuthError,
-    "invalidclienttokenid": ProviderAuthError,
-    "missingauthenticationtoken": ProviderAuthError,
-    "expiredtoken": ProviderAuthError,
-    "optinrequired": ProviderAuthError,
-    "validation": ProviderRejectedError,
-    "resourcenotfound": ProviderRejectedError,
-}
-"""By the exception's name in lower case without its last word: `ThrottlingException`
-before the answer, `throttlingException` in its middle. ModelNotReady comes with a 429
-and ServiceQuotaExceeded with a 400, so the status would mislead."""
 
 
 class BedrockProvider:
@@ -115,11 +80,12 @@ class BedrockProvider:
         self._catalogue = catalogue
         self._http = http
         self._mantle = models.bedrock_endpoint == "mantle"
-        self._base = models.bedrock_base_url.rstrip("/") or (
-            f"https://bedrock-mantle.{models.aws_region}.api.aws/anthropic"
+        self._address = models.bedrock_base_url.rstrip("/") or (
+            "https://bedrock-mantle.{region}.api.aws/anthropic"
             if self._mantle
-            else f"https://bedrock-runtime.{models.aws_region}.amazonaws.com"
+            else "https://bedrock-runtime.{region}.amazonaws.com"
         )
+        self._places = Places(models)
         self._setting = "BEDROCK_BASE_URL" if models.bedrock_base_url else "AWS_REGION"
         self._credentials: Any = None
         self._looked_until = 0.0
@@ -151,27 +117,33 @@ class BedrockProvider:
         known = self._catalogue.info(f"{self.name}/{request.model}")
         info = self._catalogue.current(known)
         message, cut = message_body(request, capabilities=info.capabilities)
-        reply = MessagesReader(_WHO, request, repeated=cut)
-        call = self._by_mantle if self._mantle else self._by_runtime
-        async with aclosing(call(request.model, message, reply)) as events:
+        by_endpoint = self._by_mantle if self._mantle else self._by_runtime
+
+        def call(place: Place) -> AsyncGenerator[ProviderEvent]:
+            reply = MessagesReader(WHO, request, repeated=cut)
+            return by_endpoint(place, message, reply)
+
+        events = self._places.first(request.model, call, begun=is_answer)
+        async with aclosing(events):
             async for event in events:
                 yield event
 
     async def _by_runtime(
-        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+        self, place: Place, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
-        url = f"{self._base}/model/{quote(model, safe='')}/invoke-with-response-stream"
+        model = quote(place.model, safe="")
+        url = f"{self._base_in(place)}/model/{model}/invoke-with-response-stream"
         given = {"Content-Type": "application/json", "Accept": _ACCEPTED[True]}
-        headers = await self._authorized(url, given, body)
+        headers = await self._authorized(place, url, given, body)
         frames = EventStreamReader()
         async with self._http.request(
             "POST", url, setting=self._setting, headers=headers, body=body
         ) as response:
             if response.status != HTTPStatus.OK:
-                raise _refused(response, await body_of(response))
+                raise refusal_of(response, await body_of(response))
             async for chunk in response.parts():
-                for event in joined(reply.read(starmap(_event, frames.feed(chunk)))):
+                for event in joined(reply.read(starmap(event_of, frames.feed(chunk)))):
                     yield event
                 if reply.stopped:
                     await drain(response)
@@ -180,38 +152,46 @@ class BedrockProvider:
         reply.end()
 
     async def _by_mantle(
-        self, model: str, message: Mapping[str, Any], reply: MessagesReader
+        self, place: Place, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
-        sent = {"model": self._plain(model), **message, "stream": True}
+        sent = {"model": self._plain(place.model), **message, "stream": True}
         body = orjson.dumps(sent)
-        url = f"{self._base}/v1/messages"
+        url = f"{self._base_in(place)}/v1/messages"
         given = {"Content-Type": "application/json", "anthropic-version": VERSION}
         events = stream_messages(
             self._http,
             url,
-            who=_WHO,
+            who=WHO,
             setting=self._setting,
-            headers=await self._authorized(url, given, body),
+            headers=await self._authorized(place, url, given, body),
             body=body,
             reply=reply,
-            refusal=_refused,
+            refusal=refusal_of,
         )
         async with aclosing(events):
             async for event in events:
                 yield event
 
-    async def forward(
+    def forward(
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
     ) -> AsyncGenerator[bytes]:
-        stream = bool(body.get("stream"))
+        def call(place: Place) -> AsyncGenerator[bytes]:
+            return self._forward(place, body, betas)
+
+        return self._places.first(model, call, begun=bool)
+
+    async def _forward(
+        self, place: Place, body: Mapping[str, Any], betas: str
+    ) -> AsyncGenerator[bytes]:
+        stream, base = bool(body.get("stream")), self._base_in(place)
         if self._mantle:
-            url = f"{self._base}/v1/messages"
-            sent = {**body, "model": self._plain(model)}
+            url = f"{base}/v1/messages"
+            sent = {**body, "model": self._plain(place.model)}
             given = {"Content-Type": "application/json", "anthropic-version": VERSION}
             given |= {"anthropic-beta": betas} if betas else {}
         else:
             action = "invoke-with-response-stream" if stream else "invoke"
-            url = f"{self._base}/model/{quote(model, safe='')}/{action}"
+            url = f"{base}/model/{quote(place.model, safe='')}/{action}"
             sent = {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body)}
             if betas:
                 sent["anthropic_beta"] = beta_list(betas)
@@ -221,13 +201,13 @@ class BedrockProvider:
             self._http,
             url,
             setting=self._setting,
-            headers=await self._authorized(url, given, wire),
+            headers=await self._authorized(place, url, given, wire),
             body=wire,
             stream=stream,
-            refusal=_refused,
+            refusal=refusal_of,
         )
         framed = stream and not self._mantle
-        async with aclosing(_unframed(answer) if framed else answer) as parts:
+        async with aclosing(unframed(answer) if framed else answer) as parts:
             async for part in parts:
                 yield part
 
@@ -257,20 +237,23 @@ class BedrockProvider:
     def _by_profile(self, names: list[str]) -> list[str]:
         region = self._settings.aws_region
         geographies = (
-            g for start, g in _GEOGRAPHIES.items() if region.startswith(start)
+            g for start, g in HOME_PROFILES.items() if region.startswith(start)
         )
         profile = next(geographies, "global")
         return [name.replace("/", f"/{profile}.", 1) for name in names]
 
+    def _base_in(self, place: Place) -> str:
+        return self._address.replace("{region}", place.region)
+
     async def _authorized(
-        self, url: str, headers: dict[str, str], body: bytes
+        self, place: Place, url: str, headers: dict[str, str], body: bytes
     ) -> Mapping[str, str]:
         if not self._settings.aws_region or not await self._ready():
             raise ProviderNotConfiguredError(str(self.missing))
         if key := self._settings.bedrock_api_key:
             return {**headers, "Authorization": f"Bearer {key.get_secret_value()}"}
-        place = (self._settings.aws_region, _SERVICES[self._settings.bedrock_endpoint])
-        return _signed(await self._current(), place, url, headers, body)
+        scope = (place.region, _SERVICES[self._settings.bedrock_endpoint])
+        return _signed(await self._current(), scope, url, headers, body)
 
     async def _ready(self) -> bool:
         """Whether there are credentials; the first call looks for them."""
@@ -329,12 +312,12 @@ def _found(settings: ModelSettings) -> Any:
 
 def _signed(
     credentials: Any,
-    place: tuple[str, str],
+    scope: tuple[str, str],
     url: str,
     headers: Mapping[str, str],
     body: bytes,
 ) -> Mapping[str, str]:
-    """Those headers with a Signature Version 4; `place` is the region and the service.
+    """Those headers with a Signature Version 4; `scope` is the region and the service.
 
     The path is quoted once more for the signature, as AWS wants it of every service
     but S3: a colon of the model's id is %3A in the URL, and %253A in what is signed.
@@ -343,93 +326,6 @@ def _signed(
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - loaded by _found
 
     request = AWSRequest("POST", url, headers=headers, data=body)
-    region, service = place
+    region, service = scope
     SigV4Auth(credentials, service, region).add_auth(request)
     return dict(request.headers.items())
-
-
-async def _unframed(answer: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """The same events as Anthropic itself sends them: the text of each is untouched."""
-    frames = EventStreamReader()
-    async with aclosing(answer) as parts:
-        async for part in parts:
-            events: list[bytes] = []
-            try:
-                datas = starmap(_data, frames.feed(part))
-                events.extend(_sent_event(data) for data in datas if data is not None)
-            except ProviderError:
-                yield b"".join(events)  # what came before it counts
-                raise
-            yield b"".join(events)
-    frames.close()
-
-
-def _sent_event(data: bytes) -> bytes:
-    found = _TYPE.match(data)
-    kind = found[1] if found else str(orjson.loads(data)["type"]).encode()
-    return b"event: %b\ndata: %b\n\n" % (kind, data)
-
-
-def _event(headers: Mapping[str, Header], payload: bytes) -> Mapping[str, Any]:
-    data = _data(headers, payload)
-    if data is None:
-        return {"type": "unknown"}
-    try:
-        event: Mapping[str, Any] = orjson.loads(data)
-    except ValueError as error:
-        raise _unreadable() from error
-    return event
-
-
-def _data(headers: Mapping[str, Header], payload: bytes) -> bytes | None:
-    """The Messages event in a frame; raises what a frame of another kind tells.
-
-    None for a frame of a kind that we do not know.
-    """
-    kind = headers.get(":message-type")
-    if kind == "error":
-        name = str(headers.get(":error-code"))
-        raise _error(name, str(headers.get(":error-message", "")), 500)
-    try:
-        content = orjson.loads(payload)
-        if kind == "exception":
-            name = str(headers.get(":exception-type"))
-            raise _error(name, str(content.get("message", "")), 500)
-        if headers.get(":event-type") != "chunk":
-            return None
-        return binascii.a2b_base64(content["bytes"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable() from error
-
-
-def _unreadable() -> ProviderStreamBrokenError:
-    return ProviderStreamBrokenError("Bedrock sent a frame we cannot read.")
-
-
-def _refused(response: Response, body: bytes) -> ProviderError:
-    """The error of a call that was not taken: its name is in a header or the body.
-
-    AWS names it so; behind Mantle's door, the Messages API has names of its own.
-    """
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        answer = None
-    if not isinstance(answer, dict):
-        answer = {}
-    wait = retry_after(response.headers)
-    name = response.headers.get("x-amzn-errortype") or str(answer.get("__type", ""))
-    if not name and "error" in answer:
-        return refusal(_WHO, response.status, body, wait)
-    message = answer.get("message") or answer.get("Message") or ""
-    name = name or f"status {response.status}"
-    return _error(name, str(message), response.status, wait)
-
-
-def _error(
-    name: str, message: str, status: int, wait: float | None = None
-) -> ProviderError:
-    """By name, which may be wrapped: `com.amazon...#ThrottlingException:http://...`."""
-    name = name.partition(":")[0].rpartition("#")[2]
-    kind = _ERRORS.get(name.lower().removesuffix("exception"))
-    return refused(kind or by_status(status), _WHO, name, message, wait=wait)

@@ -1,7 +1,9 @@
 """The installation's model providers, and which of them a model's name means."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from app.core.config import LiveSettings
 from app.core.exceptions import BadRequestError
@@ -19,10 +21,23 @@ PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
 MOST_NAMES = 20
 """An error names no more models than that."""
 
+REMEMBER_SECONDS = 5.0
+"""How long it is believed what a name means: lists change seldom, calls are many."""
+
+_MOST_REMEMBERED = 10_000
+
 _ADDRESSES = {
     "anthropic": "ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL",
     "openai": "OPENAI_BASE_URL",
 }
+
+
+class _Resolved(NamedTuple):
+    """What a name meant; it counts until then, and while no admin changes a model."""
+
+    meaning: tuple[Provider, ModelInfo]
+    until: float
+    changes: int
 
 
 class Providers:
@@ -36,6 +51,12 @@ class Providers:
         self._live = live
         self._catalogue = catalogue or Catalogue.load(live.started.models.catalogue)
         self._providers = {provider.name: provider for provider in providers}
+        self._resolved: dict[str, _Resolved] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What names of models begin with, before the slash."""
+        return list(self._providers)
 
     async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
         """The provider and the facts of `provider/id`.
@@ -44,6 +65,17 @@ class Providers:
         BadRequestError `unknown_model`, ProviderNotConfiguredError, and
         ProviderUnavailableError where a server does not tell its models.
         """
+        known = self._resolved.get(name)
+        now, changes = time.monotonic(), self._catalogue.changes
+        if known is not None and now < known.until and known.changes == changes:
+            return known.meaning
+        meaning = await self._look_up(name)
+        if len(self._resolved) >= _MOST_REMEMBERED:  # of Bedrock's ARNs there are many
+            self._resolved.clear()
+        self._resolved[name] = _Resolved(meaning, now + REMEMBER_SECONDS, changes)
+        return meaning
+
+    async def _look_up(self, name: str) -> tuple[Provider, ModelInfo]:
         provider = self._providers.get(name.partition("/")[0])
         if provider is None:
             raise await self._unknown(name)
