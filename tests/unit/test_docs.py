@@ -19,6 +19,7 @@ PAGES = sorted(
     ]
 )
 NOT_OURS = {
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",  # one of Claude Code's own
     "OLLAMA_HOST",  # a variable of Ollama's own
     "SSL_CERT_FILE",  # one of OpenSSL's
 }

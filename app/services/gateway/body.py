@@ -37,8 +37,12 @@ async def parse(raw: bytes) -> Json:
         raise InvalidFieldError("", f"is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise InvalidFieldError("", "must be a JSON object")
+    try:
+        written = orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # what can be read may not be writable
+        raise InvalidFieldError("", "is nested too deeply") from error
     # Most clients write JSON as we do; of theirs, another look is not needed.
-    if orjson.dumps(body) != raw:
+    if written != raw:
         if len(raw) > _LARGE:
             await to_thread(_refuse_twins, raw)
         else:

@@ -6,8 +6,8 @@ event is translated as it comes. No database is asked on the way.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import cache
 
 from app.core.exceptions import AppError
@@ -49,7 +49,8 @@ class Gateway:
             pieces = self._pieces(call, candidates)
             if not incoming.stream:
                 return b"".join([piece async for piece in pieces])
-            first = await anext(pieces)
+            with self._while_valid(incoming.principal):
+                first = await anext(pieces)
         except AppError as error:
             raise told(error) from error
         return self._stream(incoming.principal, call, first, pieces)
@@ -103,20 +104,27 @@ class Gateway:
         pieces: AsyncGenerator[bytes],
     ) -> AsyncGenerator[bytes]:
         """It ends with an error's frames where the provider, or the key, fails."""
-        cut = _Cut()
         async with aclosing(pieces):
-            with self._principals.following(principal, cut):
-                try:
+            try:
+                with self._while_valid(principal):
                     yield first
                     async for piece in pieces:
                         yield piece
-                except AppError as error:
-                    yield call.fail(told(error))
-                except asyncio.CancelledError:
-                    ended = cut.heard()
-                    if ended is None:
-                        raise
-                    yield call.fail(ended)
+            except AppError as error:
+                yield call.fail(told(error))
+
+    @contextmanager
+    def _while_valid(self, principal: Principal) -> Iterator[None]:
+        """Raises in the block what ends the key or session, as soon as it does."""
+        cut = _Cut()
+        with self._principals.following(principal, cut):
+            try:
+                yield
+            except asyncio.CancelledError:
+                ended = cut.heard()
+                if ended is None:
+                    raise
+                raise ended from None
 
 
 class _Call:
@@ -174,7 +182,7 @@ class _Call:
 
 
 class _Cut(Follower):
-    """Ends a stream from outside: its key or session counts no more."""
+    """Cancels the task that waits for a stream: its key or session counts no more."""
 
     def __init__(self) -> None:
         super().__init__()

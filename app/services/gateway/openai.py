@@ -43,6 +43,9 @@ that every Claude model can write which thinks by a budget."""
 
 EFFORTS = ("none", *_BUDGETS)
 
+_LEVELS_AROUND = 10
+"""More than the lists and objects of a provider's request that a call's input is in."""
+
 _TYPES: Mapping[int, str] = {
     401: "authentication_error",
     402: "insufficient_quota",
@@ -172,14 +175,23 @@ def _decoded(fields: Fields, data: str) -> str:
 def call_block(fields: Fields, id_: str) -> Block:
     """A call of a function by name and arguments, which are an object as JSON."""
     fields.pass_over("parsed_arguments")  # what OpenAI's SDK made of them
-    arguments = fields.text("arguments")
-    try:
-        given = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
-        given = None
-    if not isinstance(given, dict):
+    given = _written_object(fields.text("arguments"))
+    if given is None:
         raise fields.wrong("arguments", "must be an object, written as JSON")
     return {"type": "tool_use", "id": id_, "name": fields.text("name"), "input": given}
+
+
+def _written_object(text: str) -> Json | None:
+    """None where it is none, or too deep to be written again within a request."""
+    try:
+        value = orjson.loads(text or "{}")
+        around = value
+        for _ in range(_LEVELS_AROUND):
+            around = [around]
+        orjson.dumps(around)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def tool(function: Fields) -> Tool:
