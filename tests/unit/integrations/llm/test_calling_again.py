@@ -1,6 +1,7 @@
 """Calls are made again before the first token, and never after it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -22,7 +23,6 @@ from app.integrations.llm.base import (
     ToolUseStart,
     Usage,
 )
-from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.routes import Deployment, Route
 from app.integrations.llm.routing import Router
 from tests.unit.integrations.llm.house import (
@@ -33,8 +33,6 @@ from tests.unit.integrations.llm.house import (
     B,
     Build,
     C,
-    House,
-    Scripted,
     Silence,
     route,
 )
@@ -118,17 +116,13 @@ class TestTheOnlyOne:
             await asyncio.Event().wait()
 
         router = Router(house.router.providers, retries=1, sleep=sleep)
-        task = asyncio.create_task(House(router, *_rest(house)).run())
+        task = asyncio.create_task(replace(house, router=router).run())
         await paused.wait()
         task.cancel()
 
         with pytest.raises(asyncio.CancelledError):
             await task
         assert house.provider.called == ["a"]
-
-
-def _rest(house: House) -> tuple[Scripted, Clock, Catalogue]:
-    return house.provider, house.clock, house.catalogue
 
 
 class TestSeveral:
