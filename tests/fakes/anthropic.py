@@ -1,13 +1,16 @@
-"""A fake of Anthropic's own API, on the real wire: /v1/models and /v1/messages."""
+"""A fake of Anthropic's own API, on the real wire.
+
+It has /v1/models, /v1/messages and /v1/messages/count_tokens.
+"""
 
 import re
 from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.faults import FaultPlan
-from tests.fakes.messages import mistake, sse_script
-from tests.fakes.model_server import Call, FakeServer, main
+from tests.fakes.faults import Fault, FaultPlan
+from tests.fakes.messages import miscounted, mistake, sse_script
+from tests.fakes.model_server import Call, FakeServer, main, whole_script
 
 API_KEY = "sk-ant-for-tests"
 MODELS: tuple[dict[str, Any], ...] = (
@@ -34,6 +37,7 @@ class FakeAnthropic(FakeServer):
         self.times_listed = 0
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/messages", self._messages)
+        self.app.router.add_post("/v1/messages/count_tokens", self._count)
 
     async def _models(self, request: web.Request) -> web.Response:
         self.times_listed += 1
@@ -48,14 +52,28 @@ class FakeAnthropic(FakeServer):
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        refusal = _refusal(request) or _invalid(body)
-        if fault == "throttle_first":
-            refusal = (429, "rate_limit_error", "You are too fast.")
-        elif fault == "unavailable":
-            refusal = (503, "overloaded_error", "Overloaded")
-        if refusal:
+        if refusal := self._refused(fault, _refusal(request) or _invalid(body)):
             return self._answer(call, *refusal)
         return await self.play(request, call, fault, sse_script(self.plan, body))
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        wrong = _unknown(body) or _error_of(miscounted(body))
+        if refusal := self._refused(fault, _refusal(request) or wrong):
+            return self._answer(call, *refusal)
+        counted = {"input_tokens": self.plan.input_tokens}
+        return await self.play(request, call, fault, whole_script(counted))
+
+    def _refused(
+        self, fault: Fault, refusal: tuple[int, str, str] | None
+    ) -> tuple[int, str, str] | None:
+        if fault == "throttle_first":
+            return 429, "rate_limit_error", "You are too fast."
+        if fault == "unavailable":
+            return 503, "overloaded_error", "Overloaded"
+        return refusal
 
     def _answer(self, call: Call, status: int, type_: str, text: str) -> web.Response:
         call.end("refused")
@@ -71,10 +89,18 @@ def _refusal(request: web.Request) -> tuple[int, str, str] | None:
 
 
 def _invalid(body: Any) -> tuple[int, str, str] | None:
+    wrong = "" if body.get("stream") else "stream it"
+    return _unknown(body) or _error_of(mistake(body["model"], body) or wrong)
+
+
+def _unknown(body: Any) -> tuple[int, str, str] | None:
     model = str(body.get("model", ""))
     if not _KNOWN_MODEL.match(model):
         return 404, "not_found_error", f"model: {model}"
-    wrong = mistake(model, body) or ("" if body.get("stream") else "stream it")
+    return None
+
+
+def _error_of(wrong: str) -> tuple[int, str, str] | None:
     return (400, "invalid_request_error", wrong) if wrong else None
 
 

@@ -1,6 +1,7 @@
-"""A fake of Bedrock's two ways to Claude, on the real wire.
+"""A fake of Bedrock's two ways to Claude, on the real wire, and of its embeddings.
 
-InvokeModelWithResponseStream at the root, and Mantle's Messages API at `mantle_url`.
+InvokeModelWithResponseStream, InvokeModel for embeddings and CountTokens at the root,
+and Mantle's Messages API at `mantle_url`.
 Its event-stream encoder is its own, so that the reader under test is not measured by
 itself. It checks signatures by having botocore compute them again, and refuses wrong
 bodies as AWS does.
@@ -20,16 +21,24 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.fakes.faults import FaultPlan
+from tests.fakes.faults import Fault, FaultPlan
 from tests.fakes.messages import (
     end_events,
+    miscounted,
     mistake,
     reply,
     sse_script,
     start_events,
     text_event,
 )
-from tests.fakes.model_server import Call, FakeServer, Script, main
+from tests.fakes.model_server import (
+    Call,
+    FakeServer,
+    Script,
+    main,
+    vector_of,
+    whole_script,
+)
 
 REGION = "us-east-1"
 ACCESS_KEY = "AKIDEXAMPLE"
@@ -42,6 +51,10 @@ _AUTHORIZATION = re.compile(
 )
 _KNOWN_MODEL = re.compile(r"^(arn:aws:bedrock:.+|([a-z-]+\.)?anthropic\.claude-.+)$")
 _PLAIN_MODEL = re.compile(r"^anthropic\.claude-[a-z0-9-]+$")
+_COUNTED_MODEL = re.compile(r"^anthropic\.claude-.+-v\d+(:0)?$")
+_COHERE_MODEL = re.compile(
+    r"^(cohere\.embed-(english|multilingual)-v3|([a-z]+\.)?cohere\.embed-v4:0)$"
+)
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -89,7 +102,11 @@ class FakeBedrock(FakeServer):
         super().__init__(plan)
         path = "/model/{model}/invoke-with-response-stream"
         self.app.router.add_post(path, self._invoke)
+        self.app.router.add_post("/model/{model}/invoke", self._embed)
+        self.app.router.add_post("/model/{model}/count-tokens", self._count)
         self.app.router.add_post("/anthropic/v1/messages", self._messages)
+        path = "/anthropic/v1/messages/count_tokens"
+        self.app.router.add_post(path, self._count_by_mantle)
 
     @property
     def mantle_url(self) -> str:
@@ -101,13 +118,49 @@ class FakeBedrock(FakeServer):
         fault = self.plan.next_fault()
         model = unquote(request.match_info["model"])
         refusal = await _refusal(request, "bedrock") or _invalid(model, body)
-        if fault == "throttle_first":
-            refusal = (429, "ThrottlingException", "Too many requests, please wait.")
-        elif fault == "unavailable":
-            refusal = (503, "ServiceUnavailableException", "Bedrock is unavailable.")
-        if refusal:
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
         return await self.play(request, call, fault, self._script(body))
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        model = unquote(request.match_info["model"])
+        refusal = await _refusal(request, "bedrock") or _unfit(model, body)
+        if refusal := _refused(fault, refusal):
+            return self._answer(call, *refusal)
+        script = _titan if "titan" in model else _cohere
+        return await self.play(request, call, fault, script(self.plan, model, body))
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        model = unquote(request.match_info["model"])
+        refusal = await _refusal(request, "bedrock")
+        if not _COUNTED_MODEL.match(model):
+            told = "The provided model doesn't support counting tokens."
+            refusal = refusal or (400, "ValidationException", told)
+        sent = json.loads(base64.b64decode(body["input"]["invokeModel"]["body"]))
+        if refusal := _refused(fault, refusal or _invalid(model, sent)):
+            return self._answer(call, *refusal)
+        counted = {"inputTokens": self.plan.input_tokens}
+        return await self.play(request, call, fault, whole_script(counted))
+
+    async def _count_by_mantle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        refusal = await _refusal(request, "bedrock-mantle")
+        wrong = miscounted(body)
+        if not _PLAIN_MODEL.match(str(body.get("model", ""))):
+            wrong = "The model does not exist."
+        wrong_body = (400, "ValidationException", wrong) if wrong else None
+        if refusal := _refused(fault, refusal or wrong_body):
+            return self._answer(call, *refusal)
+        counted = {"input_tokens": self.plan.input_tokens}
+        return await self.play(request, call, fault, whole_script(counted))
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         """Mantle: credentials are refused by AWS, the rest as Anthropic does it."""
@@ -153,6 +206,43 @@ class FakeBedrock(FakeServer):
         )
 
 
+def _refused(
+    fault: Fault, refusal: tuple[int, str, str] | None
+) -> tuple[int, str, str] | None:
+    if fault == "throttle_first":
+        return 429, "ThrottlingException", "Too many requests, please wait."
+    if fault == "unavailable":
+        return 503, "ServiceUnavailableException", "Bedrock is unavailable."
+    return refusal
+
+
+def _titan(plan: FaultPlan, _model: str, body: Mapping[str, Any]) -> Script:
+    vector = vector_of(body["inputText"], body.get("dimensions", 1024))
+    return whole_script(
+        {
+            "embedding": vector,
+            "embeddingsByType": {"float": vector},
+            "inputTextTokenCount": plan.input_tokens,
+        }
+    )
+
+
+def _cohere(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
+    """Its tokens are told by Bedrock, in a header."""
+    length = body.get("output_dimension", 1536 if "v4" in model else 1024)
+    seen = [[body["input_type"], text] for text in body["texts"]]
+    told = {"X-Amzn-Bedrock-Input-Token-Count": str(plan.input_tokens)}
+    return whole_script(
+        {
+            "id": "fake",
+            "response_type": "embeddings_by_type",
+            "embeddings": {"float": [vector_of(text, length) for text in seen]},
+            "texts": body["texts"],
+        },
+        told if plan.tells_usage else None,
+    )
+
+
 async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] | None:
     """Why AWS would not take this request's credentials."""
     authorization = request.headers.get("Authorization", "")
@@ -193,6 +283,28 @@ def _invalid(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None
     if body.get("anthropic_version") != "bedrock-2023-05-31":
         message = "anthropic_version: Field required"
     return (400, "ValidationException", message) if message else None
+
+
+def _unfit(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None:
+    """What AWS says of a body that it embeds nothing of."""
+    if model == "amazon.titan-embed-text-v2:0":
+        known = {"inputText", "dimensions"}
+        fits = isinstance(body.get("inputText"), str) and bool(body["inputText"])
+        fits = fits and body.get("dimensions", 256) in {256, 512, 1024}
+    elif _COHERE_MODEL.match(model):
+        known = {"texts", "input_type", "embedding_types", "truncate"}
+        known |= {"output_dimension"} if "v4" in model else set()
+        fits = 1 <= len(body.get("texts", ())) <= 96
+        fits = fits and body.get("input_type") in {"search_document", "search_query"}
+        fits = fits and body.get("embedding_types") == ["float"]
+        fits = fits and body.get("output_dimension", 256) in {256, 512, 1024, 1536}
+    else:
+        told = "The provided model identifier is invalid."
+        return 400, "ValidationException", told
+    if extra := body.keys() - known:
+        told = f"#: extraneous key [{min(extra)}] is not permitted"
+        return 400, "ValidationException", told
+    return None if fits else (400, "ValidationException", "Malformed input request.")
 
 
 def _misdirected(body: Mapping[str, Any]) -> str:

@@ -202,3 +202,18 @@ def mistake(model: str, body: Mapping[str, Any]) -> str:
         ),
     }
     return next((text for text, wrong in mistakes.items() if wrong), "")
+
+
+_COUNTED = {
+    "cache_control", "messages", "model", "output_config", "system", "thinking",
+    "tool_choice", "tools",
+}  # fmt: skip
+
+
+def miscounted(body: Mapping[str, Any]) -> str:
+    """What is said of a body whose tokens are not counted; empty of a good one."""
+    if extra := body.keys() - _COUNTED:
+        return f"{min(extra)}: Extra inputs are not permitted"
+    if not body.get("messages"):
+        return "messages: at least one message is required"
+    return ""

@@ -1,16 +1,18 @@
-"""Claude on AWS Bedrock: the Messages API by either of Bedrock's two endpoints.
+"""AWS Bedrock: Claude by either of Bedrock's two endpoints, and embeddings.
 
 `runtime` sends its events inside AWS event-stream frames (reference:
 `InvokeModelWithResponseStream` in Amazon Bedrock's API reference). `mantle` is newer
 and sends them as Anthropic does, as server-sent events (reference: "Inference using
 Anthropic Messages API" in the user guide); it knows models by their plain ids, without
-inference profiles. botocore signs, but takes no part in the transport.
+inference profiles, and none for embeddings. botocore signs, but takes no part in the
+transport.
 """
 
 import asyncio
 import binascii
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import cached_property
@@ -24,6 +26,8 @@ import structlog
 
 from app.core.config import ModelSettings
 from app.core.http1 import Response
+from app.integrations.llm import bedrock_embeddings
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -36,9 +40,11 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    Usage,
     joined,
 )
 from app.integrations.llm.catalogue import Catalogue, base_name
+from app.integrations.llm.embeddings import Embedded, EmbedRequest
 from app.integrations.llm.eventstream import EventStreamReader, Header
 from app.integrations.llm.forwarding import (
     Spoken,
@@ -54,8 +60,14 @@ from app.integrations.llm.http import (
     refused,
     retry_after,
 )
-from app.integrations.llm.messages_api import MessagesReader, message_body, refusal
+from app.integrations.llm.messages_api import (
+    MessagesReader,
+    countable,
+    message_body,
+    refusal,
+)
 from app.integrations.llm.messages_sse import VERSION, stream_messages
+from app.integrations.llm.tokens import estimate_body
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +82,7 @@ _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 
 _ACCEPTED = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 """Of an answer that is streamed, and of one that is not."""
+_NONE: Mapping[str, str] = {}
 _TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"(\w+)"')
 """How an event mostly begins; its type is its name."""
 
@@ -161,7 +174,7 @@ class BedrockProvider:
         self, model: str, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
-        url = f"{self._base}/model/{quote(model, safe='')}/invoke-with-response-stream"
+        url = self._base + _path(model, "invoke-with-response-stream")
         given = {"Content-Type": "application/json", "Accept": _ACCEPTED[True]}
         headers = await self._authorized(url, given, body)
         frames = EventStreamReader()
@@ -211,7 +224,7 @@ class BedrockProvider:
             given |= {"anthropic-beta": betas} if betas else {}
         else:
             action = "invoke-with-response-stream" if stream else "invoke"
-            url = f"{self._base}/model/{quote(model, safe='')}/{action}"
+            url = self._base + _path(model, action)
             sent = {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body)}
             if betas:
                 sent["anthropic_beta"] = beta_list(betas)
@@ -231,6 +244,61 @@ class BedrockProvider:
             async for part in parts:
                 yield part
 
+    def most_inputs(self, model: str) -> int:
+        return bedrock_embeddings.most_inputs(model)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        if self._mantle:
+            raise ProviderNotConfiguredError(
+                "Bedrock's Mantle endpoint has no models for embeddings: set "
+                "BEDROCK_ENDPOINT=runtime."
+            )
+        asked = bedrock_embeddings.body_of(request)
+        answer, headers = await self._ask(_path(request.model, "invoke"), asked)
+        with readable(_WHO):
+            return bedrock_embeddings.read(request, answer, headers)
+
+    async def count_body(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Usage:
+        """Our estimate where AWS does not count: that takes a permission of its own."""
+        count = self._count_by_mantle if self._mantle else self._count_by_runtime
+        try:
+            return Usage(await count(model, body, betas), 0)
+        except (ProviderRejectedError, ProviderAuthError) as error:
+            try:
+                return Usage(estimate_body(body), 0, estimated=True)
+            except (KeyError, TypeError, AttributeError):
+                raise error from None
+
+    async def _count_by_runtime(
+        self, model: str, body: Mapping[str, Any], betas: str
+    ) -> int:
+        """It counts for some of the models, and knows them by their plain ids."""
+        info = self._catalogue.info(f"{self.name}/{model}")
+        sent = {
+            "anthropic_version": ANTHROPIC_VERSION,
+            "max_tokens": info.max_output_tokens,  # of which a count says nothing
+            **without_stream(body),
+        }
+        if betas:
+            sent["anthropic_beta"] = beta_list(betas)
+        wrapped = b64encode(orjson.dumps(sent)).decode()
+        path = _path(self._plain(model), "count-tokens")
+        answer, _ = await self._ask(path, {"input": {"invokeModel": {"body": wrapped}}})
+        with readable(_WHO):
+            return int(answer["inputTokens"])
+
+    async def _count_by_mantle(
+        self, model: str, body: Mapping[str, Any], betas: str
+    ) -> int:
+        headers = {"anthropic-version": VERSION}
+        headers |= {"anthropic-beta": betas} if betas else {}
+        asked = {**countable(body), "model": self._plain(model)}
+        answer, _ = await self._ask("/v1/messages/count_tokens", asked, headers)
+        with readable(_WHO):
+            return int(answer["input_tokens"])
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -244,7 +312,7 @@ class BedrockProvider:
 
         Hardly a model of today takes calls but through an inference profile, and one
         that serves the world would carry prompts out of the EU or the US. Mantle has
-        none, and no models whose ids end with a version.
+        none, and no models whose ids end with a version, as those for embeddings do.
         """
         names = self._catalogue.names(self.name)
         if self._mantle:
@@ -260,7 +328,29 @@ class BedrockProvider:
             g for start, g in _GEOGRAPHIES.items() if region.startswith(start)
         )
         profile = next(geographies, "global")
-        return [name.replace("/", f"/{profile}.", 1) for name in names]
+        return [
+            name
+            if bedrock_embeddings.lacks_profile(name)
+            else name.replace("/", f"/{profile}.", 1)
+            for name in names
+        ]
+
+    async def _ask(
+        self, path: str, asked: Mapping[str, Any], headers: Mapping[str, str] = _NONE
+    ) -> tuple[Any, Mapping[str, str]]:
+        """What a whole answer holds, and its headers."""
+        url, body = self._base + path, orjson.dumps(asked)
+        given = {"Content-Type": "application/json", "Accept": _ACCEPTED[False]}
+        given |= headers
+        return await ask(
+            self._http,
+            url,
+            who=_WHO,
+            setting=self._setting,
+            headers=await self._authorized(url, given, body),
+            body=body,
+            refusal=_refused,
+        )
 
     async def _authorized(
         self, url: str, headers: dict[str, str], body: bytes
@@ -299,6 +389,10 @@ class BedrockProvider:
             raise refused(
                 ProviderAuthError, "AWS", type(error).__name__, str(error)
             ) from error
+
+
+def _path(model: str, action: str) -> str:
+    return f"/model/{quote(model, safe='')}/{action}"
 
 
 def _found(settings: ModelSettings) -> Any:

@@ -1,6 +1,7 @@
 """Models behind OpenAI's chat completions API: OpenAI's own, vLLM, Ollama and others.
 
-Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
+Reference: "Chat completions", "Streaming events" and "Create embeddings" in OpenAI's
+API documentation.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ import orjson
 
 from app.core.config import ModelSettings
 from app.core.http1 import Response
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -37,6 +39,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.blocks import rejected_field
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import calling, chat_messages, output
+from app.integrations.llm.embeddings import Embedded, EmbedRequest, embedded
 from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
@@ -52,6 +55,9 @@ from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
 OPENAI = "https://api.openai.com/v1"
+
+MOST_INPUTS = 128
+"""Of a call for embeddings. OpenAI takes 2048, but then one answer has up to 100 MB."""
 
 _DONE = b"[DONE]"
 
@@ -172,6 +178,31 @@ class OpenAIProvider:
             refusal=self._refusal,
         )
 
+    def most_inputs(self, model: str) -> int:
+        del model  # of any
+        return MOST_INPUTS
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        asked: dict[str, Any] = {"model": request.model, "input": request.inputs}
+        if request.dimensions is not None:
+            asked["dimensions"] = request.dimensions
+        answer, _ = await ask(
+            self._http,
+            f"{self._base}/embeddings",
+            who=self._who,
+            setting="OPENAI_BASE_URL",
+            headers=self._headers(),
+            body=orjson.dumps(asked),
+            refusal=self._refusal,
+        )
+        with readable(self._who):
+            told = sorted(answer["data"], key=lambda one: one["index"])
+            tokens = (answer.get("usage") or {}).get("prompt_tokens")
+            rows = [one["embedding"] for one in told]
+            return embedded(request, self._who, rows, tokens)
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -241,7 +272,7 @@ class OpenAIProvider:
             headers=self._headers(),
         )
         listed = [self._info(model) for model in answer["data"]]
-        if self._own:  # It lists models for sound, pictures and vectors, too.
+        if self._own:  # It lists models for sound and pictures, too.
             known = self._catalogue.names(self.name)
             listed = [m for m in listed if m.name in known]
             listed.sort(key=lambda m: known.index(m.name))
