@@ -51,7 +51,7 @@ _AUTHORIZATION = re.compile(
 )
 _KNOWN_MODEL = re.compile(r"^(arn:aws:bedrock:.+|([a-z-]+\.)?anthropic\.claude-.+)$")
 _PLAIN_MODEL = re.compile(r"^anthropic\.claude-[a-z0-9-]+$")
-_COUNTED_MODEL = re.compile(r"^anthropic\.claude-.+-v\d+(:0)?$")
+_COUNTED_MODEL = re.compile(r"^anthropic\.claude-(x-1|.+-v\d+(:0)?)$")
 _COHERE_MODEL = re.compile(
     r"^(cohere\.embed-(english|multilingual)-v3|([a-z]+\.)?cohere\.embed-v4:0)$"
 )
