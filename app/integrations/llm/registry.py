@@ -14,10 +14,12 @@ from app.integrations.llm.base import (
 from app.integrations.llm.catalogue import Catalogue, base_name
 
 PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
-"""Where no default is set, the first of these that has a model gives it."""
+"""Where no default is set, the first of these that has a model to chat gives it."""
 
 MOST_NAMES = 20
 """An error names no more models than that."""
+
+_LACKS = {"text": "does not chat", "embeddings": "makes no embeddings"}
 
 _ADDRESSES = {
     "anthropic": "ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL",
@@ -37,13 +39,25 @@ class Providers:
         self._catalogue = catalogue or Catalogue.load(live.started.models.catalogue)
         self._providers = {provider.name: provider for provider in providers}
 
-    async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
-        """The provider and the facts of `provider/id`.
+    async def resolve(
+        self, name: str, *, able: str = "text"
+    ) -> tuple[Provider, ModelInfo]:
+        """The provider and the facts of `provider/id`, a model that can do that.
 
         On Bedrock, a model on offer may be named with another region, too. Raises
-        BadRequestError `unknown_model`, ProviderNotConfiguredError, and
-        ProviderUnavailableError where a server does not tell its models.
+        BadRequestError `unknown_model` and `unfit_model`, ProviderNotConfiguredError,
+        and ProviderUnavailableError where a server does not tell its models.
         """
+        provider, info = await self._look_up(name)
+        if able not in info.capabilities:
+            raise BadRequestError(
+                f"{name} {_LACKS[able]}: the `capabilities` in the list of models say "
+                "what each can do.",
+                code="unfit_model",
+            )
+        return provider, info
+
+    async def _look_up(self, name: str) -> tuple[Provider, ModelInfo]:
         provider = self._providers.get(name.partition("/")[0])
         if provider is None:
             raise await self._unknown(name)
@@ -68,7 +82,8 @@ class Providers:
         for name in (*PREFERENCE, *rest):
             if name in self._providers:
                 for info in await self._offered(self._providers[name]):
-                    return info.name
+                    if "text" in info.capabilities:
+                        return info.name
         sentences = (provider.missing for provider in self._providers.values())
         raise ProviderNotConfiguredError(
             " ".join(filter(None, sentences)) or "No model is available."
