@@ -136,7 +136,7 @@ class Client:
         self, method: str, path: str, **options: Any
     ) -> aiohttp.client._RequestContextManager:
         headers = {**self.headers, **options.pop("headers", {})}
-        bare = path.startswith(("/health", "/metrics", "/open", "/api/"))
+        bare = path.startswith(("/health", "/metrics", "/open", "/api/", "/v1/"))
         prefix = "" if bare else "/api/v1"
         url = self.url + ("" if path == "/" else prefix) + path
         return self._session.request(method, url, headers=headers, **options)

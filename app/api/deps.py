@@ -21,7 +21,7 @@ from app.api.scopes import check_scope
 from app.core.database import Database, Session
 from app.core.exceptions import UnauthenticatedError
 from app.core.keys import looks_like_key
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Router
 from app.schemas.desk import Kind, Permission, UserStatus
 from app.schemas.user import Email
 from app.services import idempotency
@@ -278,11 +278,11 @@ async def get_turns(runtime: RuntimeDep) -> Turns:
 TurnsDep = Annotated[Turns, Depends(get_turns)]
 
 
-async def get_providers(runtime: RuntimeDep) -> Providers:
-    return runtime.providers
+async def get_router(runtime: RuntimeDep) -> Router:
+    return runtime.router
 
 
-ProvidersDep = Annotated[Providers, Depends(get_providers)]
+RouterDep = Annotated[Router, Depends(get_router)]
 
 
 class PageQuery(BaseModel):

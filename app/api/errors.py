@@ -26,6 +26,7 @@ from app.core.exceptions import (
     RequestTimeoutError,
     ValidationFailedError,
 )
+from app.middleware.at_start import at_start
 
 _log = structlog.get_logger()
 _KNOWN: dict[int, AppError] = {
@@ -69,7 +70,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unexpected)  # of the middleware itself
     app.add_middleware(Unexpected)
 
 
@@ -82,9 +82,8 @@ async def rendered(request: Request, error: AppError | HTTPException) -> Respons
 class Unexpected:
     """Answers what no handler knows, and leaves the cause to the log.
 
-    Starlette's handler of last resort stands outside of all middleware, so its answer
-    has no headers of ours, and it raises again, upon which the server drops the
-    connection. It remains for replies that fail after they have begun.
+    It stands inside of all middleware, so that its answer has their headers, and once
+    more outside of it. A reply that fails once it has begun is the server's to cut.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -93,13 +92,12 @@ class Unexpected:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def send_noting_start(message: Message) -> None:
+        def note(_start: Message) -> None:
             nonlocal started
             started = True
-            await send(message)
 
         try:
-            await self._app(scope, receive, send_noting_start)
+            await self._app(scope, receive, at_start(scope, send, note))
         except Exception as error:  # the top of a request: any endpoint may fail
             if started or scope["type"] != "http":
                 raise

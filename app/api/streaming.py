@@ -10,7 +10,6 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.api.errors import problem
-from app.middleware.direct_body import direct_send
 from app.models import Message
 from app.schemas.message import message_json
 from app.services.authorization import Principal
@@ -83,8 +82,8 @@ class EventStream(StreamingResponse):
         super().__init__(events, **options)
         self._events = events
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send(send, direct_send(scope, send)))
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(self.listen_for_disconnect(receive))
         tasks = (sending, leaving)
         try:
@@ -97,9 +96,9 @@ class EventStream(StreamingResponse):
         if not sending.cancelled():
             sending.result()  # raises what went wrong
 
-    async def _send(self, send: Send, send_body: Send) -> None:
+    async def _send(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         async for frames in self._events:
-            await send_body({**_BODY, "body": frames, "more_body": True})
-        await send_body({**_BODY, "body": b"", "more_body": False})
+            await send({**_BODY, "body": frames, "more_body": True})
+        await send({**_BODY, "body": b"", "more_body": False})

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from app.core.metrics import LOOP_LAG
+from app.core.metrics import LOOP_LAG, pass_on
 
 _TICK = 0.1  # seconds
 _LATE_TICKS = 4  # in a row before it counts: one slow call is no overload
@@ -42,4 +42,5 @@ class LoopLag:
     def note(self, lag: float) -> None:
         """One measurement, in seconds."""
         LOOP_LAG.set(max(0.0, lag))
+        pass_on()  # other processes' sums are read from where this leads
         self._late = self._late + 1 if lag > self._limit else 0

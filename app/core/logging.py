@@ -4,6 +4,8 @@ A line holds only the fields that code names. The last processor is a net under 
 a field whose name says that it is a secret is never written.
 """
 
+import asyncio
+import atexit
 import logging
 import re
 import sys
@@ -52,11 +54,13 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     if settings.file is not None:
         settings.file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(settings.file, encoding="utf-8"))
+    sink = _Sink(handlers)
     named = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
+    json = settings.format == "json"
     structlog.configure(
-        processors=[_json_line] if settings.format == "json" else [*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *names: _Lines(named(*names).name, handlers),
+        processors=[_json_line] if json else [*shared, renderer],
+        wrapper_class=_logger(level, direct=json),
+        logger_factory=lambda *names: _Lines(named(*names).name, sink),
     )
     root = logging.getLogger()
     for old in root.handlers:
@@ -68,6 +72,20 @@ def configure(settings: LogSettings, *, debug: bool = False) -> None:
     # The server's own access log would hold the query, and what is secret there.
     for noisy in ("apscheduler", "aiosqlite", "botocore", "asyncio", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def _logger(level: int, *, direct: bool) -> type[Any]:
+    """The class of loggers; a line of level info, as a request has, may go direct."""
+    usual: Any = structlog.make_filtering_bound_logger(level)
+    if not direct or level > logging.INFO:
+        return usual  # type: ignore[no-any-return]  # the library makes it
+
+    class Direct(usual):  # type: ignore[misc]  # the same
+        def info(self, event: str, **fields: Any) -> None:
+            line = {**self._context, "event": event, **fields}
+            self._logger.msg(_json_line(self._logger, "info", line))
+
+    return Direct
 
 
 def _json_line(logger: Any, method: str, line: structlog.typing.EventDict) -> str:
@@ -87,31 +105,66 @@ def _json_line(logger: Any, method: str, line: structlog.typing.EventDict) -> st
     return orjson.dumps(redact(logger, method, told), default=str).decode()
 
 
-class _Lines:
+class _Sink:
     """Writes lines to where the libraries' go, without their records: one costs 20 us.
 
-    A line that cannot be written, on a full disk for example, is lost in silence: it
-    must not end the request that it tells of.
+    What is written in one step of an event loop goes out together, at its end: the
+    lines of many requests are one call of the system. A line that cannot be written,
+    on a full disk for example, is lost in silence: it must not end the request that it
+    tells of.
     """
 
-    def __init__(
-        self, name: str, handlers: Sequence[logging.StreamHandler[Any]]
-    ) -> None:
-        self.name = name
+    def __init__(self, handlers: Sequence[logging.StreamHandler[Any]]) -> None:
         self._handlers = handlers
+        self._waiting: list[str] = []
+        self._flushes_in: asyncio.AbstractEventLoop | None = None
+        atexit.register(self.flush)
 
-    def msg(self, line: str) -> None:
+    def put(self, line: str) -> None:
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # none in this thread
+            self.flush()
+            return
+        if len(self._waiting) == 1 or loop is not self._flushes_in:
+            self._flushes_in = loop
+            loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        lines, self._waiting = self._waiting, []
+        if not lines:
+            return
+        text = "".join(f"{line}\n" for line in lines)
         for handler in self._handlers:
             handler.acquire()
             try:
-                handler.stream.write(line + handler.terminator)
+                handler.stream.write(text)
                 handler.stream.flush()
             except (OSError, ValueError):
                 continue
             finally:
                 handler.release()
 
-    debug = info = warning = error = critical = msg
+
+class _Lines:
+    """What structlog calls a logger."""
+
+    def __init__(self, name: str, sink: _Sink) -> None:
+        self.name = name
+        self._sink = sink
+
+    def msg(self, line: str) -> None:
+        self._sink.put(line)
+
+    debug = info = msg
+
+    def warning(self, line: str) -> None:
+        """At once: the process may be about to end."""
+        self._sink.put(line)
+        self._sink.flush()
+
+    error = critical = warning
 
 
 def redact(

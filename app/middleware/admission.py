@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.errors import problem
 from app.core.exceptions import OverloadedError
 from app.core.lag import LoopLag
-from app.core.metrics import REQUESTS_IN_PROGRESS
+from app.core.metrics import REQUESTS_IN_PROGRESS, Quick
+from app.middleware.at_start import at_start
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Those who watch the server must be answered above all when it is overloaded."""
@@ -20,6 +21,8 @@ PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 REFUSED = Counter(
     "workroom_requests_refused", "Requests refused for overload", ["reason"]
 )
+
+_in_progress = Quick(REQUESTS_IN_PROGRESS)
 
 
 class Admission:
@@ -43,7 +46,9 @@ class Admission:
             return
         place = _Place(self)
         try:
-            await self._app(scope, place.receiving(receive), place.sending(send))
+            await self._app(
+                scope, place.receiving(receive), at_start(scope, send, place.leave)
+            )
         finally:
             place.arrived()
             place.leave()
@@ -52,7 +57,7 @@ class Admission:
 
     def enter(self, change: int) -> None:
         self._here += change
-        REQUESTS_IN_PROGRESS.inc(change)
+        _in_progress.inc(change)
 
     def arrive(self, change: int) -> None:
         if change > 0 and self._arriving >= self._most_arriving:
@@ -70,7 +75,7 @@ class _Place:
         self._arriving = False
         admission.enter(1)
 
-    def leave(self) -> None:
+    def leave(self, _start: Message | None = None) -> None:
         if self._taken:
             self._taken = False
             self._admission.enter(-1)
@@ -91,10 +96,3 @@ class _Place:
             return message
 
         return noting_arrival
-
-    def sending(self, send: Send) -> Send:
-        async def noting_start(message: Message) -> None:
-            self.leave()
-            await send(message)
-
-        return noting_start

@@ -21,6 +21,7 @@ from app.core.exceptions import (
     PayloadTooLargeError,
     UnsupportedMediaTypeError,
 )
+from app.middleware.at_start import at_start
 
 _SLOWEST = 16 * 2**10
 """Bytes for which a second is added to the time that a body may take."""
@@ -42,12 +43,7 @@ class BodyLimit:
             await problem(error.problem())(scope, receive, send)
             return
         body = _Body(receive, limit=self._limit, seconds=self._seconds)
-
-        async def send_noting_start(message: Message) -> None:
-            body.answered = True
-            await send(message)
-
-        await self._app(scope, body.receive, send_noting_start)
+        await self._app(scope, body.receive, at_start(scope, send, body.note_answer))
 
     def _refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> AppError | None:
         for name, value in headers:
@@ -84,6 +80,9 @@ class _Body:
         self._size = 0
         self._whole = False
         self.answered = False
+
+    def note_answer(self, _start: Message) -> None:
+        self.answered = True
 
     async def receive(self) -> Message:
         if self._whole:  # what comes now is the end of the connection, in its own time

@@ -11,24 +11,28 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.middleware.at_start import at_start
+
 REFUSED = Counter("workroom_cors_refused", "Preflight requests refused")
 _FAILURE = 400
 _log = structlog.get_logger()
 
 
+def _vary(start: Message) -> None:
+    """No page of another site asks; but caches must know that these get another."""
+    start["headers"].append((b"vary", b"Origin"))
+
+
 class Cors(CORSMiddleware):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or any(k == b"origin" for k, _ in scope["headers"]):
-            await super().__call__(scope, receive, send)
-            return
-
-        # No page of another site asks; but caches must know that these get another.
-        async def send_with_vary(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message.setdefault("headers", []).append((b"vary", b"Origin"))
-            await send(message)
-
-        await self.app(scope, receive, send_with_vary)
+        if scope["type"] == "http":
+            for name, _ in scope["headers"]:
+                if name == b"origin":
+                    break
+            else:
+                await self.app(scope, receive, at_start(scope, send, _vary))
+                return
+        await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from prometheus_client import Counter
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.errors import problem
 from app.core.exceptions import RateLimitedError, UnauthenticatedError
@@ -20,6 +20,7 @@ from app.core.ratelimit import Limiter, Standing, network
 from app.core.rates import Rate
 from app.core.tokens import Tokens
 from app.middleware.admission import PROBES
+from app.middleware.at_start import at_start
 
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 REFUSED = Counter(
@@ -80,13 +81,11 @@ class RateLimit:
             (b"ratelimit-remaining", b"%d" % standing.remaining),
             (b"ratelimit-reset", b"%d" % math.ceil(standing.reset)),
         ]
-
-        async def send_with_standing(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message.setdefault("headers", []).extend(told)
-            await send(message)
-
-        await self._app(scope, receive, send_with_standing)
+        await self._app(
+            scope,
+            receive,
+            at_start(scope, send, lambda start: start["headers"].extend(told)),
+        )
 
     def _who(self, scope: Scope, name: str) -> str:
         # What gives tokens counts addresses alone: a token would be one more try.

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
 from app.core.config import LogSettings
+from app.core.metrics import quick
+from app.middleware.at_start import at_start
 
 REQUESTS = Counter(
     "workroom_http_requests", "Requests answered", ["method", "route", "status"]
@@ -28,7 +30,7 @@ _QUIET = ("/health", "/metrics")
 _log = structlog.get_logger("access")
 
 # Both are few: routes, times methods, times statuses.
-_requests = cache(REQUESTS.labels)
+_requests = quick(REQUESTS)
 _seconds = cache(SECONDS.labels)
 
 
@@ -48,22 +50,20 @@ class RequestContext:
         status = 500
         first_byte = 0.0
 
-        async def send_with_id(message: Message) -> None:
+        def note(start: Message) -> None:
             nonlocal status, first_byte
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                first_byte = time.perf_counter() - begun
-                headers = message.setdefault("headers", [])
-                headers.append((b"x-request-id", request_id.encode()))
-                if self._settings.timing:
-                    timing = f"app;dur={first_byte * 1000:.1f}"
-                    headers.append((b"server-timing", timing.encode()))
-            await send(message)
+            status = start["status"]
+            first_byte = time.perf_counter() - begun
+            headers = start["headers"]
+            headers.append((b"x-request-id", request_id.encode()))
+            if self._settings.timing:
+                timing = b"app;dur=%.1f" % (first_byte * 1000)
+                headers.append((b"server-timing", timing))
 
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, at_start(scope, send, note))
         finally:
             self._account(scope, status, first_byte, time.perf_counter() - begun)
 

@@ -2,6 +2,8 @@
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.middleware.at_start import at_start
+
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -27,15 +29,17 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
         # Swagger and ReDoc come from a content network; production has them off.
-        free = scope["path"] in _DOCS
+        note = self._add if scope["path"] in _DOCS else self._add_with_policy
+        await self._app(scope, receive, at_start(scope, send, note))
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = message.setdefault("headers", [])
-                # A page that needs more than nothing brings a policy of its own.
-                if not free and not any(name == _CSP[0] for name, _ in headers):
-                    headers.append(_CSP)
-                headers.extend(self._headers)
-            await send(message)
+    def _add(self, start: Message) -> None:
+        start["headers"].extend(self._headers)
 
-        await self._app(scope, receive, send_with_headers)
+    def _add_with_policy(self, start: Message) -> None:
+        headers = start["headers"]
+        for name, _ in headers:
+            if name == _CSP[0]:  # a page that needs more than nothing brings its own
+                break
+        else:
+            headers.append(_CSP)
+        headers.extend(self._headers)

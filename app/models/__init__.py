@@ -30,6 +30,7 @@ from app.models.mfa import Authenticator, RecoveryCode
 from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.route import ModelRoute
 from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.setting import Setting
 from app.models.usage import UsageDay
@@ -73,6 +74,7 @@ __all__ = [
     "MailLink",
     "Message",
     "MessageLog",
+    "ModelRoute",
     "OidcCode",
     "OidcLogin",
     "Plan",

@@ -41,6 +41,8 @@ class Message(Identified, Base):
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
+    `model` is the name that was asked for, and of a reply that has ended the model that
+    wrote it, which is another one where a route was asked for.
     `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     """

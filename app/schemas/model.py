@@ -39,8 +39,10 @@ class PricesRead(ReadModel):
 
 
 class ModelRead(ReadModel):
+    """A model, or a route: what all of its deployments can do, at the dearest price."""
+
     name: str
-    provider: str
+    provider: str = Field(description="`route` of a route.")
     capabilities: list[str]
     context_window: int
     max_output_tokens: int

@@ -25,6 +25,7 @@ from app.core.mirror import Mirror
 from app.integrations.llm.base import ModelInfo
 from app.integrations.llm.catalogue import Catalogue, PriceList, Registration
 from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Router
 from app.models import ApiKey, Chat, RegisteredModel
 from app.schemas.model import (
     AdminModelRead,
@@ -40,17 +41,24 @@ from app.services.audit import Actor
 _FACTS = tuple(RegisteredRead.model_fields)
 
 
-async def listing(providers: Providers) -> list[ModelRead]:
-    """What can be used now, and after it what could be once its provider is set up."""
+async def listing(router: Router) -> list[ModelRead]:
+    """Routes, models that can be used now, and what could be once it is set up."""
+    routes = [_read(route, available=True) for route in await router.offered()]
+    for route in routes:
+        route.provider = "route"
+    return [*routes, *await _known(router.providers)]
+
+
+async def _known(providers: Providers) -> list[ModelRead]:
     usable = [_read(model, available=True) for model in await providers.list()]
     return usable + [
         _read(model, available=False) for model in providers.unconfigured()
     ]
 
 
-async def get(providers: Providers, name: str) -> ModelRead:
+async def get(router: Router, name: str) -> ModelRead:
     """Raises NotFoundError for one that the list does not have."""
-    for model in await listing(providers):
+    for model in await listing(router):
         if model.name == name:
             return model
     raise NotFoundError("There is no model of this name.")
@@ -88,7 +96,7 @@ class Models:
         return [
             _read_by_admin(model, registered.get(model.name))
             for model in (
-                *await listing(self._providers),
+                *await _known(self._providers),
                 *(_read(info, available=False) for info in withdrawn),
             )
         ]
@@ -132,7 +140,7 @@ class Models:
     async def delete(self, session: AsyncSession, actor: Actor, name: str) -> None:
         """Raises ConflictError while a chat or an API key names it."""
         row = await _get(session, name)
-        if await session.scalar(_naming(name)):
+        if await session.scalar(naming(name)):
             raise ConflictError(
                 "Chats or API keys name this model: take it out of the offer with "
                 '`{"enabled": false}`.',
@@ -183,7 +191,7 @@ class Models:
             return {row.name: _registration(row) for row in rows}
 
 
-def _naming(name: str) -> Select[bool]:
+def naming(name: str) -> Select[bool]:
     """Whether a chat or an API key names that model."""
     quoted = orjson.dumps(name).decode()  # as it stands in a key's list
     chats = select(Chat.id).where(Chat.model == name)

@@ -22,6 +22,7 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
@@ -46,6 +47,7 @@ from app.services.model import Models
 from app.services.oidc import Oidc
 from app.services.plan import Plans
 from app.services.principal import Principals
+from app.services.route import Routes
 from app.services.setting import ChangedSettings
 
 
@@ -127,7 +129,9 @@ class _Installation(NamedTuple):
     ip_rules: IpRules
     changed_settings: ChangedSettings
     models: Models
+    routes: Routes
     providers: Providers
+    router: Router
 
     @classmethod
     def build(
@@ -136,13 +140,16 @@ class _Installation(NamedTuple):
         settings = live.started
         catalogue = Catalogue.load(settings.models.catalogue)
         providers = _providers(live, catalogue)
+        router = Router(providers, retries=settings.models.retries)
         return cls(
             ip_rules=IpRules(settings.security, database=database, bus=bus),
             changed_settings=ChangedSettings(
-                live, database=database, bus=bus, providers=providers
+                live, database=database, bus=bus, router=router
             ),
             models=Models(database, bus, catalogue=catalogue, providers=providers),
+            routes=Routes(database, bus, router),
             providers=providers,
+            router=router,
         )
 
 
@@ -169,7 +176,9 @@ class Runtime:
     linked_accounts: LinkedAccounts
     mailer: Mailer
     providers: Providers
+    router: Router
     models: Models
+    routes: Routes
     plans: Plans
     credits: Credits
     introspector: Introspector
@@ -209,7 +218,7 @@ class Runtime:
         turns = Turns(
             live,
             database=database,
-            providers=installation.providers,
+            router=installation.router,
             principals=people.principals,
             bus=bus,
             books=books,
@@ -265,6 +274,7 @@ class Runtime:
         await self.changed_settings.open()
         await self.ip_rules.open()
         await self.models.open()
+        await self.routes.open()
         await self.desk_principals.open()
         await self.message_logs.open()
         await self.turns.open(alone=self.alone)
@@ -272,6 +282,7 @@ class Runtime:
     async def close(self) -> None:
         await self.turns.close()
         await self.message_logs.close()
+        await self.routes.close()
         await self.models.close()
         await self.ip_rules.close()
         await self.changed_settings.close()

@@ -26,7 +26,7 @@ from app.core.config import (
 from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, FieldError, ValidationFailedError
 from app.core.mirror import Mirror
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Router
 from app.models import Setting
 from app.schemas.setting import SettingRead, SettingsUpdate
 from app.services import audit
@@ -46,11 +46,11 @@ class ChangedSettings:
     """Lays what admins changed over the settings, in every process."""
 
     def __init__(
-        self, live: LiveSettings, *, database: Database, bus: Bus, providers: Providers
+        self, live: LiveSettings, *, database: Database, bus: Bus, router: Router
     ) -> None:
         self._live = live
         self._database = database
-        self._providers = providers
+        self._router = router
         self._mirror = Mirror(bus, "setting", read=self._read, take=self._take)
 
     async def open(self) -> None:
@@ -77,7 +77,7 @@ class ChangedSettings:
         }
         self._refuse_set(changes)
         if changes.get("DEFAULT_MODEL"):
-            await self._providers.resolve(changes["DEFAULT_MODEL"])
+            await self._router.candidates(changes["DEFAULT_MODEL"])
         before = await _stored(session, lock=True)
         given = {**before, **_validated(self._live.started, changes)}
         after = {variable: v for variable, v in given.items() if v is not None}

@@ -8,13 +8,7 @@ from app.services.runtime import Runtime
 
 @task("chat.title")
 async def title(runtime: Runtime, *, chat_id: str) -> None:
-    await titles.write(
-        runtime.database,
-        runtime.providers,
-        runtime.books,
-        UUID(chat_id),
-        retries=runtime.settings.models.retries,
-    )
+    await titles.write(runtime.database, runtime.router, runtime.books, UUID(chat_id))
 
 
 @task("chat.index")

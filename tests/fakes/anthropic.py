@@ -4,13 +4,14 @@ It has /v1/models, /v1/messages and /v1/messages/count_tokens.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
 from tests.fakes.faults import Fault, FaultPlan
-from tests.fakes.messages import miscounted, mistake, sse_script
-from tests.fakes.model_server import Call, FakeServer, main, whole_script
+from tests.fakes.messages import counted_script, miscounted, mistake, script
+from tests.fakes.model_server import Call, FakeServer, main
 
 API_KEY = "sk-ant-for-tests"
 MODELS: tuple[dict[str, Any], ...] = (
@@ -52,32 +53,35 @@ class FakeAnthropic(FakeServer):
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        if refusal := self._refused(fault, _refusal(request) or _invalid(body)):
+        refusal = _refusal(request) or _invalid(body, mistake)
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        return await self.play(request, call, fault, sse_script(self.plan, body))
+        return await self.play(request, call, fault, script(self.plan, body))
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        wrong = _unknown(body) or _error_of(miscounted(body))
-        if refusal := self._refused(fault, _refusal(request) or wrong):
+        refusal = _refusal(request) or _invalid(body, miscounted)
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        counted = {"input_tokens": self.plan.input_tokens}
-        return await self.play(request, call, fault, whole_script(counted))
-
-    def _refused(
-        self, fault: Fault, refusal: tuple[int, str, str] | None
-    ) -> tuple[int, str, str] | None:
-        if fault == "throttle_first":
-            return 429, "rate_limit_error", "You are too fast."
-        if fault == "unavailable":
-            return 503, "overloaded_error", "Overloaded"
-        return refusal
+        counted = counted_script(self.plan, "input_tokens")
+        return await self.play(request, call, fault, counted)
 
     def _answer(self, call: Call, status: int, type_: str, text: str) -> web.Response:
         call.end("refused")
+        text = self.plan.words_of_error or text
         return _error(status, type_, text, self.plan.refusal_headers())
+
+
+def _refused(
+    fault: Fault, refusal: tuple[int, str, str] | None
+) -> tuple[int, str, str] | None:
+    if fault == "throttle_first":
+        return 429, "rate_limit_error", "You are too fast."
+    if fault == "unavailable":
+        return 503, "overloaded_error", "Overloaded"
+    return refusal
 
 
 def _refusal(request: web.Request) -> tuple[int, str, str] | None:
@@ -88,19 +92,13 @@ def _refusal(request: web.Request) -> tuple[int, str, str] | None:
     return None
 
 
-def _invalid(body: Any) -> tuple[int, str, str] | None:
-    wrong = "" if body.get("stream") else "stream it"
-    return _unknown(body) or _error_of(mistake(body["model"], body) or wrong)
-
-
-def _unknown(body: Any) -> tuple[int, str, str] | None:
+def _invalid(
+    body: Any, mistake_of: Callable[[str, Any], str]
+) -> tuple[int, str, str] | None:
     model = str(body.get("model", ""))
     if not _KNOWN_MODEL.match(model):
         return 404, "not_found_error", f"model: {model}"
-    return None
-
-
-def _error_of(wrong: str) -> tuple[int, str, str] | None:
+    wrong = mistake_of(model, body)
     return (400, "invalid_request_error", wrong) if wrong else None
 
 

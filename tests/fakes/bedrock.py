@@ -1,7 +1,8 @@
 """A fake of Bedrock's two ways to Claude, on the real wire, and of its embeddings.
 
-InvokeModelWithResponseStream, InvokeModel for embeddings and CountTokens at the root,
-and Mantle's Messages API at `mantle_url`.
+InvokeModel, InvokeModelWithResponseStream and CountTokens at the root, and Mantle's
+Messages API at `mantle_url`. All also stand below the name of a region, which a
+signature must then name.
 Its event-stream encoder is its own, so that the reader under test is not measured by
 itself. It checks signatures by having botocore compute them again, and refuses wrong
 bodies as AWS does.
@@ -23,13 +24,15 @@ from botocore.credentials import Credentials
 
 from tests.fakes.faults import Fault, FaultPlan
 from tests.fakes.messages import (
+    counted_script,
     end_events,
     miscounted,
     mistake,
     reply,
-    sse_script,
+    script,
     start_events,
     text_event,
+    whole_script,
 )
 from tests.fakes.model_server import (
     Call,
@@ -37,7 +40,7 @@ from tests.fakes.model_server import (
     Script,
     main,
     vector_of,
-    whole_script,
+    whole,
 )
 
 REGION = "us-east-1"
@@ -52,8 +55,9 @@ _AUTHORIZATION = re.compile(
 _KNOWN_MODEL = re.compile(r"^(arn:aws:bedrock:.+|([a-z-]+\.)?anthropic\.claude-.+)$")
 _PLAIN_MODEL = re.compile(r"^anthropic\.claude-[a-z0-9-]+$")
 _COUNTED_MODEL = re.compile(r"^anthropic\.claude-(x-1|.+-v\d+(:0)?)$")
-_COHERE_MODEL = re.compile(
-    r"^(cohere\.embed-(english|multilingual)-v3|([a-z]+\.)?cohere\.embed-v4:0)$"
+_EMBEDDER = re.compile(
+    r"^(amazon\.titan-embed-text-v2:0|cohere\.embed-(english|multilingual)-v3"
+    r"|([a-z]+\.)?cohere\.embed-v4:0)$"
 )
 
 
@@ -100,13 +104,14 @@ def exception(name: str, message: str) -> bytes:
 class FakeBedrock(FakeServer):
     def __init__(self, plan: FaultPlan | None = None) -> None:
         super().__init__(plan)
-        path = "/model/{model}/invoke-with-response-stream"
+        path = "/model/{model}/{action:invoke(-with-response-stream)?}"
         self.app.router.add_post(path, self._invoke)
-        self.app.router.add_post("/model/{model}/invoke", self._embed)
+        self.app.router.add_post("/{region}" + path, self._invoke)
         self.app.router.add_post("/model/{model}/count-tokens", self._count)
-        self.app.router.add_post("/anthropic/v1/messages", self._messages)
-        path = "/anthropic/v1/messages/count_tokens"
-        self.app.router.add_post(path, self._count_by_mantle)
+        mantle = "/anthropic/v1/messages"
+        self.app.router.add_post(mantle, self._messages)
+        self.app.router.add_post("/{region}" + mantle, self._messages)
+        self.app.router.add_post(mantle + "/count_tokens", self._count_by_mantle)
 
     @property
     def mantle_url(self) -> str:
@@ -117,50 +122,50 @@ class FakeBedrock(FakeServer):
         call = self.record(request, body)
         fault = self.plan.next_fault()
         model = unquote(request.match_info["model"])
-        refusal = await _refusal(request, "bedrock") or _invalid(model, body)
+        embeds = _EMBEDDER.match(model) and request.match_info["action"] == "invoke"
+        wrong = _unfit(model, body) if embeds else _invalid(model, body)
+        refusal = await _refusal(request, "bedrock") or wrong
         if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        return await self.play(request, call, fault, self._script(body))
-
-    async def _embed(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        call = self.record(request, body)
-        fault = self.plan.next_fault()
-        model = unquote(request.match_info["model"])
-        refusal = await _refusal(request, "bedrock") or _unfit(model, body)
-        if refusal := _refused(fault, refusal):
-            return self._answer(call, *refusal)
-        script = _titan if "titan" in model else _cohere
-        return await self.play(request, call, fault, script(self.plan, model, body))
+        if embeds:
+            answer = _embedded(self.plan, model, body)
+        elif request.match_info["action"] == "invoke":
+            answer = whole_script(self.plan, model, body)
+        else:
+            answer = self._script(model, body)
+        return await self.play(request, call, fault, answer)
 
     async def _count(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
         model = unquote(request.match_info["model"])
-        refusal = await _refusal(request, "bedrock")
-        if not _COUNTED_MODEL.match(model):
-            told = "The provided model doesn't support counting tokens."
-            refusal = refusal or (400, "ValidationException", told)
         sent = json.loads(base64.b64decode(body["input"]["invokeModel"]["body"]))
-        if refusal := _refused(fault, refusal or _invalid(model, sent)):
+        if _COUNTED_MODEL.match(model):
+            wrong = _invalid(model, sent)
+        else:
+            told = "The provided model doesn't support counting tokens."
+            wrong = (400, "ValidationException", told)
+        refusal = await _refusal(request, "bedrock") or wrong
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        counted = {"inputTokens": self.plan.input_tokens}
-        return await self.play(request, call, fault, whole_script(counted))
+        counted = counted_script(self.plan, "inputTokens")
+        return await self.play(request, call, fault, counted)
 
     async def _count_by_mantle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        refusal = await _refusal(request, "bedrock-mantle")
-        wrong = miscounted(body)
-        if not _PLAIN_MODEL.match(str(body.get("model", ""))):
-            wrong = "The model does not exist."
-        wrong_body = (400, "ValidationException", wrong) if wrong else None
-        if refusal := _refused(fault, refusal or wrong_body):
+        model = str(body.get("model", ""))
+        told = miscounted(model, body)
+        if not _PLAIN_MODEL.match(model):
+            told = "The model does not exist."
+        wrong = (400, "ValidationException", told) if told else None
+        refusal = await _refusal(request, "bedrock-mantle") or wrong
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        counted = {"input_tokens": self.plan.input_tokens}
-        return await self.play(request, call, fault, whole_script(counted))
+        counted = counted_script(self.plan, "input_tokens")
+        return await self.play(request, call, fault, counted)
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         """Mantle: credentials are refused by AWS, the rest as Anthropic does it."""
@@ -176,9 +181,10 @@ class FakeBedrock(FakeServer):
         elif fault == "unavailable":
             error = (503, "overloaded_error", "Overloaded")
         if error is None:
-            return await self.play(request, call, fault, sse_script(self.plan, body))
+            return await self.play(request, call, fault, script(self.plan, body))
         call.end("refused")
         status, type_, message = error
+        message = self.plan.words_of_error or message
         told = {"type": "error", "error": {"type": type_, "message": message}}
         headers = self.plan.refusal_headers()
         return web.json_response(told, status=status, headers=headers)
@@ -187,21 +193,23 @@ class FakeBedrock(FakeServer):
         call.end("refused")
         kind = f"{name}:http://internal.amazon.com/coral/"
         headers = {"x-amzn-errortype": kind, **self.plan.refusal_headers()}
-        return web.json_response({"message": text}, status=status, headers=headers)
+        told = {"message": self.plan.words_of_error or text}
+        return web.json_response(told, status=status, headers=headers)
 
-    def _script(self, body: Mapping[str, Any]) -> Script:
+    def _script(self, model: str, body: Mapping[str, Any]) -> Script:
         plan = self.plan
         words, stopped = reply(plan, body)
-        texts = [chunk(text_event(word)) for word in words]
+        texts = [chunk(text_event(plan, word)) for word in words]
         name = plan.exception or "throttlingException"
+        told = plan.words_of_error or "Too many tokens, please wait."
         damaged = bytearray(texts[-1] if texts else b"\0")
         damaged[-1] ^= 1
         return Script(
             content_type="application/vnd.amazon.eventstream",
-            start=[chunk(event) for event in start_events(plan)],
+            start=[chunk(event) for event in start_events(plan, model)],
             chunks=texts,
             end=[chunk(event) for event in end_events(plan, len(words), stopped)],
-            exception=exception(name, "Too many tokens, please wait."),
+            exception=exception(name, told),
             damaged=bytes(damaged),
         )
 
@@ -216,31 +224,29 @@ def _refused(
     return refusal
 
 
-def _titan(plan: FaultPlan, _model: str, body: Mapping[str, Any]) -> Script:
-    vector = vector_of(body["inputText"], body.get("dimensions", 1024))
-    return whole_script(
-        {
-            "embedding": vector,
-            "embeddingsByType": {"float": vector},
-            "inputTextTokenCount": plan.input_tokens,
-        }
-    )
-
-
-def _cohere(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
-    """Its tokens are told by Bedrock, in a header."""
+def _embedded(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
+    """Titan tells tokens in its answer, Cohere leaves that to Bedrock's header."""
+    broken = {"message": "Broken in the middle."}
+    if "titan" in model:
+        vector = vector_of(body["inputText"], body.get("dimensions", 1024))
+        answer = {"embedding": vector, "embeddingsByType": {"float": vector}}
+        counted = {"inputTextTokenCount": plan.input_tokens}
+        return whole({**answer, **counted}, exception=broken)
     length = body.get("output_dimension", 1536 if "v4" in model else 1024)
     seen = [[body["input_type"], text] for text in body["texts"]]
-    told = {"X-Amzn-Bedrock-Input-Token-Count": str(plan.input_tokens)}
-    return whole_script(
+    script = whole(
         {
             "id": "fake",
             "response_type": "embeddings_by_type",
             "embeddings": {"float": [vector_of(text, length) for text in seen]},
             "texts": body["texts"],
         },
-        told if plan.tells_usage else None,
+        exception=broken,
     )
+    if plan.tells_usage:
+        told = {"X-Amzn-Bedrock-Input-Token-Count": str(plan.input_tokens)}
+        script.headers = told
+    return script
 
 
 async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] | None:
@@ -254,7 +260,7 @@ async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] |
     if signed[1] != ACCESS_KEY:
         return 403, "UnrecognizedClientException", "The security token is invalid."
     region, named, headers, signature = signed.group(3, 4, 5, 6)
-    place = (region, service)
+    place = (request.match_info.get("region", region), service)
     right = _signature(request, await request.read(), place, headers)
     if named != service or signature != right:
         return 403, "InvalidSignatureException", "The signature does not match."
@@ -287,20 +293,17 @@ def _invalid(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None
 
 def _unfit(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None:
     """What AWS says of a body that it embeds nothing of."""
-    if model == "amazon.titan-embed-text-v2:0":
+    if "titan" in model:
         known = {"inputText", "dimensions"}
         fits = isinstance(body.get("inputText"), str) and bool(body["inputText"])
         fits = fits and body.get("dimensions", 256) in {256, 512, 1024}
-    elif _COHERE_MODEL.match(model):
+    else:
         known = {"texts", "input_type", "embedding_types", "truncate"}
         known |= {"output_dimension"} if "v4" in model else set()
         fits = 1 <= len(body.get("texts", ())) <= 96
         fits = fits and body.get("input_type") in {"search_document", "search_query"}
         fits = fits and body.get("embedding_types") == ["float"]
         fits = fits and body.get("output_dimension", 256) in {256, 512, 1024, 1536}
-    else:
-        told = "The provided model identifier is invalid."
-        return 400, "ValidationException", told
     if extra := body.keys() - known:
         told = f"#: extraneous key [{min(extra)}] is not permitted"
         return 400, "ValidationException", told
@@ -311,7 +314,7 @@ def _misdirected(body: Mapping[str, Any]) -> str:
     """What is wrong with a body that would be right for another endpoint."""
     if not _PLAIN_MODEL.match(str(body.get("model", ""))):
         return "The model does not exist."
-    return "" if body.get("stream") and "anthropic_version" not in body else "stream"
+    return "anthropic_version" if "anthropic_version" in body else ""
 
 
 if __name__ == "__main__":

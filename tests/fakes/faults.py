@@ -51,6 +51,8 @@ class FaultPlan:
     tool_input: str = "{}"
     retry_after: str = ""
     """What a refusal tells of it."""
+    words_of_error: str = ""
+    """What errors say, where it is not the fake's own choice."""
     input_tokens: int = 25
     tells_usage: bool = True
     lists_models: bool = True

@@ -17,8 +17,10 @@ from tests.fakes.model_server import (
     cut_at,
     reply_pieces,
     text_of,
+    whole,
 )
 
+SIGNATURE = "c2lnbmVk"
 MOST_MARKS = 4
 """So many `cache_control` marks a request may have."""
 
@@ -27,21 +29,26 @@ _TAKES_PREFILL = re.compile(r"claude-(3|(opus|sonnet|haiku)-4-(1|5|2025))")
 Event = dict[str, Any]
 
 
-def start_events(plan: FaultPlan) -> list[Event]:
-    usage = {
+def _usage(plan: FaultPlan, output: int) -> Event:
+    figures = {
         "input_tokens": plan.input_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
-        "output_tokens": 1,
+        "output_tokens": output,
     }
+    return {"usage": figures} if plan.tells_usage else {}
+
+
+def start_events(plan: FaultPlan, model: str = "claude-fake") -> list[Event]:
     message: Event = {
         "id": "msg_fake",
         "type": "message",
         "role": "assistant",
+        "model": model,
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        **({"usage": usage} if plan.tells_usage else {}),
+        **_usage(plan, 1),
     }
     events: list[Event] = [
         {"type": "message_start", "message": message},
@@ -53,36 +60,58 @@ def start_events(plan: FaultPlan) -> list[Event]:
         events += [
             _start(0, block),
             _delta(0, thought),
-            _delta(0, {"type": "signature_delta", "signature": "c2lnbmVk"}),
+            _delta(0, {"type": "signature_delta", "signature": SIGNATURE}),
             {"type": "content_block_stop", "index": 0},
         ]
-    return [*events, _start(1, {"type": "text", "text": ""})]
+    return [*events, _start(_text_index(plan), {"type": "text", "text": ""})]
 
 
-def text_event(text: str) -> Event:
-    return _delta(1, {"type": "text_delta", "text": text})
+def _text_index(plan: FaultPlan) -> int:
+    return 1 if plan.thinking else 0
+
+
+def text_event(plan: FaultPlan, text: str) -> Event:
+    return _delta(_text_index(plan), {"type": "text_delta", "text": text})
 
 
 def end_events(plan: FaultPlan, words: int, stopped: str | None = None) -> list[Event]:
     """`stopped` is the stop sequence that ended the text, if one did."""
-    reason = "tool_use" if plan.tool else "end_turn"
-    if stopped is not None:
-        reason = "stop_sequence"
-    delta = {"stop_reason": reason, "stop_sequence": stopped}
-    usage = {"usage": {"output_tokens": words}} if plan.tells_usage else {}
+    delta = _end(plan, stopped)
     return [
-        {"type": "content_block_stop", "index": 1},
+        {"type": "content_block_stop", "index": _text_index(plan)},
         *(_call(plan) if plan.tool else ()),
-        {"type": "message_delta", "delta": delta, **usage},
+        {"type": "message_delta", "delta": delta, **_usage(plan, words)},
         {"type": "message_stop"},
     ]
 
 
+def _end(plan: FaultPlan, stopped: str | None) -> Event:
+    reason = "tool_use" if plan.tool else "end_turn"
+    if stopped is not None:
+        reason = "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": stopped}
+
+
 def _call(plan: FaultPlan) -> list[Event]:
+    index = _text_index(plan) + 1
     block = {"type": "tool_use", "id": "toolu_1", "name": plan.tool, "input": {}}
     pieces = [{"type": "input_json_delta", "partial_json": p} for p in plan.inputs()]
-    stop = {"type": "content_block_stop", "index": 2}
-    return [_start(2, block), *(_delta(2, piece) for piece in pieces), stop]
+    stop = {"type": "content_block_stop", "index": index}
+    return [_start(index, block), *(_delta(index, piece) for piece in pieces), stop]
+
+
+def _message(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Event:
+    """The same answer, not streamed."""
+    words, stopped = reply(plan, body)
+    message: Event = start_events(plan, model)[0]["message"]
+    if plan.thinking:
+        thought = {"type": "thinking", "thinking": plan.thinking}
+        message["content"].append({**thought, "signature": SIGNATURE})
+    message["content"].append({"type": "text", "text": "".join(words)})
+    if plan.tool:
+        call = {"type": "tool_use", "id": "toolu_1", "name": plan.tool}
+        message["content"].append({**call, "input": json.loads(plan.tool_input)})
+    return {**message, **_end(plan, stopped), **_usage(plan, len(words))}
 
 
 def _start(index: int, block: Event) -> Event:
@@ -104,18 +133,30 @@ def reply(plan: FaultPlan, body: Mapping[str, Any]) -> tuple[list[str], str | No
     return cut_at(words, body.get("stop_sequences") or ())
 
 
-def sse_script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+def script(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+    """As Anthropic and Mantle send it: as events, or whole."""
+    if not body.get("stream"):
+        return whole_script(plan, body["model"], body)
     words, stopped = reply(plan, body)
-    error = {"type": plan.exception or "overloaded_error", "message": "Overloaded"}
-    texts = [sse(text_event(word)) for word in words]
+    texts = [sse(text_event(plan, word)) for word in words]
     return Script(
         content_type="text/event-stream; charset=utf-8",
-        start=[sse(event) for event in start_events(plan)],
+        start=[sse(event) for event in start_events(plan, body["model"])],
         chunks=texts,
         end=[sse(event) for event in end_events(plan, len(words), stopped)],
-        exception=sse({"type": "error", "error": error}),
+        exception=sse(_error(plan)),
         damaged=b'data: {"type": "content_block_de\n\n',
     )
+
+
+def whole_script(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
+    return whole(_message(plan, model, body), exception=_error(plan))
+
+
+def _error(plan: FaultPlan) -> Event:
+    told = plan.words_of_error or "Overloaded"
+    kind = plan.exception or "overloaded_error"
+    return {"type": "error", "error": {"type": kind, "message": told}}
 
 
 def _fits(body: Mapping[str, Any]) -> bool:
@@ -167,10 +208,16 @@ def _configures(body: Mapping[str, Any]) -> bool:
     )
 
 
+def _blocks(message: Mapping[str, Any]) -> list[Event]:
+    content = message["content"]
+    text = {"type": "text", "text": content}
+    return [text] if isinstance(content, str) else list(content)
+
+
 def mistake(model: str, body: Mapping[str, Any]) -> str:
     """What is said of a body that Claude does not take; empty of a good one."""
     messages = body.get("messages") or []
-    blocks = [block for message in messages for block in message["content"]]
+    blocks = [block for message in messages for block in _blocks(message)]
     texts = [block["text"] for block in blocks if block["type"] == "text"]
     last = text_of(messages[-1]["content"]) if messages else ""
     prefill = bool(messages) and messages[-1]["role"] == "assistant"
@@ -210,7 +257,11 @@ _COUNTED = {
 }  # fmt: skip
 
 
-def miscounted(body: Mapping[str, Any]) -> str:
+def counted_script(plan: FaultPlan, name: str) -> Script:
+    return whole({name: plan.input_tokens}, exception=_error(plan))
+
+
+def miscounted(_model: str, body: Mapping[str, Any]) -> str:
     """What is said of a body whose tokens are not counted; empty of a good one."""
     if extra := body.keys() - _COUNTED:
         return f"{min(extra)}: Extra inputs are not permitted"

@@ -52,27 +52,6 @@ class Script:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def whole_script(answer: Any, headers: Mapping[str, str] | None = None) -> Script:
-    """An answer that comes in one piece, as JSON."""
-    written = json.dumps(answer).encode()
-    return Script(
-        content_type="application/json",
-        start=[],
-        chunks=[written],
-        end=[],
-        exception=b"",
-        damaged=written[:-9],
-        headers=headers or {},
-    )
-
-
-def vector_of(text: Any, length: int) -> list[float]:
-    """A vector of a text or of its tokens, which is another one for any other."""
-    seed = zlib.crc32(json.dumps(text).encode())
-    numbers = [round(math.sin(seed + number), 7) for number in range(16)]
-    return (numbers * (length // 16 + 1))[:length]
-
-
 class FakeServer:
     """Subclasses add their routes to `self.app` and answer with `self.play`."""
 
@@ -165,6 +144,27 @@ class FakeServer:
         names = ("path", "headers", "body", "outcome")
         calls = [{name: getattr(call, name) for name in names} for call in self.calls]
         return web.json_response(calls)
+
+
+def whole(answer: Any, *, exception: Any) -> Script:
+    """An answer that is not streamed; `exception` may come in its place."""
+    body = json.dumps(answer, ensure_ascii=False).encode()
+    half = len(body) // 2
+    return Script(
+        content_type="application/json",
+        start=[],
+        chunks=[body[:half]],
+        end=[body[half:]],
+        exception=json.dumps(exception).encode(),
+        damaged=body[:half],
+    )
+
+
+def vector_of(text: Any, length: int) -> list[float]:
+    """A vector of a text or of its tokens, which is another one for any other."""
+    seed = zlib.crc32(json.dumps(text).encode())
+    numbers = [round(math.sin(seed + number), 7) for number in range(16)]
+    return (numbers * (length // 16 + 1))[:length]
 
 
 def text_of(content: Any) -> str:

@@ -16,7 +16,7 @@ from tests.fakes.model_server import (
     main,
     reply_pieces,
     vector_of,
-    whole_script,
+    whole,
 )
 
 MODELS: Mapping[str, dict[str, Any]] = {
@@ -87,7 +87,8 @@ class FakeOllama(FakeServer):
             "total_duration": 14143917,
             **(tokens if self.plan.tells_usage else {}),
         }
-        return await self.play(request, call, fault, whole_script(answer))
+        script = whole(answer, exception={"error": "an error was encountered"})
+        return await self.play(request, call, fault, script)
 
     def _refused(
         self, call: Call, fault: Fault, refusal: tuple[int, str] | None
@@ -100,6 +101,7 @@ class FakeOllama(FakeServer):
             return None
         call.end("refused")
         status, error = refusal
+        error = self.plan.words_of_error or error
         headers = self.plan.refusal_headers()
         return web.json_response({"error": error}, status=status, headers=headers)
 
@@ -118,13 +120,14 @@ class FakeOllama(FakeServer):
         end = line(
             {}, done=True, done_reason="stop", **(figures if plan.tells_usage else {})
         )
+        told = plan.words_of_error or "an error was encountered"
         calls = [line({"tool_calls": [{"function": function}]})] if plan.tool else []
         return Script(
             content_type="application/x-ndjson",
             start=[line({"thinking": plan.thinking})] if plan.thinking else [],
             chunks=[line({"content": word}) for word in words],
             end=[*calls, end],
-            exception=b'{"error": "an error was encountered"}\n',
+            exception=json.dumps({"error": told}).encode() + b"\n",
             damaged=b'{"model": "llama3.2", "mess\n',
         )
 

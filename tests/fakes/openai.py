@@ -20,7 +20,7 @@ from tests.fakes.model_server import (
     main,
     reply_pieces,
     vector_of,
-    whole_script,
+    whole,
 )
 
 MODELS = ("fake-large", "fake-small")
@@ -66,9 +66,8 @@ class FakeOpenAI(FakeServer):
         fault = self.plan.next_fault()
         if refusal := self._refusal(request, call, fault, _mistake(body)):
             return refusal
-        if not body.get("stream"):
-            return self._whole(call, body)
-        return await self.play(request, call, fault, self._script(body))
+        script = self._script(body) if body.get("stream") else self._whole(body)
+        return await self.play(request, call, fault, script)
 
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -77,13 +76,10 @@ class FakeOpenAI(FakeServer):
         if refusal := self._refusal(request, call, fault, _embedding_mistake(body)):
             return refusal
         length = body.get("dimensions", DIMENSIONS)
+        vectors = [vector_of(one, length) for one in body["input"]]
         data = [
-            {
-                "object": "embedding",
-                "index": number,
-                "embedding": vector_of(one, length),
-            }
-            for number, one in enumerate(body["input"])
+            {"object": "embedding", "index": number, "embedding": vector}
+            for number, vector in enumerate(vectors)
         ]
         tokens = self.plan.input_tokens
         usage = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
@@ -93,7 +89,8 @@ class FakeOpenAI(FakeServer):
             "model": body["model"],
             **(usage if self.plan.tells_usage else {}),
         }
-        return await self.play(request, call, fault, whole_script(answer))
+        script = whole(answer, exception={"error": self._error()})
+        return await self.play(request, call, fault, script)
 
     def _refusal(
         self,
@@ -103,10 +100,13 @@ class FakeOpenAI(FakeServer):
         mistake: web.Response | None,
     ) -> web.Response | None:
         refusal = mistake if self._admits(request) else _wrong_key()
+        told = self.plan.words_of_error
         if fault == "throttle_first":
-            refusal = _error(429, "requests", "rate_limit_exceeded", "Slow down.")
+            slow = told or "Slow down."
+            refusal = _error(429, "requests", "rate_limit_exceeded", slow)
         elif fault == "unavailable":
-            refusal = _error(503, "server_error", None, "The server is overloaded.")
+            busy = told or "The server is overloaded."
+            refusal = _error(503, "server_error", None, busy)
         if refusal is not None:
             call.end("refused")
             refusal.headers.update(self.plan.refusal_headers())
@@ -124,34 +124,50 @@ class FakeOpenAI(FakeServer):
             "prompt_tokens_details": {"cached_tokens": 0},
         }
 
-    def _whole(self, call: Call, body: Mapping[str, Any]) -> web.Response:
-        words = reply_pieces(self.plan, body["messages"], GO_ON)
-        message = {"role": "assistant", "content": "".join(words)}
-        choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        call.end("complete")
-        answer = {"id": "chatcmpl-fake", "object": "chat.completion"}
-        usage = {"usage": self._usage(len(words))} if self.plan.tells_usage else {}
-        return web.json_response({**answer, "choices": [choice], **usage})
+    def _whole(self, body: Mapping[str, Any]) -> Script:
+        plan = self.plan
+        words, _ = cut_at(reply_pieces(plan, body["messages"], GO_ON), _stops(body))
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(words)}
+        if plan.thinking:
+            message["reasoning_content"] = plan.thinking
+        if plan.tool:
+            function = {"name": plan.tool, "arguments": plan.tool_input}
+            call = {"id": "call_1", "type": "function", "function": function}
+            message["tool_calls"] = [call]
+        reason = "tool_calls" if plan.tool else "stop"
+        choice = {"index": 0, "message": message, "logprobs": None}
+        answer = {
+            **_common("chat.completion", body["model"]),
+            "choices": [{**choice, "finish_reason": reason}],
+            **({"usage": self._usage(len(words))} if plan.tells_usage else {}),
+        }
+        return whole(answer, exception={"error": self._error()})
+
+    def _error(self) -> dict[str, Any]:
+        code = self.plan.exception or "rate_limit_exceeded"
+        told = self.plan.words_of_error or "Broken in the middle."
+        broken = {"message": told, "param": None}
+        return {**broken, "type": "error", "code": code}
 
     def _script(self, body: Mapping[str, Any]) -> Script:
         words = reply_pieces(self.plan, body["messages"], GO_ON)
-        words, stopped = cut_at(words, body.get("stop") or ())
-        code = self.plan.exception or "rate_limit_exceeded"
-        error = {"message": "Broken in the middle.", "type": "error", "code": code}
-        start = [_delta({"role": "assistant", "content": ""})]
+        words, stopped = cut_at(words, _stops(body))
+        asked = bool((body.get("stream_options") or {}).get("include_usage"))
+        say = _Chunks(body["model"], usage=asked)
+        start = [say.delta({"role": "assistant", "content": ""})]
         if self.plan.thinking:
-            start.append(_delta({"reasoning_content": self.plan.thinking}))
-        end = [*map(_delta, _calls(self.plan))]
-        end.append(_delta({}, "tool_calls" if end else "stop", stopped))
-        asked = (body.get("stream_options") or {}).get("include_usage")
+            start.append(say.delta({"reasoning_content": self.plan.thinking}))
+        end = [*map(say.delta, _calls(self.plan))]
+        end.append(say.delta({}, "tool_calls" if end else "stop", stopped))
         if asked and self.plan.tells_usage:
-            end.append(_event({"choices": [], "usage": self._usage(len(words))}))
+            end.append(say.event({"choices": [], "usage": self._usage(len(words))}))
+        error = json.dumps({"error": self._error()}).encode()
         return Script(
             content_type="text/event-stream",
             start=start,
-            chunks=[_delta({"content": word}) for word in words],
+            chunks=[say.delta({"content": word}) for word in words],
             end=[*end, b"data: [DONE]\n\n"],
-            exception=b"data: %b\n\n" % json.dumps({"error": error}).encode(),
+            exception=b"data: %b\n\n" % error,
             damaged=b'data: {"choices": [{"del\n\n',
         )
 
@@ -167,20 +183,39 @@ def _calls(plan: FaultPlan) -> list[dict[str, Any]]:
     return [{"tool_calls": [call]} for call in [first, *rest]]
 
 
-def _event(fields: Mapping[str, Any]) -> bytes:
-    common = {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "usage": None}
-    data = json.dumps({**common, **fields}, ensure_ascii=False)
-    return b"data: %b\n\n" % data.encode()
+def _stops(body: Mapping[str, Any]) -> list[str]:
+    stop = body.get("stop") or []
+    return [stop] if isinstance(stop, str) else stop
 
 
-def _delta(
-    delta: Mapping[str, Any],
-    finish_reason: str | None = None,
-    stop_reason: str | None = None,
-) -> bytes:
-    """`stop_reason` is the stop sequence that ended the answer: vLLM tells it."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return _event({"choices": [{**choice, "stop_reason": stop_reason}]})
+def _common(kind: str, model: str) -> dict[str, Any]:
+    told = {"id": "chatcmpl-fake", "object": kind}
+    return {**told, "created": 1_790_000_000, "model": model}
+
+
+class _Chunks:
+    """Of one stream; where its usage is asked for, each has that field."""
+
+    def __init__(self, model: str, *, usage: bool) -> None:
+        self._common = _common("chat.completion.chunk", model)
+        if usage:
+            self._common["usage"] = None
+
+    def event(self, fields: Mapping[str, Any]) -> bytes:
+        data = json.dumps({**self._common, **fields}, ensure_ascii=False)
+        return b"data: %b\n\n" % data.encode()
+
+    def delta(
+        self,
+        delta: Mapping[str, Any],
+        finish_reason: str | None = None,
+        stop_reason: str | None = None,
+    ) -> bytes:
+        """`stop_reason` is the stop sequence that ended the answer: vLLM tells it."""
+        choice = {"index": 0, "delta": delta, "logprobs": None}
+        told = {} if stop_reason is None else {"stop_reason": stop_reason}
+        choice |= {"finish_reason": finish_reason, **told}
+        return self.event({"choices": [choice]})
 
 
 def _wrong_key() -> web.Response:
@@ -230,7 +265,7 @@ def _embedding_mistake(body: Mapping[str, Any]) -> web.Response | None:
 
 def _asks(body: Mapping[str, Any]) -> bool:
     """Whether what says how to answer is of the shape that OpenAI knows."""
-    stops = body.get("stop", [])
+    stops = _stops(body)
     match body.get("response_format"):
         case None | {"type": "text" | "json_object"}:
             formatted = True

@@ -203,7 +203,7 @@ class House:
             found = await session.execute(
                 select(KeyLease.holder_id, KeyLease.credits).where(*of_day)
             )
-            leases = {row.holder_id: row.credits for row in found}
+            leases: dict[UUID, int] = {row.holder_id: row.credits for row in found}
         for process in self.processes:
             use = process._purses.keys.get(key.id)
             budget = use.budgets.get(day) if use is not None else None
@@ -211,7 +211,7 @@ class House:
                 assert min(budget.free, budget.reserved, budget.spent) >= 0
                 held = budget.free + budget.reserved + budget.spent
                 assert held <= leases.get(process._purses.holder.id, 0)
-        return int(spent) + sum(leases.values())
+        return int(spent or 0) + sum(leases.values())
 
 
 async def try_all(

@@ -240,6 +240,19 @@ def _new_model(things: Things) -> Request:
     return {"json": {"name": f"guide/new-{things.name}", "prices": None}}
 
 
+def _new_route(things: Things) -> Request:
+    return {
+        "json": {
+            "name": f"new-{things.name}",
+            "deployments": [{"model": "guide/manual"}],
+        }
+    }
+
+
+def _fallbacks(_things: Things) -> Request:
+    return {"json": {"fallbacks": []}}
+
+
 def _window(_things: Things) -> Request:
     return {"json": {"context_window": 50_000}}
 
@@ -369,6 +382,11 @@ OPERATIONS = [
     Operation("PATCH", V1 + "/models/{registered}", 200, _window, admin="models"),
     Operation("DELETE", V1 + "/models/{registered}", 204, admin="models"),
     Operation("GET", f"{V1}/admin/models", admin="models"),
+    Operation("GET", f"{V1}/admin/routes", admin="models"),
+    Operation("POST", f"{V1}/admin/routes", 201, _new_route, admin="models"),
+    Operation("GET", V1 + "/admin/routes/{route}", admin="models"),
+    Operation("PATCH", V1 + "/admin/routes/{route}", 200, _fallbacks, admin="models"),
+    Operation("DELETE", V1 + "/admin/routes/{route}", 204, admin="models"),
     Operation("GET", f"{V1}/usage"),
     Operation("GET", f"{V1}/usage/limits"),
     Operation("POST", f"{V1}/admin/auth/login", 200, _desk_login, public=True),

@@ -10,17 +10,9 @@ import pytest
 
 from tests.client import Client, Event, text_of
 from tests.conftest import Server
-from tests.fakes.anthropic import API_KEY as ANTHROPIC_KEY
-from tests.fakes.bedrock import ACCESS_KEY, API_KEY, REGION, SECRET_KEY
 from tests.fakes.faults import Fault, numbered_words
+from tests.integration.providers import MODELS, variables_for
 
-MODELS = {
-    "anthropic": "anthropic/claude-opus-5",
-    "bedrock": "bedrock/us.anthropic.claude-opus-5",
-    "mantle": "bedrock/anthropic.claude-opus-5",
-    "ollama": "ollama/llama3.2:latest",
-    "openai": "openai/fake-small",
-}
 BROKEN = "provider_stream_broken"
 EXCEPTIONS = {
     "anthropic": "provider_unavailable",
@@ -45,22 +37,7 @@ def fake(provider: str, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 async def model_server(provider: str, fake: Any, serve: Any) -> Any:
-    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    variables = {
-        "anthropic": {
-            "ANTHROPIC_BASE_URL": fake.url,
-            "ANTHROPIC_API_KEY": ANTHROPIC_KEY,
-        },
-        "bedrock": {"AWS_REGION": REGION, "BEDROCK_BASE_URL": fake.url, **keys},
-        "mantle": {
-            "AWS_REGION": REGION,
-            "BEDROCK_ENDPOINT": "mantle",
-            "BEDROCK_BASE_URL": f"{fake.url}/anthropic",
-            "AWS_BEARER_TOKEN_BEDROCK": API_KEY,
-        },
-        "ollama": {"OLLAMA_BASE_URL": fake.url},
-        "openai": {"OPENAI_BASE_URL": f"{fake.url}/v1"},
-    }[provider]
+    variables = variables_for(provider, fake)
     async with serve(**variables, PROVIDER_STALL_SECONDS="0.3") as server:
         yield server
 

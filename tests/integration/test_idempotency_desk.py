@@ -14,6 +14,7 @@ from app.models import (
     CreditEntry,
     IdempotencyKey,
     IpRule,
+    ModelRoute,
     Plan,
     ReportedUsage,
     ServiceKey,
@@ -25,7 +26,7 @@ from tests.client import Answer, Client
 from tests.conftest import Server, desk_form
 from tests.integration.test_idempotency import count, key
 
-PERMISSIONS = ("users", "staff", "plans", "credits", "settings")
+PERMISSIONS = ("users", "staff", "plans", "credits", "settings", "models")
 PERSON = {"email": "made@example.com"}
 
 MAKING: list[tuple[str, dict[str, Any], Any]] = [
@@ -38,6 +39,11 @@ MAKING: list[tuple[str, dict[str, Any], Any]] = [
     ("/admin/staff", {"json": desk_form("made") | {"level": 1}}, SupportStaff),
     ("/admin/admins", {"json": desk_form("made") | {"permissions": []}}, Admin),
     ("/admin/plans", {"json": {"name": "made"}}, Plan),
+    (
+        "/admin/routes",
+        {"json": {"name": "made", "deployments": [{"model": "guide/manual"}]}},
+        ModelRoute,
+    ),
     ("/admin/ip-rules", {"json": {"network": "198.18.0.1", "action": "deny"}}, IpRule),
 ]
 making = pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """What one API key may use (TRUST K2), whoever spends at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -187,6 +188,29 @@ async def test_a_lowered_limit_holds_for_what_a_process_has_leased_already(
         await reserve(process, user, higher, 1)
 
 
+async def test_a_limit_that_is_lowered_while_a_process_asks_holds(
+    house: House,
+) -> None:
+    user = await house.user()
+    process = await house.process()
+    key = await house.key(user, daily_credit_limit=1000)
+    process.settle(await reserve(process, user, key, 1), 1, USAGE)
+    await process.flush()
+    budget = process._purses.keys[key.id].budgets[utcnow().date()]
+    first = asyncio.create_task(reserve(process, user, key, 600))
+    while budget.noted >= 0:  # noqa: ASYNC110 - a lease that is asked for tells nobody
+        await asyncio.sleep(0)
+    asking = budget.filling
+    assert asking is not None
+    first.cancel()
+
+    lower = replace(key, daily_credit_limit=500)
+    with pytest.raises(KeyLimitError):
+        await reserve(process, user, lower, 500)  # 1 is spent
+    await asking
+    await reserve(process, user, lower, 400)
+
+
 async def test_a_call_counts_on_the_day_that_it_began(house: House) -> None:
     """TRUST K2, M3: what ends after midnight takes nothing of the next day."""
     house.now = EVENING
@@ -207,10 +231,8 @@ async def test_a_call_counts_on_the_day_that_it_began(house: House) -> None:
     assert list(process._purses.keys[key.id].budgets) == [house.now.date()]
 
 
-async def test_a_busy_key_needs_no_database(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second has it all at hand: budget, credits, limits."""
+async def test_a_call_by_a_busy_key_waits_for_nothing(house: House) -> None:
+    """The second has it all at hand: limits, budget, credits."""
     user = await house.user(monthly_credits=10**9)
     process = await house.process()
     key = await house.key(
@@ -221,12 +243,21 @@ async def test_a_busy_key_needs_no_database(
         models=["openai/*"],
     )
     process.settle(await reserve(process, user, key), 10, USAGE)
-    monkeypatch.setattr(house.database, "unit_of_work", None)
 
     for _ in range(50):
-        process.settle(await reserve(process, user, key), 10, USAGE)
+        process.settle(at_once(reserve(process, user, key)), 10, USAGE)
 
-    monkeypatch.undo()
+
+def at_once(work: Coroutine[Any, Any, Reservation]) -> Reservation:
+    """What it gives, if it never has to be waited for."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        reservation = done.value
+        assert isinstance(reservation, Reservation)
+        return reservation
+    work.close()
+    raise AssertionError("It waits for something.")
 
 
 async def test_what_was_asked_for_must_be_allowed_and_what_answers_is_booked(

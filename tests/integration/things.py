@@ -18,6 +18,7 @@ from app.models import (
     MailLink,
     Message,
     MessageLog,
+    ModelRoute,
     RegisteredModel,
     User,
 )
@@ -75,6 +76,8 @@ class Things:
     """The id of another service key."""
     registered: str
     """The name of a model that an admin registered, and no chat names."""
+    route: str
+    """The name of one that no chat names."""
     verify_link: str = ""
     reset_link: str = ""
     """Tokens of mailed links."""
@@ -163,6 +166,15 @@ async def _registered(server: Server, name: str) -> str:
     return model.name
 
 
+async def _route(server: Server, name: str) -> str:
+    route = ModelRoute(
+        name=f"of-{name}", deployments=[{"model": "guide/manual"}], fallbacks=[]
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(route)
+    return route.name
+
+
 _NOBODYS = cycle(ip_network("198.18.0.0/15").hosts())
 
 
@@ -214,6 +226,7 @@ async def make_things(server: Server, name: str) -> Things:
         ip_rule=await _ip_rule(server),
         service=await server.service("introspect", "report"),
         registered=await _registered(server, name),
+        route=await _route(server, name),
         servicekey=str((await server.service_key("introspect")).id),
     )
 

@@ -9,7 +9,7 @@ from app.api.deps import (
     CurrentUser,
     DatabaseDep,
     PageDep,
-    ProvidersDep,
+    RouterDep,
     RuntimeDep,
     SessionDep,
     TurnsDep,
@@ -35,9 +35,9 @@ _FILES: dict[int | str, dict[str, Any]] = {
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_chat(
-    session: SessionDep, user: CurrentUser, providers: ProvidersDep, form: ChatCreate
+    session: SessionDep, user: CurrentUser, llm: RouterDep, form: ChatCreate
 ) -> ChatRead:
-    return ChatRead.model_validate(await chats.create(session, user, providers, form))
+    return ChatRead.model_validate(await chats.create(session, user, llm, form))
 
 
 @router.get("", response_model=Page[ChatRead])
@@ -74,11 +74,11 @@ async def get_chat(session: SessionDep, user: CurrentUser, chat_id: UUID) -> Cha
 async def change_chat(
     session: SessionDep,
     user: CurrentUser,
-    providers: ProvidersDep,
+    llm: RouterDep,
     chat_id: UUID,
     form: ChatUpdate,
 ) -> ChatRead:
-    changed = await chats.change(session, user, providers, chat_id, form)
+    changed = await chats.change(session, user, llm, chat_id, form)
     return ChatRead.model_validate(changed)
 
 

@@ -12,7 +12,7 @@ from app.api.deps import (
     AdminWith,
     ClientDep,
     CurrentUser,
-    ProvidersDep,
+    RouterDep,
     RuntimeDep,
     SessionDep,
 )
@@ -29,8 +29,8 @@ Name = Annotated[Text, Path(max_length=200)]
 
 
 @router.get("")
-async def list_models(_user: CurrentUser, providers: ProvidersDep) -> Page[ModelRead]:
-    return Page(items=await models.listing(providers))
+async def list_models(_user: CurrentUser, llm: RouterDep) -> Page[ModelRead]:
+    return Page(items=await models.listing(llm))
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -47,10 +47,8 @@ async def register_model(
 
 
 @router.get("/{name:path}")
-async def get_model(
-    _user: CurrentUser, providers: ProvidersDep, name: Name
-) -> ModelRead:
-    return await models.get(providers, name)
+async def get_model(_user: CurrentUser, llm: RouterDep, name: Name) -> ModelRead:
+    return await models.get(llm, name)
 
 
 @router.patch("/{name:path}")

@@ -119,7 +119,20 @@ class ModelSettings(Group):
     bedrock_base_url: str = Field(
         "",
         alias="BEDROCK_BASE_URL",
-        description="Another address than the region's own, such as a VPC endpoint.",
+        description="Another address than the region's own, such as a VPC endpoint; "
+        "{region} in it stands for the region.",
+    )
+    bedrock_fallback_regions: List = Field(
+        (),
+        alias="BEDROCK_FALLBACK_REGIONS",
+        description="Regions in which Bedrock is called where AWS_REGION fails before "
+        "the first token, comma separated; prompts go there then.",
+    )
+    bedrock_global_profiles: bool = Field(
+        False,
+        alias="BEDROCK_GLOBAL_PROFILES",
+        description="Call a model by its global inference profile where the region's "
+        "own fails; prompts may then go around the world.",
     )
     bedrock_models: List = Field(
         (),

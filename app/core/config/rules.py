@@ -17,6 +17,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_desk(settings),
         *_cors(settings),
         *_mail(settings),
+        *_models(settings),
     ]
 
 
@@ -92,6 +93,16 @@ def _mail(settings: Settings) -> Iterator[str]:
         yield "SMTP_PASSWORD: set it and SMTP_USERNAME, or neither"
     if mail.smtp_username and mail.smtp_security == "none":
         yield "SMTP_SECURITY: none would send the password in clear: use starttls"
+
+
+def _models(settings: Settings) -> Iterator[str]:
+    models = settings.models
+    address = models.bedrock_base_url
+    if models.bedrock_fallback_regions and address and "{region}" not in address:
+        yield (
+            "BEDROCK_BASE_URL: is an address for one region: write {region} where the "
+            "region's name belongs in it, or unset BEDROCK_FALLBACK_REGIONS"
+        )
 
 
 def _is_origin(value: str) -> bool:

@@ -42,8 +42,8 @@ class Response:
     """An answer as it comes; `headers` has lower-case names."""
 
     __slots__ = (
-        "_complete", "_connection", "_error", "_held", "_parts", "_stall", "_wakeup",
-        "headers", "status",
+        "_connection", "_error", "_held", "_parts", "_stall", "_wakeup",
+        "complete", "headers", "status",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", stall_seconds: float) -> None:
@@ -55,17 +55,13 @@ class Response:
         self._wakeup = Wakeup()
         self._parts: list[bytes] = []
         self._held = 0
-        self._complete = False
+        self.complete = False
+        """Whether all of it has come; there may still be some to read."""
         self._error: HttpError | None = None
 
     @property
     def ok(self) -> bool:
         return 200 <= self.status < 300  # noqa: PLR2004 - the class of 2xx
-
-    @property
-    def complete(self) -> bool:
-        """Whether all of it has come; there may still be some to read."""
-        return self._complete
 
     @property
     def streams(self) -> bool:
@@ -80,7 +76,7 @@ class Response:
     @property
     def ended(self) -> bool:
         """Whether nothing comes any more, be it complete or broken."""
-        return self._complete or self._error is not None
+        return self.complete or self._error is not None
 
     async def head(self) -> None:
         while not self.status:
@@ -91,7 +87,7 @@ class Response:
         while True:
             if self._parts:
                 yield self.take()
-            elif self._complete:
+            elif self.complete:
                 return
             elif self._error is not None:
                 raise self._error
@@ -103,13 +99,15 @@ class Response:
         parts = self._parts
         joined = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
-        was_full, self._held = self.full, 0
-        if was_full:
+        if self._held > _MAX_HELD:
             self._connection.resume()
+        self._held = 0
         return joined
 
     async def read(self, limit: int) -> bytes:
         """The whole body, or its first `limit` bytes."""
+        if self.complete:  # as small answers are, once their head is there
+            return self.take()[:limit]
         body = bytearray()
         async for part in self.parts():
             body += part
@@ -132,14 +130,14 @@ class Response:
 
     def end(self, error: HttpError | None = None) -> None:
         self._error = error
-        self._complete = error is None
+        self.complete = error is None
         self._parts = [*self._parts]  # what is added from now on is not of this answer
         self._wakeup.wake()
 
     def wake(self, size: int) -> None:
         """So many bytes have come."""
         self._held += size
-        if self.full:
+        if self._held > _MAX_HELD:
             self._connection.pause()
         self._wakeup.wake()
 
@@ -154,7 +152,7 @@ class Connection(asyncio.Protocol):
         self._open_ones = open_ones
         self._response: Response | None = None
         self._answering: Response | None = None
-        self._lost = False
+        self._lost = self._paused = False
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
@@ -200,10 +198,12 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         if self.alive:
+            self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self.alive:
+        if self._paused and self.alive:
+            self._paused = False
             self._transport.resume_reading()
 
     # asyncio.Protocol

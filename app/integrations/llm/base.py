@@ -4,7 +4,7 @@ A provider turns one `ChatRequest` into a stream of `ProviderEvent`s. The stream
 good answer holds any number of deltas, tool calls and citations, at least one `Usage`
 (the last one counts), and exactly one `Stop`, last. A stream that cannot end so raises
 a `ProviderError`; it never just ends. Nothing but a `Usage` comes before the first
-token, so that until then a call can be made again (see `retry`).
+token, so that until then a call can be made again (see `routing`).
 """
 
 import math
@@ -146,6 +146,11 @@ ProviderEvent = (
     | Usage
     | Stop
 )
+
+
+def is_answer(event: ProviderEvent) -> bool:
+    """Whether an answer has begun; a `Usage` before the first token is an estimate."""
+    return type(event) is not Usage
 
 
 @dataclass(frozen=True, slots=True)

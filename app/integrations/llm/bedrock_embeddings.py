@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.integrations.llm.base import ProviderRejectedError
+from app.integrations.llm.bedrock_wire import WHO
 from app.integrations.llm.blocks import rejected_field
 from app.integrations.llm.embeddings import (
     Embedded,
@@ -18,7 +19,6 @@ from app.integrations.llm.embeddings import (
     texts_of,
 )
 
-_WHO = "Bedrock"
 _TITAN = "amazon.titan-embed-text"
 _COHERE = "cohere.embed"
 _MOST_COHERE_TEXTS = 96
@@ -44,7 +44,7 @@ def most_inputs(model: str) -> int:
 def body_of(request: EmbedRequest) -> dict[str, Any]:
     """Raises ProviderRejectedError for a model that we do not know how to ask."""
     model, length = request.model, request.dimensions
-    texts = texts_of(request, _WHO)
+    texts = texts_of(request, WHO)
     if length is not None and not any(name in model for name in _WITH_DIMENSIONS):
         raise rejected_field("dimensions", model)
     if _TITAN in model:
@@ -67,7 +67,7 @@ def read(
     """Titan counts tokens in its answer, Cohere leaves that to Bedrock's header."""
     if "inputTextTokenCount" in answer:
         tokens = answer["inputTextTokenCount"]
-        return embedded(request, _WHO, [answer["embedding"]], tokens)
+        return embedded(request, WHO, [answer["embedding"]], tokens)
     counted = headers.get("x-amzn-bedrock-input-token-count")
     rows = answer["embeddings"]["float"]
-    return embedded(request, _WHO, rows, int(counted) if counted else None)
+    return embedded(request, WHO, rows, int(counted) if counted else None)

@@ -86,10 +86,20 @@ def base_name(name: str) -> str:
     return _PROFILE.sub("bedrock/", name)
 
 
+def profile_of(model: str) -> tuple[str, str]:
+    """The inference profile that an id of Bedrock's names, if any, and the rest."""
+    profile = _PROFILE.match(f"bedrock/{model}")
+    if profile is None or profile[1] is None:
+        return "", model
+    return profile[1], f"bedrock/{model}"[profile.end() :]
+
+
 class Catalogue:
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
         self._entries = entries
         self._registered: dict[str, Registration] = {}
+        self.changes = 0
+        """How often admins changed what is registered, as far as is known here."""
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
@@ -132,13 +142,16 @@ class Catalogue:
 
     def register(self, registered: Mapping[str, Registration]) -> None:
         """Have these be all that admins registered."""
-        self._registered = dict(registered)
+        if registered != self._registered:
+            self._registered = dict(registered)
+            self.changes += 1
 
     def register_one(self, name: str, said: Registration | None) -> None:
         """Change one of them; None takes it away."""
         self._registered.pop(name, None)
         if said is not None:
             self._registered[name] = said
+        self.changes += 1
 
     def registered_names(self, provider: str) -> list[str]:
         return [n for n in self._registered if n.startswith(f"{provider}/")]

@@ -1,7 +1,7 @@
 """The port for embeddings: texts as vectors, by the providers that have models for it.
 
 Nothing of an answer is seen before it is there, so a call that fails may be made again
-as one that has not begun (see `retry`).
+as one that has not begun (see `routing`).
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """Calls in a provider's own wire format, for clients that speak it too."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
 from app.core.http1 import Response
@@ -49,7 +48,7 @@ async def exchange(
     async with http.request(
         "POST", url, setting=setting, headers=headers, body=body
     ) as response:
-        if response.status != HTTPStatus.OK:
+        if not response.ok:
             raise refusal(response, await body_of(response))
         if stream:
             async for part in response.parts():

@@ -18,15 +18,10 @@ from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
-    ProviderAuthError,
     ProviderError,
     ProviderEvent,
     ProviderNotConfiguredError,
-    ProviderRejectedError,
     ProviderStreamBrokenError,
-    ProviderThrottledError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
     Stop,
     StopReason,
     TextDelta,
@@ -44,13 +39,12 @@ from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
     body_of,
-    by_status,
     drain,
-    refused,
     retry_after,
 )
 from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
+from app.integrations.llm.openai_errors import error_of, refusal_of
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
@@ -68,35 +62,6 @@ _STOP_REASONS: Mapping[str, StopReason] = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-
-_ERRORS: Mapping[str, type[ProviderError]] = {
-    "ratelimitexceeded": ProviderThrottledError,
-    "ratelimiterror": ProviderThrottledError,
-    "toomanyrequests": ProviderThrottledError,
-    # Waiting does not help here: somebody has to pay.
-    "insufficientquota": ProviderAuthError,
-    "billinghardlimitreached": ProviderAuthError,
-    "invalidapikey": ProviderAuthError,
-    "authenticationerror": ProviderAuthError,
-    "permissionerror": ProviderAuthError,
-    "permissiondeniederror": ProviderAuthError,
-    "insufficientpermissions": ProviderAuthError,
-    "contextlengthexceeded": ProviderRejectedError,
-    "exceedcontextsizeerror": ProviderRejectedError,
-    "modelnotfound": ProviderRejectedError,
-    "notfounderror": ProviderRejectedError,
-    "badrequesterror": ProviderRejectedError,
-    "contentpolicyviolation": ProviderRejectedError,
-    "servererror": ProviderUnavailableError,
-    "internalservererror": ProviderUnavailableError,
-    "serviceunavailable": ProviderUnavailableError,
-    "unavailableerror": ProviderUnavailableError,
-    "overloadederror": ProviderUnavailableError,
-    "timeout": ProviderTimeoutError,
-}
-"""By code or type, whichever is known, in lower case without underscores: servers write
-`not_found_error` or `NotFoundError`. `invalid_request_error` is missing on purpose,
-since OpenAI sends it with a 401 as well."""
 
 
 class OpenAIProvider:
@@ -208,7 +173,7 @@ class OpenAIProvider:
 
     def _refusal(self, response: Response, body: bytes) -> ProviderError:
         wait = retry_after(response.headers)
-        return _refused(self._who, response.status, body, wait)
+        return refusal_of(self._who, response.status, body, wait)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
@@ -387,36 +352,3 @@ def usage_of(usage: Mapping[str, Any]) -> Usage | None:
     read = details.get("cached_tokens") or 0
     written = details.get("cache_write_tokens") or 0
     return Usage(max(prompt - read - written, 0), output, read, written)
-
-
-def _refused(
-    who: str, status: int, body: bytes, wait: float | None = None
-) -> ProviderError:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        answer = {}
-    return error_of(who, answer if isinstance(answer, dict) else {}, status, wait)
-
-
-def error_of(
-    who: str, answer: Mapping[str, Any], status: int = 0, wait: float | None = None
-) -> ProviderError:
-    """Classifies `{"error": {...}}`, and vLLM's form without the outer object.
-
-    Without a status, in mid-stream, a number as the code stands for one.
-    """
-    error = answer.get("error") or answer
-    if not isinstance(error, dict):
-        error = {"message": error}
-    code, type_ = error.get("code"), error.get("type")
-    known = (_ERRORS.get(str(n).lower().replace("_", "")) for n in (code, type_))
-    kind = next(filter(None, known), None)
-    if kind is None:
-        if not status and type_ == "invalid_request_error":
-            status = 400
-        kind = by_status(status or (code if isinstance(code, int) else 502))
-    # OpenAI's words on a wrong key hold parts of it.
-    words = "" if kind is ProviderAuthError else str(error.get("message") or "")
-    name = str(code or type_ or f"status {status}")
-    return refused(kind, who, name, words, wait=wait)

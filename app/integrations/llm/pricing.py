@@ -54,6 +54,8 @@ def _in_whole(prices: Prices) -> _Whole:
     each = (prices.input, prices.output, prices.cache_read, prices.cache_write)
     ratios = [price.as_integer_ratio() for price in each]
     of_a_credit = lcm(*(below for _, below in ratios))
-    numbers = [above * (of_a_credit // below) for above, below in ratios]
-    dearest = max(numbers[0], numbers[2], numbers[3])
-    return _Whole(of_a_credit, *numbers, dearest=dearest)
+    input_, output, read, written = (
+        above * (of_a_credit // below) for above, below in ratios
+    )
+    dearest = max(input_, read, written)
+    return _Whole(of_a_credit, input_, output, read, written, dearest)

@@ -1,7 +1,9 @@
 """The installation's model providers, and which of them a model's name means."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from app.core.config import LiveSettings
 from app.core.exceptions import BadRequestError
@@ -19,12 +21,31 @@ PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
 MOST_NAMES = 20
 """An error names no more models than that."""
 
-_LACKS = {"text": "does not chat", "embeddings": "makes no embeddings"}
+Purpose = Literal["text", "embeddings"]
+"""The capability that a model is called for."""
+
+_LACKS: Mapping[Purpose, str] = {
+    "text": "does not chat",
+    "embeddings": "makes no embeddings",
+}
+
+REMEMBER_SECONDS = 5.0
+"""How long it is believed what a name means: lists change seldom, calls are many."""
+
+_MOST_REMEMBERED = 10_000
 
 _ADDRESSES = {
     "anthropic": "ANTHROPIC_API_KEY and ANTHROPIC_BASE_URL",
     "openai": "OPENAI_BASE_URL",
 }
+
+
+class _Resolved(NamedTuple):
+    """What a name meant; it counts until then, and while no admin changes a model."""
+
+    meaning: tuple[Provider, ModelInfo]
+    until: float
+    changes: int
 
 
 class Providers:
@@ -38,24 +59,37 @@ class Providers:
         self._live = live
         self._catalogue = catalogue or Catalogue.load(live.started.models.catalogue)
         self._providers = {provider.name: provider for provider in providers}
+        self._resolved: dict[str, _Resolved] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What names of models begin with, before the slash."""
+        return list(self._providers)
 
     async def resolve(
-        self, name: str, *, able: str = "text"
+        self, name: str, *, able: Purpose | None = "text"
     ) -> tuple[Provider, ModelInfo]:
-        """The provider and the facts of `provider/id`, a model that can do that.
+        """The provider and the facts of `provider/id`, of any model without `able`.
 
         On Bedrock, a model on offer may be named with another region, too. Raises
         BadRequestError `unknown_model` and `unfit_model`, ProviderNotConfiguredError,
         and ProviderUnavailableError where a server does not tell its models.
         """
-        provider, info = await self._look_up(name)
-        if able not in info.capabilities:
-            raise BadRequestError(
-                f"{name} {_LACKS[able]}: the `capabilities` in the list of models say "
-                "what each can do.",
-                code="unfit_model",
-            )
+        provider, info = await self._meaning(name)
+        if able is not None and able not in info.capabilities:
+            raise unfit(name, able)
         return provider, info
+
+    async def _meaning(self, name: str) -> tuple[Provider, ModelInfo]:
+        known = self._resolved.get(name)
+        now, changes = time.monotonic(), self._catalogue.changes
+        if known is not None and now < known.until and known.changes == changes:
+            return known.meaning
+        meaning = await self._look_up(name)
+        if len(self._resolved) >= _MOST_REMEMBERED:  # of Bedrock's ARNs there are many
+            self._resolved.clear()
+        self._resolved[name] = _Resolved(meaning, now + REMEMBER_SECONDS, changes)
+        return meaning
 
     async def _look_up(self, name: str) -> tuple[Provider, ModelInfo]:
         provider = self._providers.get(name.partition("/")[0])
@@ -169,6 +203,15 @@ class Providers:
             f"There is no model {name!r}. Available: {shown}{more}.",
             code="unknown_model",
         )
+
+
+def unfit(name: str, able: Purpose) -> BadRequestError:
+    """The error for a model that cannot do what it is called for."""
+    return BadRequestError(
+        f"{name} {_LACKS[able]}: the `capabilities` in the list of models say what "
+        "each can do.",
+        code="unfit_model",
+    )
 
 
 def _silent(provider: Provider) -> ProviderUnavailableError:

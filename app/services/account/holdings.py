@@ -83,6 +83,7 @@ OTHERS: Mapping[str, str] = {
     "credit_holders": "processes that lease credits",
     "settings": "what admins changed of the installation's settings",
     "registered_models": "what admins say of models",
+    "routes": "names that stand for several models",
     "plans": "what there is to choose from",
 }
 """Nothing in them is of a user."""

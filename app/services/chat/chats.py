@@ -20,7 +20,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.core.statements import Statement
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Router
 from app.models import Chat
 from app.schemas.chat import ChatCreate, ChatRead, ChatUpdate
 from app.services.authorization import Principal, owned, require
@@ -34,11 +34,11 @@ _NEWS = {"title", "model", "system_prompt", "archived"}
 
 
 async def create(
-    session: AsyncSession, principal: Principal, providers: Providers, form: ChatCreate
+    session: AsyncSession, principal: Principal, router: Router, form: ChatCreate
 ) -> Chat:
     """Raises BadRequestError for a model that is not on offer."""
-    model = form.model or await providers.default_name()
-    await providers.resolve(model)
+    model = form.model or await router.providers.default_name()
+    await router.candidates(model)
     chat = Chat(
         user_id=principal.user_id,
         title=form.title,
@@ -119,13 +119,13 @@ def _page(*, after: bool, searching: bool) -> Select[Any]:
 async def change(
     session: AsyncSession,
     principal: Principal,
-    providers: Providers,
+    router: Router,
     chat_id: UUID,
     form: ChatUpdate,
 ) -> Chat:
     """Raises NotFoundError also for a `leaf_id` that stands in no chat of theirs."""
     if form.model is not None:
-        await providers.resolve(form.model)
+        await router.candidates(form.model)
     chat = await require(session, principal, Chat, chat_id, lock=True)
     changes = form.model_dump(exclude_unset=True)
     for required in _NEVER_NULL:

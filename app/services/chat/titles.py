@@ -18,9 +18,9 @@ from app.integrations.llm.base import (
     ProviderEvent,
     TextDelta,
     Usage,
+    is_answer,
 )
-from app.integrations.llm.registry import Providers
-from app.integrations.llm.retry import retrying
+from app.integrations.llm.routing import Candidate, Router, as_one
 from app.integrations.llm.tokens import estimate_input, estimate_tokens
 from app.models import Chat, Message
 from app.services.chat import search
@@ -38,12 +38,7 @@ _log = structlog.get_logger()
 
 
 async def write(
-    database: Database,
-    providers: Providers,
-    books: Books,
-    chat_id: UUID,
-    *,
-    retries: int,
+    database: Database, router: Router, books: Books, chat_id: UUID
 ) -> None:
     """Give the chat a title, unless it has one by now or is no more.
 
@@ -64,7 +59,7 @@ async def write(
     if not texts or chat.title not in {None, ours := shorten(texts[0])}:
         return
     try:
-        title = await _ask(providers, books, chat, texts, retries=retries)
+        title = await _ask(router, books, chat, texts)
     except ProviderError:
         await _name(database, chat_id, ours, over=ours)
         raise
@@ -93,25 +88,35 @@ def shorten(text: str) -> str:
     return line[:_LONGEST].rsplit(" ", 1)[0].rstrip(",.;: ") + "…"
 
 
-async def _ask(
-    providers: Providers, books: Books, chat: Chat, texts: list[str], *, retries: int
-) -> str:
+async def _ask(router: Router, books: Books, chat: Chat, texts: list[str]) -> str:
     """The model's proposal; empty where it has none, or the user cannot pay for it."""
-    if chat.model.startswith("guide/"):
-        return ""  # it quotes the manual, it does not write
     conversation = "\n\n".join(text[:_SEEN] for text in texts)
     asked = ChatMessage("user", [{"type": "text", "text": conversation}])
+    request = ChatRequest("", [asked], _INSTRUCTIONS, _MOST_TOKENS)
+    tokens = estimate_input(request)
     try:
-        provider, model = await providers.resolve(chat.model)
-        request = ChatRequest(model.id, [asked], _INSTRUCTIONS, _MOST_TOKENS)
+        candidates = [
+            candidate
+            for candidate in await router.candidates(chat.model, tokens=tokens)
+            if candidate.provider.name != "guide"  # it quotes, it does not write
+        ]
+        if not candidates:
+            return ""
+        models = [candidate.model for candidate in candidates]
         account = await books.reserve(
             chat.user_id,
-            model,
+            as_one(chat.model, models),
             kind="title",
-            input_tokens=estimate_input(request),
+            input_tokens=tokens,
             output_tokens=_MOST_TOKENS,
         )
-        events = retrying(provider.stream, request, retries=retries)
+
+        def call(candidate: Candidate) -> AsyncGenerator[ProviderEvent]:
+            account.goes_to(candidate.model)
+            asked = replace(request, model=candidate.model.id)
+            return candidate.provider.stream(asked)  # type: ignore[return-value]  # every provider's stream is an async generator
+
+        events = router.routed(candidates, call, begun=is_answer, tokens=tokens)
         written = await _written(events, request, account)
     except AppError as error:
         if isinstance(error, ProviderError) and error.retryable:

@@ -7,7 +7,7 @@ the business of `turns`, which knows all that run.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -21,20 +21,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core import sse
 from app.core.database import Database
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
-from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING
+from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING, quick
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     Block,
     ChatRequest,
     ModelInfo,
-    Provider,
     ProviderEvent,
     TextDelta,
     ThinkingDelta,
     ToolUseStart,
     Usage,
+    is_answer,
 )
-from app.integrations.llm.retry import retrying
+from app.integrations.llm.routing import Candidate, Router
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import message_json
@@ -51,37 +51,55 @@ _log = structlog.get_logger()
 
 # Of each there are few: providers, times statuses.
 _first_token = cache(FIRST_TOKEN.labels)
-_tokens = cache(TOKENS.labels)
-_turns = cache(TURNS.labels)
+_tokens = quick(TOKENS)
+_turns = quick(TURNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model that may write the reply, and what it would be asked."""
+
+    candidate: Candidate
+    request: ChatRequest
+    input_estimate: int
+
+    @property
+    def model(self) -> ModelInfo:
+        return self.candidate.model
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
     """A turn that runs in this process.
 
-    `message` is its reply's row as stored last; `earlier` is what attempts before this
-    one used; `failure` is why it failed, once it has. `retries` is how often the
-    provider is called again before the first token; `account` is what this attempt is
-    paid from; `on_event` tells other processes.
+    `message` is its reply's row as stored last; `choices` are what may write it, in
+    this order, and `chosen` is which was called last. `earlier` is what attempts before
+    this one used; `failure` is why it failed, once it has. `account` is what this
+    attempt is paid from; `on_event` tells other processes.
     """
 
     message: Message
-    request: ChatRequest
-    provider: Provider
-    model: ModelInfo
+    choices: Sequence[Choice]
+    router: Router
     reply: Reply
-    input_estimate: int
     wants_title: bool
     question: Sequence[Block] = ()
-    retries: int = 0
     earlier: Usage | None = None
     account: Account | None = None
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
+    chosen: Choice = field(init=False)
     _streaming: asyncio.Task[None] | None = None
     _ending: Ending | None = None
+
+    def __post_init__(self) -> None:
+        self.chosen = self.choices[0]
+
+    @property
+    def _provider(self) -> str:
+        return self.chosen.candidate.provider.name
 
     def end(self, how: Ending) -> None:
         """Break the stream off; what has come stays. Too late, it does nothing."""
@@ -100,8 +118,7 @@ class Turn:
     async def run(self, database: Database) -> None:
         with TURNS_RUNNING.track_inprogress():
             await self._run(database)
-        provider = self.provider.name
-        _turns(provider, self.message.status).inc()
+        _turns(self._provider, self.message.status).inc()
 
     async def _run(self, database: Database) -> None:
         begun = time.perf_counter()
@@ -131,6 +148,8 @@ class Turn:
             self.account.cancel()
             return Usage(0, 0), 0
         used = self._used()
+        tokens = used.input_tokens + used.output_tokens
+        self.chosen.candidate.count(tokens - self.choices[0].input_estimate)
         return used, self.account.settle(used)
 
     async def _log(self, used: Usage, paid: int, seconds: float) -> None:
@@ -165,7 +184,7 @@ class Turn:
         written = estimate_tokens(self.reply.written)
         counted = self.earlier.output_tokens if self.earlier else 0
         return Usage(
-            input_tokens=told.input_tokens if told else self.input_estimate,
+            input_tokens=(told.input_tokens if told else self.chosen.input_estimate),
             output_tokens=max(written - counted, told.output_tokens if told else 0),
             cache_read_tokens=told.cache_read_tokens if told else 0,
             cache_write_tokens=told.cache_write_tokens if told else 0,
@@ -174,7 +193,12 @@ class Turn:
 
     async def _stream(self) -> None:
         begun = time.perf_counter()
-        stream = retrying(self.provider.stream, self.request, retries=self.retries)
+        stream = self.router.routed(
+            [choice.candidate for choice in self.choices],
+            self._call,
+            begun=is_answer,
+            tokens=self.choices[0].input_estimate,
+        )
         async with aclosing(stream) as events:
             async for event in events:
                 self.reply.apply(event)
@@ -182,8 +206,15 @@ class Turn:
                     self.on_event(event)
                 if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
-                    _first_token(self.provider.name).observe(waited)
+                    _first_token(self._provider).observe(waited)
                     begun = 0
+
+    def _call(self, candidate: Candidate) -> AsyncGenerator[ProviderEvent]:
+        """Have that one write, and be paid for it."""
+        assert self.account is not None
+        self.chosen = next(c for c in self.choices if c.candidate is candidate)
+        self.account.goes_to(candidate.model)
+        return candidate.provider.stream(self.chosen.request)  # type: ignore[return-value]  # every provider's stream is an async generator
 
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
         """The columns that the ended stream leaves."""
@@ -194,9 +225,10 @@ class Turn:
             status = "error"
             self.failure = self._failure(error)
         used, usage = self._used(), self.usage()
-        _tokens(self.provider.name, "input").inc(used.input_tokens)
-        _tokens(self.provider.name, "output").inc(used.output_tokens)
+        _tokens(self._provider, "input").inc(used.input_tokens)
+        _tokens(self._provider, "output").inc(used.output_tokens)
         return {
+            "model": self.chosen.model.name,
             "status": status,
             "content": self.reply.content,
             "citations": self.reply.citations,
@@ -254,8 +286,8 @@ class Turn:
 
 
 _ENDS = (
-    "status", "content", "citations", "stop_reason", "error", "usage", "credits",
-    "billed", "lease_expires_at",
+    "model", "status", "content", "citations", "stop_reason", "error", "usage",
+    "credits", "billed", "lease_expires_at",
 )  # fmt: skip
 _END = Statement(
     update(Message.__table__)  # type: ignore[arg-type]  # a mapped class's Table

@@ -8,11 +8,11 @@ from uuid import UUID
 from app.core.bus import Bus
 from app.core.config import LiveSettings
 from app.core.database import Database, utcnow
-from app.core.exceptions import BadRequestError, UnavailableError
+from app.core.exceptions import AppError, BadRequestError, UnavailableError
 from app.core.statements import Script
-from app.integrations.llm.base import ChatRequest, ModelInfo, Provider, Usage
+from app.integrations.llm.base import ChatRequest, Usage
 from app.integrations.llm.blocks import require_capabilities
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.routing import Candidate, Router, as_one
 from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
@@ -34,7 +34,7 @@ from app.services.chat.history import ChatFacts, Said
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
-from app.services.chat.turn import Ending, Turn
+from app.services.chat.turn import Choice, Ending, Turn
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -47,7 +47,7 @@ class Turns:
         live: LiveSettings,
         *,
         database: Database,
-        providers: Providers,
+        router: Router,
         principals: Principals,
         bus: Bus,
         books: Books,
@@ -55,10 +55,9 @@ class Turns:
         settings = live.started
         self._live = live
         self._slots = Slots(settings.turns)
-        self._retries = settings.models.retries
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
-        self._providers = providers
+        self._router = router
         self._running: dict[UUID, Turn] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bus = bus
@@ -162,7 +161,7 @@ class Turns:
         place of this one.
         """
         name = model or chat.model
-        provider, info = await self._providers.resolve(name)
+        candidates = await self._router.candidates(name)
         reply = new_reply(
             chat,
             parent_id=branch[0].id,
@@ -170,9 +169,7 @@ class Turns:
             siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
-        turn = self._turn(
-            chat, branch, message=reply, provider=provider, model=info, reply=Reply()
-        )
+        turn = self._turn(chat, branch, candidates, message=reply, reply=Reply())
         script = begin(chat, question, reply, anywhere=anywhere)
         await self._store_and_start(principal, turn, script, conversation=True)
         return turn
@@ -183,15 +180,16 @@ class Turns:
         message = await self._message(principal, message_id)
         chat, branch = await self._history(principal, message)
         require_continuable(message, chat)
-        provider, model = await self._providers.resolve(message.model or chat.model)
+        name = message.model or chat.model
+        if self._router.leads_to(chat.model, name):
+            name = chat.model  # by the name that was asked for, and may be asked for
+        candidates = await self._router.candidates(name)
         reply = Reply(
             continuable(message.content),
             message.citations,
             attempt=message.attempt + 1,
         )
-        turn = self._turn(
-            chat, branch, message=message, provider=provider, model=model, reply=reply
-        )
+        turn = self._turn(chat, branch, candidates, message=message, reply=reply)
         turn.earlier = Usage(**message.usage) if message.usage else None
         changes = {
             "status": "streaming",
@@ -209,13 +207,35 @@ class Turns:
         self,
         chat: ChatFacts,
         branch: Sequence[Said],
+        candidates: Sequence[Candidate],
         *,
         message: Message,
-        provider: Provider,
-        model: ModelInfo,
         reply: Reply,
     ) -> Turn:
-        """Raises where the model does not take what is asked of it."""
+        """Raises where no model takes what is asked of it."""
+        choices: list[Choice] = []
+        refusals: list[AppError] = []
+        for candidate in candidates:
+            try:
+                choices.append(self._choice(chat, branch, candidate))
+            except AppError as error:
+                refusals.append(error)
+        if not choices:
+            raise refusals[0]
+        return Turn(
+            message=message,
+            choices=choices,
+            router=self._router,
+            reply=reply,
+            question=next((one.content for one in branch if one.role == "user"), ()),
+            wants_title=chat.title is None and not chat.temporary,
+        )
+
+    def _choice(
+        self, chat: ChatFacts, branch: Sequence[Said], candidate: Candidate
+    ) -> Choice:
+        """Raises where this model does not take what is asked of it."""
+        model = candidate.model
         most = self._live.current.models.max_output_tokens
         max_tokens = min(most, model.max_output_tokens)
         system = chat.system_prompt or ""
@@ -224,17 +244,7 @@ class Turns:
         )
         request = ChatRequest(model.id, seen, system, max_tokens)
         require_capabilities(request, model)
-        return Turn(
-            message=message,
-            request=request,
-            provider=provider,
-            model=model,
-            reply=reply,
-            input_estimate=input_estimate,
-            question=next((one.content for one in branch if one.role == "user"), ()),
-            wants_title=chat.title is None and not chat.temporary,
-            retries=self._retries,
-        )
+        return Choice(candidate, request, input_estimate)
 
     async def _store_and_start(
         self,
@@ -245,16 +255,18 @@ class Turns:
         conversation: bool = False,
     ) -> None:
         """Raises where the user's plan, limits or credits do not allow it."""
+        choices, asked = turn.choices, turn.chosen.candidate.asked
         with self._slots.taken(principal.user_id) as slot:
             turn.account = await self._books.reserve(
                 principal.user_id,
-                turn.model,
+                as_one(asked, [choice.model for choice in choices]),
                 kind="chat",
-                input_tokens=turn.input_estimate,
-                output_tokens=turn.request.max_tokens,
+                input_tokens=max(choice.input_estimate for choice in choices),
+                output_tokens=max(choice.request.max_tokens for choice in choices),
                 conversation=conversation,
                 key=principal.key,
             )
+            turn.account.goes_to(turn.chosen.model)
             try:
                 stored = idempotency.once(script, resource_id=turn.message.id)
                 await self._database.transact(stored)

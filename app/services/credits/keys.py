@@ -42,6 +42,8 @@ class Budget(Block):
     limit: int
     noted: int = 0
     confirmed: bool = True
+    asked_under: int = 0
+    """The limit when it was asked for more: it may be lowered before the answer."""
 
     @property
     def id(self) -> UUID:
@@ -61,6 +63,7 @@ class Budget(Block):
         self, session: AsyncSession, holder_id: UUID, short: Need, now: datetime
     ) -> Taken:
         self.leased, self.noted = True, -1  # an answer may get lost
+        self.asked_under = self.limit
         return await budgets.lease(
             session,
             budgets.Share(holder_id, self.key_id, self.day),
@@ -72,8 +75,9 @@ class Budget(Block):
         )
 
     def fill(self, taken: Taken) -> None:
-        self.free += taken.got.credits
-        self.confirmed |= taken.got.credits > 0
+        if taken.got.credits and self.limit >= self.asked_under:
+            self.free += taken.got.credits
+            self.confirmed = True
 
     def give_back(self, reserved: int, *, charged: int) -> None:
         self.reserved -= reserved

@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.bus import Bus
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, ForbiddenError
-from app.core.metrics import CREDITS
+from app.core.metrics import CREDITS, quick
 from app.core.ratelimit import Limiter
 from app.integrations.llm.base import Usage
 from app.models import CreditHolder, KeyLimits, Limits
@@ -40,7 +40,7 @@ from app.services.plan import Plans
 _WRITE_SECONDS = 1.0
 _HOLD = timedelta(seconds=60)
 _RENEW_SECONDS = 20
-_PAID, _ABSORBED = CREDITS.labels("user"), CREDITS.labels("installation")
+_PAID, _ABSORBED = map(quick(CREDITS), ("user", "installation"))
 _log = structlog.get_logger()
 
 
@@ -98,10 +98,13 @@ class Credits:
         credits_ = 0 if limits.monthly_credits is None else amount
         conversations = int(conversation and limits.daily_conversations is not None)
         while True:
+            if purse.lost:
+                purse = self._purses.of(limits)
             today = now.date()
             purse.begin_day(today)
             budget = use.budget(key, user_id, today) if use and key else None
-            block, short = purse, Need()
+            block: Block = purse
+            short = Need()
             if budget is not None and budget.free < amount:
                 block, short = budget, Need(amount - budget.free)
             elif purse.free < credits_ or purse.conversations < conversations:
@@ -112,12 +115,9 @@ class Credits:
                 break
             await self._fill(block, short, now)
             now = self._now()
-            if purse.lost:
-                purse = self._purses.of(limits)
         used = call.by(user_id, today)
-        most = (
-            amount if budget is not None or limits.monthly_credits is not None else None
-        )
+        limited = budget is not None or limits.monthly_credits is not None
+        most = amount if limited else None
         reservation = Reservation(purse, call, used, credits_, most, use, budget)
         reservation.take(conversations)
         return reservation

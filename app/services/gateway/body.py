@@ -87,9 +87,14 @@ def conversation(body: Mapping[str, Any]) -> list[Any]:
 
 
 def is_turn(messages: list[Any]) -> bool:
-    """Whether a person said something last, and not a tool of the client's."""
+    """Whether it is not a tool's result that goes to the model.
+
+    Who says anything after a person, in whatever role, has not undone the turn.
+    """
     last = messages[-1]
-    if not isinstance(last, dict) or last.get("role") != "user":
+    if not isinstance(last, dict):
+        return True
+    if last.get("role") == "tool" or last.get("type") == "function_call_output":
         return False
     content = last.get("content")
     return not (

@@ -15,12 +15,13 @@ from typing import Any, Protocol, cast
 import orjson
 
 from app.core.exceptions import AppError
-from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS
+from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
 from app.integrations.llm.base import (
     ModelInfo,
     Provider,
     ProviderError,
     ProviderEvent,
+    ProviderStreamBrokenError,
     Stop,
     TextDelta,
     ThinkingDelta,
@@ -34,7 +35,7 @@ from app.integrations.llm.http import DRAIN_SECONDS
 from app.integrations.llm.registry import Providers
 from app.integrations.llm.tokens import estimate_tokens
 from app.services.authorization import Principal
-from app.services.chat.books import Books
+from app.services.chat.books import Account, Books
 from app.services.chat.reply import Follower
 from app.services.gateway import body as bodies
 from app.services.gateway.errors import told
@@ -44,9 +45,10 @@ from app.services.gateway.scanning import ChatCompletionsScan, MessagesScan, Sca
 from app.services.principal import Principals
 
 # Of each there are few: providers, times statuses.
-_calls = cache(GATEWAY_CALLS.labels)
-_tokens = cache(TOKENS.labels)
+_calls = quick(GATEWAY_CALLS)
+_tokens = quick(TOKENS)
 _first_token = cache(FIRST_TOKEN.labels)
+_NOTHING = Usage(0, 0)
 
 
 class Incoming:
@@ -87,14 +89,19 @@ class Attempt(Protocol):
     `ended` tells whether that is the last word.
     """
 
+    model: ModelInfo
+
     @property
     def usage(self) -> Usage | None: ...
 
     @property
     def ended(self) -> bool: ...
 
+    async def whole(self) -> bytes:
+        """The answer in the client's format."""
+
     def pieces(self) -> AsyncGenerator[bytes]:
-        """The answer in the client's format, from its first token on."""
+        """The same as a stream, from its first token on."""
 
     def written(self) -> int:
         """Tokens of what has come, estimated."""
@@ -122,70 +129,67 @@ class Gateway:
         Raises AppError where it fails before.
         """
         try:
-            attempt, pieces = await self._begin(incoming)
+            attempt = await self._attempt(incoming)
+            account = await self._reserve(incoming, attempt)
             if not incoming.stream:
-                return b"".join([piece async for piece in pieces])
+                return await self._whole(incoming, attempt, account)
+            pieces = self._pieces(incoming, attempt, account)
             first = await anext(pieces)
         except AppError as error:
             raise told(error) from error
         return self._stream(incoming.principal, attempt, first, pieces)
 
-    async def _begin(self, incoming: Incoming) -> tuple[Attempt, AsyncGenerator[bytes]]:
+    async def _attempt(self, incoming: Incoming) -> Attempt:
         provider, model = await self._providers.resolve(incoming.model)
         spoken = incoming.format.spoken
-        attempt: Attempt
         if spoken is not None and getattr(provider, "speaks", None) == spoken:
-            attempt = _Passing(incoming, cast("Forwarder", provider), model)
-        else:
-            attempt = _Translating(incoming, provider, model)
-        return attempt, self._paid(incoming, provider, model, attempt)
+            return _Passing(incoming, cast("Forwarder", provider), model)
+        return _Translating(incoming, provider, model)
 
-    async def _paid(
-        self, incoming: Incoming, provider: Provider, model: ModelInfo, attempt: Attempt
-    ) -> AsyncGenerator[bytes]:
-        """The pieces of an attempt, whose cost is booked however it ends."""
-        account = await self._books.reserve(
-            incoming.principal.user_id,
+    async def _reserve(self, incoming: Incoming, attempt: Attempt) -> Account:
+        principal, model = incoming.principal, attempt.model
+        return await self._books.reserve(
+            principal.user_id,
             model,
             kind="gateway",
             input_tokens=incoming.input_tokens,
             output_tokens=bodies.output_tokens(incoming.body, model),
             conversation=bodies.is_turn(incoming.messages),
-            key=incoming.principal.key,
+            key=principal.key,
         )
-        status, begun, waited = "stopped", time.perf_counter(), 0.0
+
+    async def _whole(
+        self, incoming: Incoming, attempt: Attempt, account: Account
+    ) -> bytes:
+        status, begun = "stopped", time.perf_counter()
+        try:
+            answer = await attempt.whole()
+            status = "complete"
+        except AppError:
+            status = "error"
+            raise
+        finally:
+            await _book(incoming, attempt, account, status, begun)
+        return answer
+
+    async def _pieces(
+        self, incoming: Incoming, attempt: Attempt, account: Account
+    ) -> AsyncGenerator[bytes]:
+        status, begun, waits = "stopped", time.perf_counter(), True
         try:
             async with aclosing(attempt.pieces()) as pieces:
                 async for piece in pieces:
-                    waited = waited or time.perf_counter() - begun
+                    if waits:
+                        waits = False
+                        waited = time.perf_counter() - begun
+                        _first_token(attempt.model.provider).observe(waited)
                     yield piece
             status = "complete"
         except AppError:
             status = "error"
             raise
         finally:
-            if waited:
-                _first_token(provider.name).observe(waited)
-            _calls(provider.name, status).inc()
-            if attempt.usage is None:
-                account.cancel()
-                used, paid = Usage(0, 0), 0
-            else:
-                used = _used(attempt)
-                paid = account.settle(used)
-                _tokens(provider.name, "input").inc(used.input_tokens)
-                _tokens(provider.name, "output").inc(used.output_tokens)
-            await account.log(
-                status=status,
-                used=used,
-                paid=paid,
-                seconds=time.perf_counter() - begun,
-                messages=lambda: [
-                    incoming.messages[-1],
-                    {"role": "assistant", "content": attempt.text()},
-                ],
-                size=incoming.size + attempt.size(),
-            )
+            await _book(incoming, attempt, account, status, begun)
 
     async def _stream(
         self,
@@ -209,6 +213,33 @@ class Gateway:
                     if ended is None:
                         raise
                     yield attempt.fail(ended.problem())
+
+
+async def _book(
+    incoming: Incoming, attempt: Attempt, account: Account, status: str, begun: float
+) -> None:
+    """Pay for an attempt, and log it, however it ended."""
+    provider = attempt.model.provider
+    _calls(provider, status).inc()
+    if attempt.usage is None:
+        account.cancel()
+        used, paid = _NOTHING, 0
+    else:
+        used = _used(attempt)
+        paid = account.settle(used)
+        _tokens(provider, "input").inc(used.input_tokens)
+        _tokens(provider, "output").inc(used.output_tokens)
+    await account.log(
+        status=status,
+        used=used,
+        paid=paid,
+        seconds=time.perf_counter() - begun,
+        messages=lambda: [
+            incoming.messages[-1],
+            {"role": "assistant", "content": attempt.text()},
+        ],
+        size=incoming.size + attempt.size(),
+    )
 
 
 class _Cut(Follower):
@@ -238,7 +269,7 @@ class _Passing:
     ) -> None:
         self._incoming = incoming
         self._provider = provider
-        self._model = model
+        self.model = model
         self._scan = _scan(model.provider, provider.speaks, incoming.body)
         self._taken = False
 
@@ -255,23 +286,30 @@ class _Passing:
             return None
         return Usage(self._incoming.input_tokens, 0, estimated=True)
 
+    async def whole(self) -> bytes:
+        async with aclosing(self._forward()) as answer:
+            try:
+                body = await anext(answer)
+            except ProviderStreamBrokenError:
+                self._taken = True  # it had begun to answer, which it bills
+                raise
+        self._taken = True
+        return self._scan.feed_whole(body)
+
     async def pieces(self) -> AsyncGenerator[bytes]:
-        incoming = self._incoming
-        answer = self._provider.forward(
-            self._model.id, incoming.body, betas=incoming.betas
-        )
-        async with aclosing(answer) as parts:
-            if not incoming.stream:
-                async for part in parts:
-                    self._taken = True
-                    yield self._scan.feed_whole(part)
-                return
+        async with aclosing(self._forward()) as parts:
             async for piece in self._scanned(parts):
                 yield piece
             with suppress(TimeoutError, ProviderError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     async for _ in parts:  # so that the connection can serve again
                         pass
+
+    def _forward(self) -> AsyncGenerator[bytes]:
+        incoming = self._incoming
+        return self._provider.forward(
+            self.model.id, incoming.body, betas=incoming.betas
+        )
 
     async def _scanned(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         scan, held = self._scan, b""
@@ -321,7 +359,7 @@ class _Translating:
     ) -> None:
         self._provider = provider
         ask = incoming.format.read(incoming.body)
-        self._stream = ask.stream
+        self.model = model
         self._request = replace(
             ask.request,
             model=model.id,
@@ -333,17 +371,21 @@ class _Translating:
         self.usage: Usage | None = None
         self.ended = False
 
+    async def whole(self) -> bytes:
+        async for event in self._provider.stream(self._request):
+            self._note(event)
+            self._writer.write(event)
+        return orjson.dumps(self._writer.whole())
+
     async def pieces(self) -> AsyncGenerator[bytes]:
         held, begun = b"", False
         async with aclosing(self._provider.stream(self._request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
             async for event in events:
                 begun = self._note(event) or begun
                 held += self._writer.write(event)
-                if begun and held and self._stream:
+                if begun and held:
                     yield held
                     held = b""
-        if not self._stream:
-            yield orjson.dumps(self._writer.whole())
 
     def _note(self, event: ProviderEvent) -> bool:
         """Keep what is to be booked and logged; whether it is part of the answer."""

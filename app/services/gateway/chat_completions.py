@@ -170,7 +170,6 @@ def _call(call: Fields) -> Block:
     call.choice("type", "function", default=None)
     call.pass_over("index")  # of pieces in a stream, which clients put together
     function = call.object("function")
-    function.pass_over("parsed_arguments")  # as `parsed`
     block = openai.call_block(function, call.text("id"))
     function.finish()
     call.finish()

@@ -171,6 +171,7 @@ def _decoded(fields: Fields, data: str) -> str:
 
 def call_block(fields: Fields, id_: str) -> Block:
     """A call of a function by name and arguments, which are an object as JSON."""
+    fields.pass_over("parsed_arguments")  # what OpenAI's SDK made of them
     arguments = fields.text("arguments")
     try:
         given = orjson.loads(arguments or "{}")

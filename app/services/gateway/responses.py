@@ -171,7 +171,8 @@ def _part(part: Fields) -> Block:
         case "input_text":
             block = text_block(part.text("text"))
         case "output_text":
-            part.pass_over("annotations", "logprobs")
+            # `parsed` is what OpenAI's SDK made of it, and sends back with it.
+            part.pass_over("annotations", "logprobs", "parsed")
             block = text_block(part.text("text"))
         case "refusal":
             block = text_block(part.text("refusal"))

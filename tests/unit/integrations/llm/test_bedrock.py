@@ -30,6 +30,7 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.bedrock import BedrockProvider
+from app.integrations.llm.bedrock_places import ModelLackingError, Place
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
 from app.integrations.llm.messages_api import GO_ON
@@ -283,7 +284,7 @@ class TestRefusals:
     async def test_a_model_that_there_is_not(self, provider: BedrockProvider) -> None:
         result = await outcome(provider.stream(ask("nonsense")))
 
-        assert type(result.error) is ProviderRejectedError
+        assert type(result.error) is ModelLackingError
 
     @pytest.mark.parametrize(
         "keys",
@@ -310,7 +311,7 @@ class TestRefusals:
             (429, "ModelNotReadyException", b"", ProviderUnavailableError),
             (424, "ModelErrorException", b"", ProviderUnavailableError),
             (408, "ModelTimeoutException", b"", ProviderTimeoutError),
-            (404, "ResourceNotFoundException", b"", ProviderRejectedError),
+            (404, "ResourceNotFoundException", b"", ModelLackingError),
             (400, "ExpiredTokenException", b"", ProviderAuthError),
             (500, "", b'{"__type": "a.b#ThrottlingException"}', ProviderThrottledError),
             (400, "", b'{"Message": "x"}', ProviderRejectedError),
@@ -516,7 +517,8 @@ class TestModels:
     ) -> None:
         provider = connect("", http, bedrock_base_url="")
 
-        assert provider._base == "https://bedrock-runtime.us-east-1.amazonaws.com"
+        url = provider._url(Place("us-east-1", OPUS), "invoke")
+        assert url.startswith("https://bedrock-runtime.us-east-1.amazonaws.com/model/")
 
 
 def test_nothing_of_aws_is_loaded_before_it_is_used() -> None:

@@ -19,7 +19,14 @@ from app.integrations.llm.base import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
-from app.integrations.llm.http import Http, body_of, by_status, drain, refused
+from app.integrations.llm.http import (
+    Http,
+    body_of,
+    by_status,
+    drain,
+    refused,
+    retry_after,
+)
 from tests.unit.integrations.llm.conftest import raw_server
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n"
@@ -243,3 +250,23 @@ def test_what_is_said_of_credentials_is_for_the_log_alone(
             "reason": reason,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert retry_after(headers) == seconds

@@ -18,6 +18,7 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.bedrock import BedrockProvider
+from app.integrations.llm.bedrock_places import Place
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
 from tests.fakes.bedrock import ACCESS_KEY, API_KEY, REGION, SECRET_KEY, FakeBedrock
@@ -89,7 +90,8 @@ async def test_without_a_base_url_it_calls_the_regions_own(
 ) -> None:
     provider = connect(server, http, bedrock_base_url="")
 
-    assert provider._base == "https://bedrock-mantle.us-east-1.api.aws/anthropic"
+    url = provider._url(Place("us-east-1", "anthropic.claude-opus-5"), "messages")
+    assert url == "https://bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages"
 
 
 @pytest.mark.parametrize(

@@ -82,35 +82,6 @@ async def test_on_bedrock_another_region_may_be_named(directory: Path) -> None:
     assert info == CATALOGUE.info(name)
 
 
-async def test_a_model_for_embeddings_is_for_nothing_else(directory: Path) -> None:
-    registry = providers(directory, Simple("openai", ["gpt-4o", "my-embed"]))
-    embedder, chatter = "openai/my-embed", "openai/gpt-4o"
-
-    assert (await registry.resolve(embedder, able="embeddings"))[1].name == embedder
-    with pytest.raises(BadRequestError, match="openai/my-embed does not chat") as told:
-        await registry.resolve(embedder)
-    assert told.value.code == "unfit_model"
-    with pytest.raises(BadRequestError, match="gpt-4o makes no embeddings") as told:
-        await registry.resolve(chatter, able="embeddings")
-    assert told.value.code == "unfit_model"
-    with pytest.raises(BadRequestError, match="There is no model"):
-        await registry.resolve("openai/none", able="embeddings")
-
-
-async def test_a_model_for_embeddings_is_listed_and_never_the_default(
-    directory: Path,
-) -> None:
-    openai = Simple("openai", ["my-embed", "gpt-4o"])
-    ollama = Simple("ollama", ["nomic-embed-text"])
-    registry = providers(directory, openai, GUIDE)
-
-    assert (await registry.list())[0].capabilities == {"embeddings"}
-    assert await registry.default_name() == "openai/gpt-4o"
-    assert await providers(directory, ollama, GUIDE).default_name() == "guide/manual"
-    with pytest.raises(ProviderNotConfiguredError):
-        await providers(directory, ollama).default_name()
-
-
 @pytest.mark.parametrize(
     "name", ["nobody/x", "openai/x", "openai", "", "bedrock/us.anthropic.claude-x"]
 )
