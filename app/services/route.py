@@ -127,7 +127,7 @@ class Routes:
     async def _is_model(self, name: str) -> bool:
         """What a provider cannot tell now may be one."""
         try:
-            await self._router.providers.resolve(name)
+            await self._router.providers.resolve(name, able=None)
         except BadRequestError:
             return False
         except ProviderError:

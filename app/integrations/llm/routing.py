@@ -32,7 +32,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.bucket import Buckets
 from app.integrations.llm.catalogue import base_name
 from app.integrations.llm.cooldown import Cooldown
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.registry import Providers, Purpose, unfit
 from app.integrations.llm.routes import Deployment, Route, as_one, drawn
 
 BACKOFF_SECONDS = 0.5
@@ -129,25 +129,28 @@ class Router:
 
     # What a call may go to
 
-    async def candidates(self, name: str, *, tokens: int = 0) -> Sequence[Candidate]:
+    async def candidates(
+        self, name: str, *, tokens: int = 0, able: Purpose = "text"
+    ) -> Sequence[Candidate]:
         """What to try, in that order; `tokens` is what the call takes at least.
 
         By priority, and among equals by chance and weight; then the fallbacks; last of
         all, in the same order, what is cooling down or has reached its limit. Raises
-        what `Providers.resolve` does where nothing can be called.
+        what `Providers.resolve` does where nothing can be called that is `able`.
         """
         route = self._routes.get(name)
         if route is None:
-            provider, model = await self.providers.resolve(name)
+            provider, model = await self.providers.resolve(name, able=able)
             cooldown = self._cooldown(model.name)
             return (Candidate(provider, model, name, cooldown=cooldown),)
         failures: list[AppError] = []
         found = await self._of_route(name, name, {name}, failures)
-        if not found:
-            raise failures[0]
         once: dict[str, Candidate] = {}
         for candidate in found:
-            once.setdefault(candidate.model.name, candidate)
+            if able in candidate.model.capabilities:
+                once.setdefault(candidate.model.name, candidate)
+        if not once:
+            raise unfit(name, able) if found else failures[0]
         return sorted(once.values(), key=lambda one: self._rests(one, tokens))
 
     def _rests(self, candidate: Candidate, tokens: int) -> bool:
@@ -194,7 +197,7 @@ class Router:
 
     async def _resolved(self, name: str) -> tuple[Provider, ModelInfo] | AppError:
         try:
-            return await self.providers.resolve(name)
+            return await self.providers.resolve(name, able=None)
         except AppError as error:
             return error
 
