@@ -153,6 +153,49 @@ class _Installation(NamedTuple):
         )
 
 
+class _Calls(NamedTuple):
+    """What calls of models go through, and what they are paid from."""
+
+    plans: Plans
+    credits: Credits
+    message_logs: MessageLogs
+    books: Books
+    turns: Turns
+    gateway: Gateway
+
+    @classmethod
+    def build(
+        cls,
+        live: LiveSettings,
+        *,
+        database: Database,
+        bus: Bus,
+        limiter: Limiter,
+        crypto: Crypto,
+        router: Router,
+        principals: Principals,
+    ) -> "_Calls":
+        plans = Plans(database, bus)
+        credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
+        message_logs = MessageLogs(live, database=database, crypto=crypto)
+        books = Books(credits_, message_logs)
+        return cls(
+            plans=plans,
+            credits=credits_,
+            message_logs=message_logs,
+            books=books,
+            turns=Turns(
+                live,
+                database=database,
+                router=router,
+                principals=principals,
+                bus=bus,
+                books=books,
+            ),
+            gateway=Gateway(router=router, principals=principals, books=books),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     live: LiveSettings
@@ -210,19 +253,16 @@ class Runtime:
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         installation = _Installation.build(live, database=database, bus=bus)
-        mailer = _mailer(settings)
-        plans = Plans(database, bus)
-        credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
-        message_logs = MessageLogs(live, database=database, crypto=crypto)
-        books = Books(credits_, message_logs)
-        turns = Turns(
+        calls = _Calls.build(
             live,
             database=database,
+            bus=bus,
+            limiter=limiter,
+            crypto=crypto,
             router=installation.router,
             principals=people.principals,
-            bus=bus,
-            books=books,
         )
+        mailer = _mailer(settings)
         return cls(
             live=live,
             database=database,
@@ -237,30 +277,21 @@ class Runtime:
                 logins=people.logins,
             ),
             mailer=mailer,
-            plans=plans,
-            credits=credits_,
             introspector=Introspector(database, people.principals, people.tokens),
-            turns=turns,
-            message_logs=message_logs,
-            books=books,
-            gateway=Gateway(
-                providers=installation.providers,
-                principals=people.principals,
-                books=books,
-            ),
             accounts=Accounts(
                 live,
                 crypto=crypto,
                 passwords=people.passwords,
                 auth=people.auth,
                 logins=people.logins,
-                turns=turns,
+                turns=calls.turns,
             ),
             erasure=Erasure(
                 settings.accounts, database=database, crypto=crypto, mailer=mailer
             ),
             **people._asdict(),
             **installation._asdict(),
+            **calls._asdict(),
         )
 
     async def open(self) -> None:

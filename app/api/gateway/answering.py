@@ -12,8 +12,8 @@ from app.api.scopes import check_scope
 from app.api.streaming import stream_response
 from app.services.authorization import Principal
 from app.services.gateway.body import parse
-from app.services.gateway.calls import Incoming
 from app.services.gateway.format import Format
+from app.services.gateway.incoming import Incoming
 from app.services.runtime import Runtime
 
 CALLED_WITH: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """What calls of models cost, and the log of them: the same for turns and titles."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 from app.integrations.llm.base import ModelInfo, Usage
@@ -59,7 +59,7 @@ class Account:
         """This model takes the call, of those that were reserved for."""
         if model is not self.model:
             self.model = model
-            self.reservation.call = replace(self.reservation.call, model=model.name)
+            self.reservation.goes_to(model.name)
 
     def cost(self, used: Usage) -> int:
         return cost(used, self.model.prices)

@@ -1,6 +1,6 @@
 """What this process may spend for one user, and what calls put aside of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from uuid import UUID
 
@@ -77,6 +77,11 @@ class Reservation:
             self.conversation = purse.day
         if self.budget is not None:
             self.budget.reserve(self.most or 0)
+
+    def goes_to(self, model: str) -> None:
+        """It counts as this model's, which answers the call."""
+        self.call = replace(self.call, model=model)
+        self.used = self.used._replace(model=model)
 
     def close(self, *, charged: int) -> None:
         """Give back what the call did not take; of lost blocks that is not ours."""

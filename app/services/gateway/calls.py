@@ -6,42 +6,21 @@ event is translated as it comes. No database is asked on the way.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import cache
-from typing import Any, Protocol, cast
-
-import orjson
 
 from app.core.exceptions import AppError
 from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
-from app.integrations.llm.base import (
-    ModelInfo,
-    Provider,
-    ProviderError,
-    ProviderEvent,
-    ProviderStreamBrokenError,
-    Stop,
-    TextDelta,
-    ThinkingDelta,
-    ToolInputDelta,
-    ToolUseStart,
-    Usage,
-)
-from app.integrations.llm.blocks import require_capabilities
-from app.integrations.llm.forwarding import Forwarder, Spoken
-from app.integrations.llm.http import DRAIN_SECONDS
-from app.integrations.llm.registry import Providers
-from app.integrations.llm.tokens import estimate_tokens
+from app.integrations.llm.base import Usage
+from app.integrations.llm.routing import Candidate, Router, as_one
 from app.services.authorization import Principal
 from app.services.chat.books import Account, Books
 from app.services.chat.reply import Follower
 from app.services.gateway import body as bodies
+from app.services.gateway.attempts import Attempt, attempt_by, used_by
 from app.services.gateway.errors import told
-from app.services.gateway.fields import Json
-from app.services.gateway.format import Format
-from app.services.gateway.scanning import ChatCompletionsScan, MessagesScan, Scan
+from app.services.gateway.incoming import Incoming
 from app.services.principal import Principals
 
 # Of each there are few: providers, times statuses.
@@ -51,75 +30,9 @@ _first_token = cache(FIRST_TOKEN.labels)
 _NOTHING = Usage(0, 0)
 
 
-class Incoming:
-    """What a client sent; raises InvalidFieldError where it cannot be a call.
-
-    `size` is the body's, in bytes, and `betas` the header `anthropic-beta`.
-    """
-
-    __slots__ = (
-        "betas", "body", "format", "input_tokens", "messages", "model", "principal",
-        "size", "stream",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        principal: Principal,
-        format: Format,  # noqa: A002 - what it is
-        body: Json,
-        *,
-        size: int,
-        betas: str = "",
-    ) -> None:
-        self.principal = principal
-        self.format = format
-        self.body = body
-        self.size = size
-        self.betas = betas
-        self.model: str = bodies.model_name(body)
-        self.stream = bodies.streams(body)
-        self.messages = bodies.conversation(body)
-        self.input_tokens = bodies.input_tokens(self.messages, size)
-
-
-class Attempt(Protocol):
-    """One call of one provider, in whatever way it goes.
-
-    `usage` is what the provider has told of it, None while it has not taken the call;
-    `ended` tells whether that is the last word.
-    """
-
-    model: ModelInfo
-
-    @property
-    def usage(self) -> Usage | None: ...
-
-    @property
-    def ended(self) -> bool: ...
-
-    async def whole(self) -> bytes:
-        """The answer in the client's format."""
-
-    def pieces(self) -> AsyncGenerator[bytes]:
-        """The same as a stream, from its first token on."""
-
-    def written(self) -> int:
-        """Tokens of what has come, estimated."""
-
-    def text(self) -> str: ...
-
-    def size(self) -> int:
-        """Bytes of the answer that are kept for its text."""
-
-    def fail(self, problem: Mapping[str, Any]) -> bytes:
-        """The frames that end a stream which has begun."""
-
-
 class Gateway:
-    def __init__(
-        self, *, providers: Providers, principals: Principals, books: Books
-    ) -> None:
-        self._providers = providers
+    def __init__(self, *, router: Router, principals: Principals, books: Books) -> None:
+        self._router = router
         self._principals = principals
         self._books = books
 
@@ -129,73 +42,64 @@ class Gateway:
         Raises AppError where it fails before.
         """
         try:
-            attempt = await self._attempt(incoming)
-            account = await self._reserve(incoming, attempt)
+            candidates = await self._router.candidates(
+                incoming.model, tokens=incoming.input_tokens
+            )
+            call = _Call(incoming, await self._reserve(incoming, candidates))
+            pieces = self._pieces(call, candidates)
             if not incoming.stream:
-                return await self._whole(incoming, attempt, account)
-            pieces = self._pieces(incoming, attempt, account)
+                return b"".join([piece async for piece in pieces])
             with self._while_valid(incoming.principal):
                 first = await anext(pieces)
         except AppError as error:
             raise told(error) from error
-        return self._stream(incoming.principal, attempt, first, pieces)
+        return self._stream(incoming.principal, call, first, pieces)
 
-    async def _attempt(self, incoming: Incoming) -> Attempt:
-        provider, model = await self._providers.resolve(incoming.model)
-        spoken = incoming.format.spoken
-        if spoken is not None and getattr(provider, "speaks", None) == spoken:
-            return _Passing(incoming, cast("Forwarder", provider), model)
-        return _Translating(incoming, provider, model)
-
-    async def _reserve(self, incoming: Incoming, attempt: Attempt) -> Account:
-        principal, model = incoming.principal, attempt.model
+    async def _reserve(
+        self, incoming: Incoming, candidates: Sequence[Candidate]
+    ) -> Account:
+        """For whichever takes the call: the dearest of them."""
+        model = candidates[0].model
+        if len(candidates) > 1:
+            model = as_one(incoming.model, [c.model for c in candidates])
         return await self._books.reserve(
-            principal.user_id,
+            incoming.principal.user_id,
             model,
             kind="gateway",
             input_tokens=incoming.input_tokens,
             output_tokens=bodies.output_tokens(incoming.body, model),
             conversation=bodies.is_turn(incoming.messages),
-            key=principal.key,
+            key=incoming.principal.key,
+            asked=incoming.model,
         )
 
-    async def _whole(
-        self, incoming: Incoming, attempt: Attempt, account: Account
-    ) -> bytes:
-        status, begun = "stopped", time.perf_counter()
-        try:
-            answer = await attempt.whole()
-            status = "complete"
-        except AppError:
-            status = "error"
-            raise
-        finally:
-            await _book(incoming, attempt, account, status, begun)
-        return answer
-
     async def _pieces(
-        self, incoming: Incoming, attempt: Attempt, account: Account
+        self, call: "_Call", candidates: Sequence[Candidate]
     ) -> AsyncGenerator[bytes]:
-        status, begun, waits = "stopped", time.perf_counter(), True
+        """The answer, whose cost is booked however it ends."""
+        answer = self._router.routed(
+            candidates, call.by, begun=bool, tokens=call.incoming.input_tokens
+        )
+        status, begun, waits = "stopped", time.perf_counter(), call.incoming.stream
         try:
-            async with aclosing(attempt.pieces()) as pieces:
+            async with aclosing(answer) as pieces:
                 async for piece in pieces:
                     if waits:
                         waits = False
                         waited = time.perf_counter() - begun
-                        _first_token(attempt.model.provider).observe(waited)
+                        _first_token(call.model.provider).observe(waited)
                     yield piece
             status = "complete"
         except AppError:
             status = "error"
             raise
         finally:
-            await _book(incoming, attempt, account, status, begun)
+            await call.book(status, time.perf_counter() - begun)
 
     async def _stream(
         self,
         principal: Principal,
-        attempt: Attempt,
+        call: "_Call",
         first: bytes,
         pieces: AsyncGenerator[bytes],
     ) -> AsyncGenerator[bytes]:
@@ -207,7 +111,7 @@ class Gateway:
                     async for piece in pieces:
                         yield piece
             except AppError as error:
-                yield attempt.fail(told(error).problem())
+                yield call.fail(told(error))
 
     @contextmanager
     def _while_valid(self, principal: Principal) -> Iterator[None]:
@@ -223,31 +127,58 @@ class Gateway:
                 raise ended from None
 
 
-async def _book(
-    incoming: Incoming, attempt: Attempt, account: Account, status: str, begun: float
-) -> None:
-    """Pay for an attempt, and log it, however it ended."""
-    provider = attempt.model.provider
-    _calls(provider, status).inc()
-    if attempt.usage is None:
-        account.cancel()
-        used, paid = _NOTHING, 0
-    else:
-        used = _used(attempt)
-        paid = account.settle(used)
-        _tokens(provider, "input").inc(used.input_tokens)
-        _tokens(provider, "output").inc(used.output_tokens)
-    await account.log(
-        status=status,
-        used=used,
-        paid=paid,
-        seconds=time.perf_counter() - begun,
-        messages=lambda: [
-            incoming.messages[-1],
-            {"role": "assistant", "content": attempt.text()},
-        ],
-        size=incoming.size + attempt.size(),
-    )
+class _Call:
+    """What is paid for: `attempt` is the newest, which `candidate` makes."""
+
+    __slots__ = ("_account", "attempt", "candidate", "incoming", "model")
+
+    def __init__(self, incoming: Incoming, account: Account) -> None:
+        self.incoming = incoming
+        self._account = account
+        self.model = account.model
+        self.attempt: Attempt | None = None
+        self.candidate: Candidate | None = None
+
+    def by(self, candidate: Candidate) -> AsyncGenerator[bytes]:
+        """Have that one answer, and be paid for it."""
+        self.candidate, self.model = candidate, candidate.model
+        self._account.goes_to(candidate.model)
+        attempt = attempt_by(candidate.provider, candidate.model, self.incoming)
+        self.attempt = attempt
+        return attempt.pieces()
+
+    def fail(self, error: AppError) -> bytes:
+        """The frames that end a stream which has begun."""
+        assert self.attempt is not None
+        return self.attempt.fail(error.problem())
+
+    async def book(self, status: str, seconds: float) -> None:
+        """Pay for it, and log it, however it ended."""
+        incoming, attempt = self.incoming, self.attempt
+        provider = self.model.provider
+        _calls(provider, status).inc()
+        used = None if attempt is None else used_by(attempt)
+        if used is None:
+            self._account.cancel()
+            used, paid = _NOTHING, 0
+        else:
+            paid = self._account.settle(used)
+            _tokens(provider, "input").inc(used.input_tokens)
+            _tokens(provider, "output").inc(used.output_tokens)
+            tokens = used.input_tokens + used.output_tokens
+            if self.candidate is not None:
+                self.candidate.count(tokens - incoming.input_tokens)
+        await self._account.log(
+            status=status,
+            used=used,
+            paid=paid,
+            seconds=seconds,
+            messages=lambda: [
+                incoming.messages[-1],
+                {"role": "assistant", "content": attempt.text() if attempt else ""},
+            ],
+            size=incoming.size + (attempt.size() if attempt else 0),
+        )
 
 
 class _Cut(Follower):
@@ -267,167 +198,3 @@ class _Cut(Follower):
         if self.closed_by is not None and self._task is not None:
             self._task.uncancel()
         return self.closed_by
-
-
-class _Passing:
-    """An answer whose bytes go through as they come."""
-
-    def __init__(
-        self, incoming: Incoming, provider: Forwarder, model: ModelInfo
-    ) -> None:
-        self._incoming = incoming
-        self._provider = provider
-        self.model = model
-        self._scan = _scan(model.provider, provider.speaks, incoming.body)
-        self._taken = False
-
-    @property
-    def ended(self) -> bool:
-        return self._scan.ended and self._scan.usage is not None
-
-    @property
-    def usage(self) -> Usage | None:
-        scan = self._scan
-        if scan.usage is not None:
-            return scan.usage
-        if not self._taken or (scan.failure is not None and not scan.begun):
-            return None
-        return Usage(self._incoming.input_tokens, 0, estimated=True)
-
-    async def whole(self) -> bytes:
-        async with aclosing(self._forward()) as answer:
-            try:
-                body = await anext(answer)
-            except ProviderStreamBrokenError:
-                self._taken = True  # it had begun to answer, which it bills
-                raise
-        self._taken = True
-        return self._scan.feed_whole(body)
-
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        async with aclosing(self._forward()) as parts:
-            async for piece in self._scanned(parts):
-                yield piece
-            with suppress(TimeoutError, ProviderError):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in parts:  # so that the connection can serve again
-                        pass
-
-    def _forward(self) -> AsyncGenerator[bytes]:
-        incoming = self._incoming
-        return self._provider.forward(
-            self.model.id, incoming.body, betas=incoming.betas
-        )
-
-    async def _scanned(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        scan, held = self._scan, b""
-        async for part in parts:
-            self._taken = True
-            held += scan.feed(part)
-            if scan.begun and held:
-                yield held
-                held = b""
-            if scan.ended or scan.failure is not None:
-                break
-        scan.close()
-        if scan.failure is not None:
-            raise scan.failure
-        if held:
-            yield held
-
-    def written(self) -> int:
-        return self._scan.written()
-
-    def text(self) -> str:
-        return self._scan.text()
-
-    def size(self) -> int:
-        return self._scan.kept
-
-    def fail(self, problem: Mapping[str, Any]) -> bytes:
-        data = orjson.dumps(self._incoming.format.error(problem))
-        if self._provider.speaks == "messages":
-            return b"event: error\ndata: %b\n\n" % data
-        return b"data: %b\n\n" % data
-
-
-def _scan(who: str, spoken: Spoken, body: Json) -> Scan:
-    if spoken == "messages":
-        return MessagesScan(who)
-    options = body.get("stream_options")
-    asked = isinstance(options, dict) and bool(options.get("include_usage"))
-    return ChatCompletionsScan(who, include_usage=asked)
-
-
-class _Translating:
-    """An answer whose events are written in the client's format."""
-
-    def __init__(
-        self, incoming: Incoming, provider: Provider, model: ModelInfo
-    ) -> None:
-        self._provider = provider
-        ask = incoming.format.read(incoming.body)
-        self.model = model
-        self._request = replace(
-            ask.request,
-            model=model.id,
-            max_tokens=bodies.output_tokens(incoming.body, model),
-        )
-        require_capabilities(self._request, model)
-        self._writer = incoming.format.writer(ask, ask.request.model)
-        self._texts: list[str] = []
-        self.usage: Usage | None = None
-        self.ended = False
-
-    async def whole(self) -> bytes:
-        async for event in self._provider.stream(self._request):
-            self._note(event)
-            self._writer.write(event)
-        return orjson.dumps(self._writer.whole())
-
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        held, begun = b"", False
-        async with aclosing(self._provider.stream(self._request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
-            async for event in events:
-                begun = self._note(event) or begun
-                held += self._writer.write(event)
-                if begun and held:
-                    yield held
-                    held = b""
-
-    def _note(self, event: ProviderEvent) -> bool:
-        """Keep what is to be booked and logged; whether it is part of the answer."""
-        match event:
-            case Usage():
-                self.usage = event
-                return False
-            case Stop():
-                self.ended = True
-            case TextDelta() | ThinkingDelta():
-                self._texts.append(event.text)
-            case ToolUseStart():
-                self._texts.append(event.name + event.input)
-            case ToolInputDelta():
-                self._texts.append(event.json)
-        return True
-
-    def written(self) -> int:
-        return estimate_tokens(self.text())
-
-    def text(self) -> str:
-        return "".join(self._texts)
-
-    def size(self) -> int:
-        return sum(map(len, self._texts))
-
-    def fail(self, problem: Mapping[str, Any]) -> bytes:
-        return self._writer.fail(problem)
-
-
-def _used(attempt: Attempt) -> Usage:
-    """What was used; of an answer that broke off, the provider has not told all."""
-    assert attempt.usage is not None
-    if attempt.ended:
-        return attempt.usage
-    output = max(attempt.written(), attempt.usage.output_tokens)
-    return replace(attempt.usage, output_tokens=output, estimated=True)
