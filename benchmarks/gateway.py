@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from benchmarks.harness import (
+    LITELLM_KEY,
     IncompleteError,
     Load,
     Measured,
@@ -112,7 +113,10 @@ def streamed(server: Server, form: str, model: str, key: str) -> Callable[[], Me
 
 
 def new_key(server: Server) -> str:
-    _, token = register(server)
+    return new_key_of(server, register(server)[1])
+
+
+def new_key_of(server: Server, token: str) -> str:
     made = call(f"{server.url}/api/v1/apikeys", {"name": "bench", **LIMITS}, token)
     return str(made["key"])
 
@@ -124,12 +128,13 @@ def measure_whole(
     plain = place.plain("passthrough", UPSTREAM=upstream)
     ours = place.workroom(**settings(upstream))
     key = new_key(ours)
-    others = [place.litellm(upstream)] if os.environ.get("LITELLM") else []
+    litellm = os.environ.get("LITELLM")
+    others = [place.litellm(litellm, upstream, MODEL)] if litellm else []
     for connections in (1, 32):
         sides = [
             whole(plain, "openai", MODEL, "", connections),
             whole(ours, "openai", MODELS["openai"], key, connections),
-            *(whole(o, "openai", MODEL, "sk-bench", connections) for o in others),
+            *(whole(o, "openai", MODEL, LITELLM_KEY, connections) for o in others),
         ]
         rounds = list(paired(options.rounds, *sides))
         _tell_whole(report, connections, rounds)

@@ -37,6 +37,7 @@ PATIENCE = 60.0  # seconds for a start, and for whatever a stream waits for
 _CPUS = sorted(os.sched_getaffinity(0))
 _SERVER_CPU, _LOAD_CPU = _CPUS[0], _CPUS[-1]
 _KEPT = ("PATH", "LANG", "TERM", "TMPDIR")
+LITELLM_KEY = "sk-bench"
 _EMAIL, _PASSWORD = "bench@example.org", "correct horse battery staple 7"
 _ADMIN = {"ADMIN_EMAIL": "desk@example.org", "ADMIN_PASSWORD": _PASSWORD}
 _LIMITS = {
@@ -133,6 +134,24 @@ class Workplace:
         self._wait(app, f"http://127.0.0.1:{port}/health")
         return Server(port, process)
 
+    def litellm(self, command: str, upstream: str, model: str) -> Server:
+        """LiteLLM's proxy as it comes, with a master key and without a database."""
+        port, home = _free_port(), self.folder / "litellm.yaml"
+        parameters = {"model": f"openai/{model}", "api_base": f"{upstream}/v1"}
+        parameters["api_key"] = "key"
+        listed = {"model_name": model, "litellm_params": parameters}
+        home.write_text(json.dumps({"model_list": [listed]}))  # YAML takes JSON
+        env = {
+            "LITELLM_MASTER_KEY": LITELLM_KEY,
+            "LITELLM_LOG": "ERROR",
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_TELEMETRY": "False",
+        }
+        arguments = ["--config", home, "--host", "127.0.0.1", "--port", port]
+        process = self._start("litellm", arguments, _SERVER_CPU, env, program=command)
+        self._wait("litellm", f"http://127.0.0.1:{port}/health/liveliness")
+        return Server(port, process)
+
     def database(self, kind: str, name: str = "bench") -> str:
         """The URL of an empty database."""
         if kind == "sqlite":
@@ -151,14 +170,20 @@ class Workplace:
         return str(server.get_uri(name))
 
     def _start(
-        self, name: str, command: Sequence[Any], cpu: int, env: dict[str, str]
+        self,
+        name: str,
+        command: Sequence[Any],
+        cpu: int,
+        env: dict[str, str],
+        *,
+        program: str = sys.executable,
     ) -> "subprocess.Popen[bytes]":
         home = self.folder / name
         home.mkdir()
         kept = {k: v for k, v in os.environ.items() if k in _KEPT}
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
-                ["taskset", "-c", str(cpu), sys.executable, *map(str, command)],
+                ["taskset", "-c", str(cpu), program, *map(str, command)],
                 cwd=home,
                 env=kept | {"HOME": str(home), "PYTHONPATH": str(ROOT)} | env,
                 stdout=log,

@@ -49,13 +49,13 @@ class Soak:
                 if number == LEAVES:
                     await asyncio.sleep(LEAVES_AFTER)
                 else:
-                    check_turn(await _body(reader))
+                    check_turn(await answer_body(reader))
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
 
-async def _body(reader: asyncio.StreamReader) -> bytes:
+async def answer_body(reader: asyncio.StreamReader) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     assert b" 200 " in head[:20], head
     body = b""

@@ -8,7 +8,14 @@ from app.schemas.base import ReadModel
 _MOST_TOKENS = 2**31 - 1
 
 Capability = Literal[
-    "text", "vision", "documents", "tools", "thinking", "prompt_caching", "prefill"
+    "text",
+    "vision",
+    "documents",
+    "tools",
+    "thinking",
+    "prompt_caching",
+    "prefill",
+    "embeddings",
 ]
 NewModelName = Annotated[
     str,
@@ -39,6 +46,7 @@ class ModelRead(ReadModel):
     capabilities: list[str]
     context_window: int
     max_output_tokens: int
+    dimensions: int | None
     prices: PricesRead | None
     available: bool
 

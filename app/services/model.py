@@ -246,6 +246,7 @@ def _read(model: ModelInfo, *, available: bool) -> ModelRead:
         capabilities=sorted(model.capabilities),
         context_window=model.context_window,
         max_output_tokens=model.max_output_tokens,
+        dimensions=model.dimensions,
         prices=model.prices and PricesRead.model_validate(model.prices),
         available=available,
     )

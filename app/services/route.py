@@ -22,7 +22,8 @@ from app.core.exceptions import (
 )
 from app.core.mirror import Mirror
 from app.integrations.llm.base import ProviderError
-from app.integrations.llm.routing import Deployment, Route, Router
+from app.integrations.llm.routes import Deployment, Route
+from app.integrations.llm.routing import Router
 from app.models import ModelRoute
 from app.schemas.route import RouteCreate, RouteUpdate
 from app.services import audit
@@ -126,7 +127,7 @@ class Routes:
     async def _is_model(self, name: str) -> bool:
         """What a provider cannot tell now may be one."""
         try:
-            await self._router.providers.resolve(name)
+            await self._router.providers.resolve(name, able=None)
         except BadRequestError:
             return False
         except ProviderError:

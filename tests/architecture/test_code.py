@@ -52,8 +52,8 @@ IMPORTS_LATE = {
     "app/core/ratelimit.py: connect": "0.2 s, only where Redis is configured",
     "app/services/mfa.py: _qr": "50 ms, for those who enroll alone",
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
-    "app/integrations/llm/bedrock.py: _found": _BOTO,
-    "app/integrations/llm/bedrock.py: _signed": _BOTO,
+    "app/integrations/llm/bedrock_credentials.py: found": _BOTO,
+    "app/integrations/llm/bedrock_credentials.py: signed": _BOTO,
     "app/integrations/search/lexical.py: _stem": "3 MB that an idle server spares",
 }
 """`app/cli` is free to: `serve` must not wait for what other commands import."""

@@ -1,12 +1,16 @@
-"""A fake of Anthropic's own API, on the real wire: /v1/models and /v1/messages."""
+"""A fake of Anthropic's own API, on the real wire.
+
+It has /v1/models, /v1/messages and /v1/messages/count_tokens.
+"""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from tests.fakes.faults import FaultPlan
-from tests.fakes.messages import mistake, script
+from tests.fakes.faults import Fault, FaultPlan
+from tests.fakes.messages import counted_script, miscounted, mistake, script
 from tests.fakes.model_server import Call, FakeServer, main
 
 API_KEY = "sk-ant-for-tests"
@@ -34,6 +38,7 @@ class FakeAnthropic(FakeServer):
         self.times_listed = 0
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/messages", self._messages)
+        self.app.router.add_post("/v1/messages/count_tokens", self._count)
 
     async def _models(self, request: web.Request) -> web.Response:
         self.times_listed += 1
@@ -48,19 +53,35 @@ class FakeAnthropic(FakeServer):
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        refusal = _refusal(request) or _invalid(body)
-        if fault == "throttle_first":
-            refusal = (429, "rate_limit_error", "You are too fast.")
-        elif fault == "unavailable":
-            refusal = (503, "overloaded_error", "Overloaded")
-        if refusal:
+        refusal = _refusal(request) or _invalid(body, mistake)
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
         return await self.play(request, call, fault, script(self.plan, body))
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        refusal = _refusal(request) or _invalid(body, miscounted)
+        if refusal := _refused(fault, refusal):
+            return self._answer(call, *refusal)
+        counted = counted_script(self.plan, "input_tokens")
+        return await self.play(request, call, fault, counted)
 
     def _answer(self, call: Call, status: int, type_: str, text: str) -> web.Response:
         call.end("refused")
         text = self.plan.words_of_error or text
         return _error(status, type_, text, self.plan.refusal_headers())
+
+
+def _refused(
+    fault: Fault, refusal: tuple[int, str, str] | None
+) -> tuple[int, str, str] | None:
+    if fault == "throttle_first":
+        return 429, "rate_limit_error", "You are too fast."
+    if fault == "unavailable":
+        return 503, "overloaded_error", "Overloaded"
+    return refusal
 
 
 def _refusal(request: web.Request) -> tuple[int, str, str] | None:
@@ -71,11 +92,13 @@ def _refusal(request: web.Request) -> tuple[int, str, str] | None:
     return None
 
 
-def _invalid(body: Any) -> tuple[int, str, str] | None:
+def _invalid(
+    body: Any, mistake_of: Callable[[str, Any], str]
+) -> tuple[int, str, str] | None:
     model = str(body.get("model", ""))
     if not _KNOWN_MODEL.match(model):
         return 404, "not_found_error", f"model: {model}"
-    wrong = mistake(model, body)
+    wrong = mistake_of(model, body)
     return (400, "invalid_request_error", wrong) if wrong else None
 
 

@@ -1,8 +1,8 @@
-"""A fake of Bedrock's two ways to Claude, on the real wire.
+"""A fake of Bedrock's two ways to Claude, on the real wire, and of its embeddings.
 
-InvokeModel and InvokeModelWithResponseStream at the root, and Mantle's Messages API at
-`mantle_url`. Both also stand below the name of a region, which a signature must
-then name.
+InvokeModel, InvokeModelWithResponseStream and CountTokens at the root, and Mantle's
+Messages API at `mantle_url`. All also stand below the name of a region, which a
+signature must then name.
 Its event-stream encoder is its own, so that the reader under test is not measured by
 itself. It checks signatures by having botocore compute them again, and refuses wrong
 bodies as AWS does.
@@ -22,9 +22,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from tests.fakes.faults import FaultPlan
+from tests.fakes.faults import Fault, FaultPlan
 from tests.fakes.messages import (
+    counted_script,
     end_events,
+    miscounted,
     mistake,
     reply,
     script,
@@ -32,7 +34,14 @@ from tests.fakes.messages import (
     text_event,
     whole_script,
 )
-from tests.fakes.model_server import Call, FakeServer, Script, main
+from tests.fakes.model_server import (
+    Call,
+    FakeServer,
+    Script,
+    main,
+    vector_of,
+    whole,
+)
 
 REGION = "us-east-1"
 ACCESS_KEY = "AKIDEXAMPLE"
@@ -45,6 +54,11 @@ _AUTHORIZATION = re.compile(
 )
 _KNOWN_MODEL = re.compile(r"^(arn:aws:bedrock:.+|([a-z-]+\.)?anthropic\.claude-.+)$")
 _PLAIN_MODEL = re.compile(r"^anthropic\.claude-[a-z0-9-]+$")
+_COUNTED_MODEL = re.compile(r"^anthropic\.claude-(x-1|.+-v\d+(:0)?)$")
+_EMBEDDER = re.compile(
+    r"^(amazon\.titan-embed-text-v2:0|cohere\.embed-(english|multilingual)-v3"
+    r"|([a-z]+\.)?cohere\.embed-v4:0)$"
+)
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -93,8 +107,11 @@ class FakeBedrock(FakeServer):
         path = "/model/{model}/{action:invoke(-with-response-stream)?}"
         self.app.router.add_post(path, self._invoke)
         self.app.router.add_post("/{region}" + path, self._invoke)
-        self.app.router.add_post("/anthropic/v1/messages", self._messages)
-        self.app.router.add_post("/{region}/anthropic/v1/messages", self._messages)
+        self.app.router.add_post("/model/{model}/count-tokens", self._count)
+        mantle = "/anthropic/v1/messages"
+        self.app.router.add_post(mantle, self._messages)
+        self.app.router.add_post("/{region}" + mantle, self._messages)
+        self.app.router.add_post(mantle + "/count_tokens", self._count_by_mantle)
 
     @property
     def mantle_url(self) -> str:
@@ -105,18 +122,50 @@ class FakeBedrock(FakeServer):
         call = self.record(request, body)
         fault = self.plan.next_fault()
         model = unquote(request.match_info["model"])
-        refusal = await _refusal(request, "bedrock") or _invalid(model, body)
-        if fault == "throttle_first":
-            refusal = (429, "ThrottlingException", "Too many requests, please wait.")
-        elif fault == "unavailable":
-            refusal = (503, "ServiceUnavailableException", "Bedrock is unavailable.")
-        if refusal:
+        embeds = _EMBEDDER.match(model) and request.match_info["action"] == "invoke"
+        wrong = _unfit(model, body) if embeds else _invalid(model, body)
+        refusal = await _refusal(request, "bedrock") or wrong
+        if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
-        if request.match_info["action"] == "invoke":
+        if embeds:
+            answer = _embedded(self.plan, model, body)
+        elif request.match_info["action"] == "invoke":
             answer = whole_script(self.plan, model, body)
         else:
             answer = self._script(model, body)
         return await self.play(request, call, fault, answer)
+
+    async def _count(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        model = unquote(request.match_info["model"])
+        sent = json.loads(base64.b64decode(body["input"]["invokeModel"]["body"]))
+        if _COUNTED_MODEL.match(model):
+            wrong = _invalid(model, sent)
+        else:
+            told = "The provided model doesn't support counting tokens."
+            wrong = (400, "ValidationException", told)
+        refusal = await _refusal(request, "bedrock") or wrong
+        if refusal := _refused(fault, refusal):
+            return self._answer(call, *refusal)
+        counted = counted_script(self.plan, "inputTokens")
+        return await self.play(request, call, fault, counted)
+
+    async def _count_by_mantle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        model = str(body.get("model", ""))
+        told = miscounted(model, body)
+        if not _PLAIN_MODEL.match(model):
+            told = "The model does not exist."
+        wrong = (400, "ValidationException", told) if told else None
+        refusal = await _refusal(request, "bedrock-mantle") or wrong
+        if refusal := _refused(fault, refusal):
+            return self._answer(call, *refusal)
+        counted = counted_script(self.plan, "input_tokens")
+        return await self.play(request, call, fault, counted)
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         """Mantle: credentials are refused by AWS, the rest as Anthropic does it."""
@@ -165,6 +214,41 @@ class FakeBedrock(FakeServer):
         )
 
 
+def _refused(
+    fault: Fault, refusal: tuple[int, str, str] | None
+) -> tuple[int, str, str] | None:
+    if fault == "throttle_first":
+        return 429, "ThrottlingException", "Too many requests, please wait."
+    if fault == "unavailable":
+        return 503, "ServiceUnavailableException", "Bedrock is unavailable."
+    return refusal
+
+
+def _embedded(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
+    """Titan tells tokens in its answer, Cohere leaves that to Bedrock's header."""
+    broken = {"message": "Broken in the middle."}
+    if "titan" in model:
+        vector = vector_of(body["inputText"], body.get("dimensions", 1024))
+        answer = {"embedding": vector, "embeddingsByType": {"float": vector}}
+        counted = {"inputTextTokenCount": plan.input_tokens}
+        return whole({**answer, **counted}, exception=broken)
+    length = body.get("output_dimension", 1536 if "v4" in model else 1024)
+    seen = [[body["input_type"], text] for text in body["texts"]]
+    script = whole(
+        {
+            "id": "fake",
+            "response_type": "embeddings_by_type",
+            "embeddings": {"float": [vector_of(text, length) for text in seen]},
+            "texts": body["texts"],
+        },
+        exception=broken,
+    )
+    if plan.tells_usage:
+        told = {"X-Amzn-Bedrock-Input-Token-Count": str(plan.input_tokens)}
+        script.headers = told
+    return script
+
+
 async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] | None:
     """Why AWS would not take this request's credentials."""
     authorization = request.headers.get("Authorization", "")
@@ -205,6 +289,25 @@ def _invalid(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None
     if body.get("anthropic_version") != "bedrock-2023-05-31":
         message = "anthropic_version: Field required"
     return (400, "ValidationException", message) if message else None
+
+
+def _unfit(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None:
+    """What AWS says of a body that it embeds nothing of."""
+    if "titan" in model:
+        known = {"inputText", "dimensions"}
+        fits = isinstance(body.get("inputText"), str) and bool(body["inputText"])
+        fits = fits and body.get("dimensions", 256) in {256, 512, 1024}
+    else:
+        known = {"texts", "input_type", "embedding_types", "truncate"}
+        known |= {"output_dimension"} if "v4" in model else set()
+        fits = 1 <= len(body.get("texts", ())) <= 96
+        fits = fits and body.get("input_type") in {"search_document", "search_query"}
+        fits = fits and body.get("embedding_types") == ["float"]
+        fits = fits and body.get("output_dimension", 256) in {256, 512, 1024, 1536}
+    if extra := body.keys() - known:
+        told = f"#: extraneous key [{min(extra)}] is not permitted"
+        return 400, "ValidationException", told
+    return None if fits else (400, "ValidationException", "Malformed input request.")
 
 
 def _misdirected(body: Mapping[str, Any]) -> str:

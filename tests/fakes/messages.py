@@ -249,3 +249,22 @@ def mistake(model: str, body: Mapping[str, Any]) -> str:
         ),
     }
     return next((text for text, wrong in mistakes.items() if wrong), "")
+
+
+_COUNTED = {
+    "cache_control", "messages", "model", "output_config", "system", "thinking",
+    "tool_choice", "tools",
+}  # fmt: skip
+
+
+def counted_script(plan: FaultPlan, name: str) -> Script:
+    return whole({name: plan.input_tokens}, exception=_error(plan))
+
+
+def miscounted(_model: str, body: Mapping[str, Any]) -> str:
+    """What is said of a body whose tokens are not counted; empty of a good one."""
+    if extra := body.keys() - _COUNTED:
+        return f"{min(extra)}: Extra inputs are not permitted"
+    if not body.get("messages"):
+        return "messages: at least one message is required"
+    return ""

@@ -8,8 +8,10 @@ In a test: `async with FakeBedrock() as server: ... server.url`. As a process:
 import argparse
 import asyncio
 import json
+import math
 import signal
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, get_args
 
@@ -47,6 +49,7 @@ class Script:
     """Its last element is what `missing_end` leaves out."""
     exception: bytes
     damaged: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class FakeServer:
@@ -55,6 +58,7 @@ class FakeServer:
     def __init__(self, plan: FaultPlan | None = None) -> None:
         self.plan = plan or FaultPlan()
         self.calls: list[Call] = []
+        self.called = asyncio.Event()
         self.app = web.Application(client_max_size=64 * 2**20)
         self.app.router.add_post("/_plan", self._set_plan)
         self.app.router.add_get("/_requests", self._tell_requests)
@@ -85,12 +89,13 @@ class FakeServer:
         peer = request.transport and request.transport.get_extra_info("peername")
         call = Call(request.raw_path, dict(request.headers), body, peer)
         self.calls.append(call)
+        self.called.set()
         return call
 
     async def play(
         self, request: web.Request, call: Call, fault: Fault, script: Script
     ) -> web.StreamResponse:
-        headers = {"Content-Type": script.content_type}
+        headers = {"Content-Type": script.content_type, **script.headers}
         response = web.StreamResponse(headers=headers)
         try:
             await response.prepare(request)
@@ -153,6 +158,13 @@ def whole(answer: Any, *, exception: Any) -> Script:
         exception=json.dumps(exception).encode(),
         damaged=body[:half],
     )
+
+
+def vector_of(text: Any, length: int) -> list[float]:
+    """A vector of a text or of its tokens, which is another one for any other."""
+    seed = zlib.crc32(json.dumps(text).encode())
+    numbers = [round(math.sin(seed + number), 7) for number in range(16)]
+    return (numbers * (length // 16 + 1))[:length]
 
 
 def text_of(content: Any) -> str:

@@ -1,6 +1,6 @@
 """A fake of an OpenAI-compatible server, on the real wire.
 
-It has /v1/models and /v1/chat/completions, streamed or whole.
+It has /v1/models, /v1/chat/completions, streamed or whole, and /v1/embeddings.
 """
 
 import json
@@ -11,17 +11,23 @@ from typing import Any
 from aiohttp import web
 
 from app.integrations.llm.messages_api import GO_ON
-from tests.fakes.faults import FaultPlan
+from tests.fakes.faults import Fault, FaultPlan
 from tests.fakes.model_server import (
+    Call,
     FakeServer,
     Script,
     cut_at,
     main,
     reply_pieces,
+    vector_of,
     whole,
 )
 
 MODELS = ("fake-large", "fake-small")
+EMBEDDER = "fake-embed"
+DIMENSIONS = 8
+"""Of its vectors; fewer may be asked for."""
+MOST_INPUTS = 2048
 CONTEXT_WINDOW = 65_536
 
 _EFFORTS = {None, "none", "minimal", "low", "medium", "high", "xhigh"}
@@ -37,6 +43,7 @@ class FakeOpenAI(FakeServer):
         self.times_listed = 0
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/chat/completions", self._complete)
+        self.app.router.add_post("/v1/embeddings", self._embed)
 
     @property
     def base_url(self) -> str:
@@ -48,7 +55,8 @@ class FakeOpenAI(FakeServer):
             return _error(500, "server_error", None, "The list is lost.")
         if not self._admits(request):
             return _error(401, "invalid_request_error", "invalid_api_key", "Wrong key.")
-        data = [{"id": name, "object": "model", "owned_by": "fake"} for name in MODELS]
+        names = (*MODELS, EMBEDDER)
+        data = [{"id": name, "object": "model", "owned_by": "fake"} for name in names]
         first = {**data[0], "max_model_len": CONTEXT_WINDOW}
         return web.json_response({"object": "list", "data": [first, *data[1:]]})
 
@@ -56,8 +64,42 @@ class FakeOpenAI(FakeServer):
         body = await request.json()
         call = self.record(request, body)
         fault = self.plan.next_fault()
-        refusal = None if self._admits(request) else _wrong_key()
-        refusal = refusal or _mistake(body)
+        if refusal := self._refusal(request, call, fault, _mistake(body)):
+            return refusal
+        script = self._script(body) if body.get("stream") else self._whole(body)
+        return await self.play(request, call, fault, script)
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        if refusal := self._refusal(request, call, fault, _embedding_mistake(body)):
+            return refusal
+        length = body.get("dimensions", DIMENSIONS)
+        vectors = [vector_of(one, length) for one in body["input"]]
+        data = [
+            {"object": "embedding", "index": number, "embedding": vector}
+            for number, vector in enumerate(vectors)
+        ]
+        tokens = self.plan.input_tokens
+        usage = {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+        answer = {
+            "object": "list",
+            "data": data[::-1],  # their `index` counts, not their order
+            "model": body["model"],
+            **(usage if self.plan.tells_usage else {}),
+        }
+        script = whole(answer, exception={"error": self._error()})
+        return await self.play(request, call, fault, script)
+
+    def _refusal(
+        self,
+        request: web.Request,
+        call: Call,
+        fault: Fault,
+        mistake: web.Response | None,
+    ) -> web.Response | None:
+        refusal = mistake if self._admits(request) else _wrong_key()
         told = self.plan.words_of_error
         if fault == "throttle_first":
             slow = told or "Slow down."
@@ -68,9 +110,7 @@ class FakeOpenAI(FakeServer):
         if refusal is not None:
             call.end("refused")
             refusal.headers.update(self.plan.refusal_headers())
-            return refusal
-        script = self._script(body) if body.get("stream") else self._whole(body)
-        return await self.play(request, call, fault, script)
+        return refusal
 
     def _admits(self, request: web.Request) -> bool:
         authorization = request.headers.get("Authorization")
@@ -201,6 +241,25 @@ def _mistake(body: Mapping[str, Any]) -> web.Response | None:
         return _error(400, "invalid_request_error", None, "Invalid tool_choice.")
     if not _asks(body):
         return _error(400, "invalid_request_error", None, "Invalid parameters.")
+    return None
+
+
+def _embedding_mistake(body: Mapping[str, Any]) -> web.Response | None:
+    """What OpenAI says of a body that it embeds nothing of."""
+    if body.get("model") != EMBEDDER:
+        message = f"The model {body.get('model')!r} does not exist."
+        return _error(404, "invalid_request_error", "model_not_found", message)
+    inputs, length = body.get("input"), body.get("dimensions", DIMENSIONS)
+    texts = isinstance(inputs, list) and all(isinstance(i, str) and i for i in inputs)
+    tokens = isinstance(inputs, list) and all(
+        isinstance(i, list) and i and all(type(t) is int for t in i) for i in inputs
+    )
+    if not inputs or not (texts or tokens) or len(inputs) > MOST_INPUTS:
+        return _error(400, "invalid_request_error", None, "'$.input' is invalid.")
+    if type(length) is not int or not 1 <= length <= DIMENSIONS:
+        return _error(400, "invalid_request_error", None, "Invalid 'dimensions'.")
+    if body.keys() - {"model", "input", "dimensions", "encoding_format", "user"}:
+        return _error(400, "invalid_request_error", None, "Unknown parameter.")
     return None
 
 

@@ -164,6 +164,64 @@ class TestFacts:
         assert found.json["context_window"] == 50_000
 
 
+class TestEmbeddings:
+    """A model that makes vectors of texts is on offer, and for nothing else."""
+
+    EMBEDDER = "openai/text-embedding-3-small"
+
+    @pytest.fixture
+    async def server(self, serve: Any, fake_openai: FakeOpenAI) -> Any:
+        named = "text-embedding-3-small,fake-small"
+        async with serve(
+            OPENAI_BASE_URL=fake_openai.base_url, OPENAI_MODELS=named
+        ) as server:
+            yield server
+
+    async def test_are_listed_with_their_capability(self, server: Server) -> None:
+        client = await server.client()
+
+        found = (await client.get(f"/models/{self.EMBEDDER}")).json
+
+        assert self.EMBEDDER in await names(client)
+        assert found["capabilities"] == ["embeddings"]
+        assert (found["context_window"], found["dimensions"]) == (8192, 1536)
+        assert found["prices"]["input"] == "0.02"
+        assert (await client.get(f"/models/{MODEL}")).json["dimensions"] is None
+
+    async def test_are_no_model_for_a_chat(self, server: Server) -> None:
+        client = await server.client()
+        chat = await client.chat(model=MODEL)
+        form = {"content": "Hi", "model": self.EMBEDDER}
+
+        refusals = [
+            await client.post("/chats", json={"model": self.EMBEDDER}),
+            await client.patch(f"/chats/{chat}", json={"model": self.EMBEDDER}),
+            await client.post(f"/chats/{chat}/messages", json=form),
+        ]
+
+        for refusal in refusals:
+            assert (refusal.status, refusal.json["code"]) == (400, "unfit_model")
+            assert f"{self.EMBEDDER} does not chat" in refusal.json["detail"]
+
+    async def test_are_never_the_default(self, server: Server) -> None:
+        client = await server.client()
+        admin = await server.admin("settings")
+        form = {"default_model": self.EMBEDDER}
+
+        made = await client.post("/chats", json={})
+        refused = await admin.patch("/admin/settings", json=form)
+
+        assert made.json["model"] == MODEL
+        assert (refused.status, refused.json["code"]) == (400, "unfit_model")
+
+    async def test_can_be_priced_and_said_of_a_model(self, server: Server) -> None:
+        priced = await register(server, self.EMBEDDER, prices=PRICES)
+        told = await register(server, "openai/bge-m3", capabilities=["embeddings"])
+
+        assert priced.json["prices"]["input"] == "10"
+        assert told.json["capabilities"] == ["embeddings"]
+
+
 class TestPrices:
     async def test_are_those_of_the_next_call(self, server: Server) -> None:
         """TRUST M2."""

@@ -1,6 +1,7 @@
 """Claude by Anthropic itself: the Messages API over server-sent events.
 
-Reference: "Messages", "Models" and "Errors" in Anthropic's API documentation.
+Reference: "Messages", "Count tokens in a Message", "Models" and "Errors" in Anthropic's
+API documentation.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -13,17 +14,24 @@ import orjson
 
 from app.core.config import ModelSettings
 from app.core.http1 import Response
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderError,
     ProviderEvent,
     ProviderNotConfiguredError,
+    Usage,
 )
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import Http, retry_after
-from app.integrations.llm.messages_api import MessagesReader, message_body, refusal
+from app.integrations.llm.messages_api import (
+    MessagesReader,
+    countable,
+    message_body,
+    refusal,
+)
 from app.integrations.llm.messages_sse import VERSION, stream_messages
 from app.integrations.llm.models import ModelList, fetch_json
 
@@ -96,6 +104,23 @@ class AnthropicProvider:
             stream=bool(body.get("stream")),
             refusal=_refused,
         )
+
+    async def count_body(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Usage:
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        answer, _ = await ask(
+            self._http,
+            f"{self._base}/v1/messages/count_tokens",
+            who=_WHO,
+            setting=_SETTING,
+            headers=self._headers() | ({"anthropic-beta": betas} if betas else {}),
+            body=orjson.dumps({**countable(body), "model": model}),
+            refusal=_refused,
+        )
+        with readable(_WHO):
+            return Usage(int(answer["input_tokens"]), 0)
 
     async def close(self) -> None:
         await self._http.close()

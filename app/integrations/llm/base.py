@@ -167,7 +167,8 @@ class Prices:
 class ModelInfo:
     """A model on offer; `name` is `provider/id`.
 
-    Prices are None where nobody told us; such a model costs no credits.
+    Prices are None where nobody told us; such a model costs no credits. `dimensions` is
+    how long the vectors are that a model for embeddings makes, unless asked otherwise.
     """
 
     name: str
@@ -175,6 +176,7 @@ class ModelInfo:
     max_output_tokens: int
     capabilities: frozenset[str]
     prices: Prices | None = None
+    dimensions: int | None = None
 
     @property
     def provider(self) -> str:

@@ -1,15 +1,17 @@
-"""Claude on AWS Bedrock: the Messages API by either of Bedrock's two endpoints.
+"""AWS Bedrock: Claude by either of Bedrock's two endpoints, and embeddings.
 
 `runtime` sends its events inside AWS event-stream frames (reference:
 `InvokeModelWithResponseStream` in Amazon Bedrock's API reference). `mantle` is newer
 and sends them as Anthropic does, as server-sent events (reference: "Inference using
 Anthropic Messages API" in the user guide); it knows models by their plain ids, without
-inference profiles. botocore signs, but takes no part in the transport.
+inference profiles, and none for embeddings. botocore signs, but takes no part in the
+transport.
 """
 
 import asyncio
 import re
 import time
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import cached_property
@@ -22,15 +24,20 @@ import orjson
 import structlog
 
 from app.core.config import ModelSettings
+from app.integrations.llm import bedrock_embeddings
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderAuthError,
     ProviderEvent,
     ProviderNotConfiguredError,
+    ProviderRejectedError,
+    Usage,
     is_answer,
     joined,
 )
+from app.integrations.llm.bedrock_credentials import found, signed
 from app.integrations.llm.bedrock_places import (
     HOME_PROFILES,
     Place,
@@ -38,6 +45,7 @@ from app.integrations.llm.bedrock_places import (
 )
 from app.integrations.llm.bedrock_wire import WHO, event_of, refusal_of, unframed
 from app.integrations.llm.catalogue import Catalogue, base_name
+from app.integrations.llm.embeddings import Embedded, EmbedRequest
 from app.integrations.llm.eventstream import EventStreamReader
 from app.integrations.llm.forwarding import (
     Spoken,
@@ -51,8 +59,9 @@ from app.integrations.llm.http import (
     drain,
     refused,
 )
-from app.integrations.llm.messages_api import MessagesReader, message_body
+from app.integrations.llm.messages_api import MessagesReader, countable, message_body
 from app.integrations.llm.messages_sse import VERSION, stream_messages
+from app.integrations.llm.tokens import estimate_body
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +75,7 @@ _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 
 _ACCEPTED = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 """Of an answer that is streamed, and of one that is not."""
+_JSON = {"Content-Type": "application/json", "Accept": _ACCEPTED[False]}
 _VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
 
 
@@ -132,8 +142,7 @@ class BedrockProvider:
         self, place: Place, message: Mapping[str, Any], reply: MessagesReader
     ) -> AsyncGenerator[ProviderEvent]:
         body = orjson.dumps({"anthropic_version": ANTHROPIC_VERSION, **message})
-        model = quote(place.model, safe="")
-        url = f"{self._base_in(place)}/model/{model}/invoke-with-response-stream"
+        url = self._url(place, "invoke-with-response-stream")
         given = {"Content-Type": "application/json", "Accept": _ACCEPTED[True]}
         headers = await self._authorized(place, url, given, body)
         frames = EventStreamReader()
@@ -156,8 +165,8 @@ class BedrockProvider:
     ) -> AsyncGenerator[ProviderEvent]:
         sent = {"model": self._plain(place.model), **message, "stream": True}
         body = orjson.dumps(sent)
-        url = f"{self._base_in(place)}/v1/messages"
-        given = {"Content-Type": "application/json", "anthropic-version": VERSION}
+        url = self._url(place, "messages")
+        given = _mantle_headers()
         events = stream_messages(
             self._http,
             url,
@@ -183,18 +192,15 @@ class BedrockProvider:
     async def _forward(
         self, place: Place, body: Mapping[str, Any], betas: str
     ) -> AsyncGenerator[bytes]:
-        stream, base = bool(body.get("stream")), self._base_in(place)
+        stream = bool(body.get("stream"))
         if self._mantle:
-            url = f"{base}/v1/messages"
+            url = self._url(place, "messages")
             sent = {**body, "model": self._plain(place.model)}
-            given = {"Content-Type": "application/json", "anthropic-version": VERSION}
-            given |= {"anthropic-beta": betas} if betas else {}
+            given = _mantle_headers(betas)
         else:
             action = "invoke-with-response-stream" if stream else "invoke"
-            url = f"{base}/model/{quote(place.model, safe='')}/{action}"
-            sent = {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body)}
-            if betas:
-                sent["anthropic_beta"] = beta_list(betas)
+            url = self._url(place, action)
+            sent = _runtime_body(body, betas)
             given = {"Content-Type": "application/json", "Accept": _ACCEPTED[stream]}
         wire = orjson.dumps(sent)
         answer = exchange(
@@ -211,6 +217,54 @@ class BedrockProvider:
             async for part in parts:
                 yield part
 
+    def most_inputs(self, model: str) -> int:
+        return bedrock_embeddings.most_inputs(model)
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        if self._mantle:
+            raise ProviderNotConfiguredError(
+                "Bedrock's Mantle endpoint has no models for embeddings: set "
+                "BEDROCK_ENDPOINT=runtime."
+            )
+        asked = bedrock_embeddings.body_of(request)
+        answer, headers = await self._ask(request.model, "invoke", asked)
+        with readable(WHO):
+            return bedrock_embeddings.read(request, answer, headers)
+
+    async def count_body(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Usage:
+        """Our estimate where AWS does not count: that takes a permission of its own."""
+        count = self._count_by_mantle if self._mantle else self._count_by_runtime
+        try:
+            return Usage(await count(model, body, betas), 0)
+        except (ProviderRejectedError, ProviderAuthError) as error:
+            try:
+                return Usage(estimate_body(body), 0, estimated=True)
+            except (KeyError, TypeError, AttributeError):
+                raise error from None
+
+    async def _count_by_runtime(
+        self, model: str, body: Mapping[str, Any], betas: str
+    ) -> int:
+        """It counts for some of the models, and knows them by their plain ids."""
+        longest = self._catalogue.info(f"{self.name}/{model}").max_output_tokens
+        # A call must say how long its answer may be, though that counts for nothing.
+        wire = orjson.dumps(_runtime_body({"max_tokens": longest, **body}, betas))
+        asked = {"input": {"invokeModel": {"body": b64encode(wire).decode()}}}
+        answer, _ = await self._ask(self._plain(model), "count-tokens", asked)
+        with readable(WHO):
+            return int(answer["inputTokens"])
+
+    async def _count_by_mantle(
+        self, model: str, body: Mapping[str, Any], betas: str
+    ) -> int:
+        plain, action = self._plain(model), "messages/count_tokens"
+        asked = {**countable(body), "model": plain}
+        answer, _ = await self._ask(plain, action, asked, _mantle_headers(betas))
+        with readable(WHO):
+            return int(answer["input_tokens"])
+
     async def close(self) -> None:
         await self._http.close()
 
@@ -224,7 +278,7 @@ class BedrockProvider:
 
         Hardly a model of today takes calls but through an inference profile, and one
         that serves the world would carry prompts out of the EU or the US. Mantle has
-        none, and no models whose ids end with a version.
+        none, and no models whose ids end with a version, as those for embeddings do.
         """
         names = self._catalogue.names(self.name)
         if self._mantle:
@@ -240,10 +294,43 @@ class BedrockProvider:
             g for start, g in HOME_PROFILES.items() if region.startswith(start)
         )
         profile = next(geographies, "global")
-        return [name.replace("/", f"/{profile}.", 1) for name in names]
+        return [
+            name
+            if bedrock_embeddings.lacks_profile(name)
+            else name.replace("/", f"/{profile}.", 1)
+            for name in names
+        ]
 
-    def _base_in(self, place: Place) -> str:
-        return self._address.replace("{region}", place.region)
+    async def _ask(
+        self,
+        model: str,
+        action: str,
+        asked: Mapping[str, Any],
+        headers: Mapping[str, str] = _JSON,
+    ) -> tuple[Any, Mapping[str, str]]:
+        """What a whole answer holds, and its headers."""
+        body = orjson.dumps(asked)
+
+        async def call(place: Place) -> AsyncGenerator[tuple[Any, Mapping[str, str]]]:
+            url = self._url(place, action)
+            yield await ask(
+                self._http,
+                url,
+                who=WHO,
+                setting=self._setting,
+                headers=await self._authorized(place, url, dict(headers), body),
+                body=body,
+                refusal=refusal_of,
+            )
+
+        [answer] = [one async for one in self._places.first(model, call, begun=bool)]
+        return answer
+
+    def _url(self, place: Place, action: str) -> str:
+        base = self._address.replace("{region}", place.region)
+        if self._mantle:
+            return f"{base}/v1/{action}"
+        return f"{base}/model/{quote(place.model, safe='')}/{action}"
 
     async def _authorized(
         self, place: Place, url: str, headers: dict[str, str], body: bytes
@@ -253,7 +340,7 @@ class BedrockProvider:
         if key := self._settings.bedrock_api_key:
             return {**headers, "Authorization": f"Bearer {key.get_secret_value()}"}
         scope = (place.region, _SERVICES[self._settings.bedrock_endpoint])
-        return _signed(await self._current(), scope, url, headers, body)
+        return signed(await self._current(), scope, url, headers, body)
 
     async def _ready(self) -> bool:
         """Whether there are credentials; the first call looks for them."""
@@ -267,12 +354,12 @@ class BedrockProvider:
         async with self._looking:
             if self._credentials or time.monotonic() < self._looked_until:
                 return  # another call has just looked
-            self._credentials = await asyncio.to_thread(_found, self._settings)
+            self._credentials = await asyncio.to_thread(found, self._settings)
             self._looked_until = time.monotonic() + CHAIN_SECONDS
 
     async def _current(self) -> Any:
         """Credentials for one signature; a role's are renewed by botocore, in time."""
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - loaded by _found
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - loaded by `found`
 
         try:
             if hasattr(self._credentials, "refresh_needed"):
@@ -284,48 +371,12 @@ class BedrockProvider:
             ) from error
 
 
-def _found(settings: ModelSettings) -> Any:
-    """Credentials from the settings, else from AWS's own chain; None without any.
-
-    In a thread: botocore loads slowly, and the chain may ask the network.
-    """
-    # 9 MB and a tenth of a second that an installation without Bedrock never pays.
-    from botocore.credentials import Credentials  # noqa: PLC0415 - see above
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - see above
-    from botocore.session import Session  # noqa: PLC0415 - see above
-
-    secret, token = settings.aws_secret_access_key, settings.aws_session_token
-    if settings.aws_access_key_id and secret:
-        return Credentials(
-            settings.aws_access_key_id,
-            secret.get_secret_value(),
-            token.get_secret_value() if token else None,
-        )
-    session = Session()
-    session.set_config_variable("region", settings.aws_region)
-    try:
-        return session.get_credentials()
-    except BotoCoreError as error:
-        log.warning("aws_credentials_unreadable", reason=str(error))
-        return None
+def _mantle_headers(betas: str = "") -> dict[str, str]:
+    headers = {"Content-Type": "application/json", "anthropic-version": VERSION}
+    return headers | ({"anthropic-beta": betas} if betas else {})
 
 
-def _signed(
-    credentials: Any,
-    scope: tuple[str, str],
-    url: str,
-    headers: Mapping[str, str],
-    body: bytes,
-) -> Mapping[str, str]:
-    """Those headers with a Signature Version 4; `scope` is the region and the service.
-
-    The path is quoted once more for the signature, as AWS wants it of every service
-    but S3: a colon of the model's id is %3A in the URL, and %253A in what is signed.
-    """
-    from botocore.auth import SigV4Auth  # noqa: PLC0415 - loaded by _found
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415 - loaded by _found
-
-    request = AWSRequest("POST", url, headers=headers, data=body)
-    region, service = scope
-    SigV4Auth(credentials, service, region).add_auth(request)
-    return dict(request.headers.items())
+def _runtime_body(body: Mapping[str, Any], betas: str) -> dict[str, Any]:
+    """What `runtime` takes of a body of the Messages API."""
+    asked = {"anthropic_beta": beta_list(betas)} if betas else {}
+    return {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body), **asked}

@@ -54,8 +54,9 @@ class _Entry(_Table):
     """A model's facts; the defaults are those of a model that nobody has described."""
 
     context_window: int = Field(32_768, ge=1)
-    max_output_tokens: int = Field(4096, ge=1)
+    max_output_tokens: int = Field(4096, ge=0)
     capabilities: frozenset[str] = frozenset({"text"})
+    dimensions: int | None = Field(None, ge=1)
     prices: PriceList | None = None
     regional_factor: Price = Decimal(1)
 
@@ -108,7 +109,7 @@ class Catalogue:
         """
         entries = dict(_ours())
         for name, fields in _read(path).items() if path else ():
-            entries[name] = {**entries.get(name, {}), **fields}
+            entries[name] = {**entries.get(name, _by_name(name)), **fields}
         try:
             return cls(_Entries.validate_python(entries))
         except ValidationError as error:
@@ -123,6 +124,7 @@ class Catalogue:
             max_output_tokens=entry.max_output_tokens,
             capabilities=entry.capabilities,
             prices=_scaled(entry.prices, _factor(name, entry)),
+            dimensions=entry.dimensions,
         )
 
     def names(self, provider: str) -> list[str]:
@@ -190,7 +192,18 @@ class Catalogue:
 
     def _entry(self, name: str) -> _Entry:
         described = self.entry_name(name)
-        return self._entries[described] if described else _Entry()
+        return self._entries[described] if described else _Entry(**_by_name(name))
+
+
+def _by_name(name: str) -> dict[str, Any]:
+    """What a model's name alone tells of it.
+
+    Servers list models for embeddings among others, and mostly say no more of them:
+    `nomic-embed-text`, `Qwen3-Embedding-8B`, `snowflake-arctic-embed2`.
+    """
+    if "embed" in name.lower():
+        return {"capabilities": ["embeddings"], "max_output_tokens": 0}
+    return {}
 
 
 def _described(name: str, described: Container[str]) -> str | None:

@@ -74,6 +74,18 @@ _STOP_REASONS: Mapping[str, StopReason] = {
 }
 
 
+_UNCOUNTED = {
+    "max_tokens", "metadata", "service_tier", "stop_sequences", "stream", "temperature",
+    "top_k", "top_p",
+}  # fmt: skip
+"""Fields of a call that its count does not take."""
+
+
+def countable(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the body of a call, what "Count tokens in a Message" takes."""
+    return {name: told for name, told in body.items() if name not in _UNCOUNTED}
+
+
 def continued(
     messages: Sequence[ChatMessage], *, prefill: bool
 ) -> tuple[Sequence[ChatMessage], str]:

@@ -1,8 +1,9 @@
 """Models run by Ollama, found by itself where it answers.
 
-Reference: "Generate a chat message", "List models" and "Show model details" in Ollama's
-API documentation. Its own API rather than the one it has in OpenAI's form: only here it
-tells what a model can do, and takes the length of the context that we count on.
+Reference: "Generate a chat message", "Generate embeddings", "List models" and "Show
+model details" in Ollama's API documentation. Its own API rather than the one it has in
+OpenAI's form: only here it tells what a model can do, and takes the length of the
+context that we count on.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from typing import Any
 import orjson
 
 from app.core.config import ModelSettings
+from app.core.http1 import Response
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
@@ -32,6 +35,12 @@ from app.integrations.llm.base import (
     joined,
 )
 from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.embeddings import (
+    Embedded,
+    EmbedRequest,
+    embedded,
+    texts_of,
+)
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -62,6 +71,9 @@ ABSENT_SECONDS = 30.0
 
 MAX_LINE = 16 * 2**20
 
+MOST_INPUTS = 32
+"""Of a call for embeddings: one that is long says nothing until it has done all."""
+
 _SETTING = "OLLAMA_BASE_URL"
 _STOP_REASONS: Mapping[str, StopReason] = {"stop": "end_turn", "length": "max_tokens"}
 _CAPABILITIES = {
@@ -69,6 +81,7 @@ _CAPABILITIES = {
     "vision": "vision",
     "tools": "tools",
     "thinking": "thinking",
+    "embedding": "embeddings",
 }
 _HEADERS = {"Content-Type": "application/json"}
 
@@ -110,7 +123,7 @@ class OllamaProvider:
         return None
 
     async def models(self) -> list[ModelInfo]:
-        """What it has pulled and can chat; empty where it does not answer."""
+        """What it has pulled and is of use; empty where it does not answer."""
         return [] if self._off else await self._list.get()
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
@@ -126,8 +139,7 @@ class OllamaProvider:
             body=orjson.dumps(body),
         ) as response:
             if response.status != HTTPStatus.OK:
-                wait = retry_after(response.headers)
-                raise _refused(response.status, await body_of(response), wait)
+                raise _refused(response, await body_of(response))
             yield reply.usage_so_far()
             async for chunk in response.parts():
                 for event in joined(reply.read(lines.feed(chunk))):
@@ -140,13 +152,46 @@ class OllamaProvider:
         if not reply.stopped:
             raise ProviderStreamBrokenError(f"{WHO} broke off its answer.")
 
+    def most_inputs(self, model: str) -> int:
+        del model  # of any
+        return MOST_INPUTS
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        if self._off:
+            raise ProviderNotConfiguredError(str(self.missing))
+        info = await self._info(request.model)
+        asked: Json = {
+            "model": request.model,
+            "input": texts_of(request, WHO),
+            # Else it would cut off what is too long, silently.
+            "truncate": False,
+            "options": {"num_ctx": info.context_window},
+        }
+        if request.dimensions is not None:
+            asked["dimensions"] = request.dimensions
+        answer, _ = await ask(
+            self._http,
+            f"{self._base}/api/embed",
+            who=WHO,
+            setting=_SETTING,
+            headers=_HEADERS,
+            body=orjson.dumps(asked),
+            refusal=_refused,
+        )
+        with readable(WHO):
+            tokens = answer.get("prompt_eval_count")
+            return embedded(request, WHO, answer["embeddings"], tokens)
+
     async def close(self) -> None:
         await self._http.close()
 
-    async def _body(self, request: ChatRequest) -> Json:
-        name = f"{self.name}/{request.model}"
+    async def _info(self, model: str) -> ModelInfo:
+        name = f"{self.name}/{model}"
         listed = {info.name: info for info in await self.models()}
-        info = self._catalogue.current(listed.get(name) or self._unlisted(name))
+        return self._catalogue.current(listed.get(name) or self._unlisted(name))
+
+    async def _body(self, request: ChatRequest) -> Json:
+        info = await self._info(request.model)
         return {
             "model": request.model,
             "messages": messages(request),
@@ -185,7 +230,7 @@ class OllamaProvider:
         return infos
 
     async def _describe(self, model: str) -> ModelInfo | None:
-        """What a model can do; None where it cannot chat."""
+        """What a model can do; None where that is neither to chat nor to embed."""
         shown = await fetch_json(
             self._http,
             "POST",
@@ -194,31 +239,31 @@ class OllamaProvider:
             headers=_HEADERS,
             body=orjson.dumps({"model": model}),
         )
-        # Ollama before 0.6.4 does not tell.
-        told = shown.get("capabilities") or ["completion"]
-        if "completion" not in told:
-            return None
         info = self._catalogue.info(f"{self.name}/{model}")
+        # Ollama before 0.6.4 does not tell.
+        if told := shown.get("capabilities"):
+            able = frozenset(_CAPABILITIES[c] for c in told if c in _CAPABILITIES)
+        else:
+            able = info.capabilities
+        if not able & {"text", "embeddings"}:
+            return None
         if self._catalogue.entry_name(info.name):
             return info
+        facts = shown.get("model_info") or {}
         window = min(
-            _context_length(shown.get("model_info") or {}),
-            self._settings.ollama_context_tokens,
+            _fact(facts, "context_length", 4096), self._settings.ollama_context_tokens
         )
-        return replace(
-            info,
-            context_window=window,
-            max_output_tokens=min(info.max_output_tokens, window // 2),
-            capabilities=frozenset(
-                _CAPABILITIES[c] for c in told if c in _CAPABILITIES
-            ),
-        )
+        described = replace(info, context_window=window, capabilities=able)
+        if "text" not in able:
+            length = _fact(facts, "embedding_length", 0)
+            return replace(described, max_output_tokens=0, dimensions=length or None)
+        longest = min(info.max_output_tokens or window, window // 2)
+        return replace(described, max_output_tokens=longest)
 
 
-def _context_length(facts: Mapping[str, Any]) -> int:
-    """`llama.context_length` or whatever the architecture's name is; else 4096."""
-    lengths = (v for k, v in facts.items() if k.endswith(".context_length"))
-    return int(next(lengths, 4096))
+def _fact(facts: Mapping[str, Any], name: str, default: int) -> int:
+    """`llama.context_length` or whatever the architecture's name is."""
+    return int(next((v for k, v in facts.items() if k.endswith(f".{name}")), default))
 
 
 class _Lines:
@@ -306,9 +351,10 @@ class _Reply:
         )
 
 
-def _refused(status: int, body: bytes, wait: float | None) -> ProviderError:
+def _refused(response: Response, body: bytes) -> ProviderError:
     try:
         words = str(orjson.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         words = ""
-    return refused(by_status(status), WHO, f"status {status}", words, wait=wait)
+    kind, name = by_status(response.status), f"status {response.status}"
+    return refused(kind, WHO, name, words, wait=retry_after(response.headers))

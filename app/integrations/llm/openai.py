@@ -1,6 +1,7 @@
 """Models behind OpenAI's chat completions API: OpenAI's own, vLLM, Ollama and others.
 
-Reference: "Chat completions" and "Streaming events" in OpenAI's API documentation.
+Reference: "Chat completions", "Streaming events" and "Create embeddings" in OpenAI's
+API documentation.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -13,18 +14,14 @@ import orjson
 
 from app.core.config import ModelSettings
 from app.core.http1 import Response
+from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
-    ProviderAuthError,
     ProviderError,
     ProviderEvent,
     ProviderNotConfiguredError,
-    ProviderRejectedError,
     ProviderStreamBrokenError,
-    ProviderThrottledError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
     Stop,
     StopReason,
     TextDelta,
@@ -37,21 +34,24 @@ from app.integrations.llm.base import (
 from app.integrations.llm.blocks import rejected_field
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import calling, chat_messages, output
+from app.integrations.llm.embeddings import Embedded, EmbedRequest, embedded
 from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
     body_of,
-    by_status,
     drain,
-    refused,
     retry_after,
 )
 from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
+from app.integrations.llm.openai_errors import error_of, refusal_of
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
 OPENAI = "https://api.openai.com/v1"
+
+MOST_INPUTS = 128
+"""Of a call for embeddings. OpenAI takes 2048, but then one answer has up to 100 MB."""
 
 _DONE = b"[DONE]"
 
@@ -62,35 +62,6 @@ _STOP_REASONS: Mapping[str, StopReason] = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-
-_ERRORS: Mapping[str, type[ProviderError]] = {
-    "ratelimitexceeded": ProviderThrottledError,
-    "ratelimiterror": ProviderThrottledError,
-    "toomanyrequests": ProviderThrottledError,
-    # Waiting does not help here: somebody has to pay.
-    "insufficientquota": ProviderAuthError,
-    "billinghardlimitreached": ProviderAuthError,
-    "invalidapikey": ProviderAuthError,
-    "authenticationerror": ProviderAuthError,
-    "permissionerror": ProviderAuthError,
-    "permissiondeniederror": ProviderAuthError,
-    "insufficientpermissions": ProviderAuthError,
-    "contextlengthexceeded": ProviderRejectedError,
-    "exceedcontextsizeerror": ProviderRejectedError,
-    "modelnotfound": ProviderRejectedError,
-    "notfounderror": ProviderRejectedError,
-    "badrequesterror": ProviderRejectedError,
-    "contentpolicyviolation": ProviderRejectedError,
-    "servererror": ProviderUnavailableError,
-    "internalservererror": ProviderUnavailableError,
-    "serviceunavailable": ProviderUnavailableError,
-    "unavailableerror": ProviderUnavailableError,
-    "overloadederror": ProviderUnavailableError,
-    "timeout": ProviderTimeoutError,
-}
-"""By code or type, whichever is known, in lower case without underscores: servers write
-`not_found_error` or `NotFoundError`. `invalid_request_error` is missing on purpose,
-since OpenAI sends it with a 401 as well."""
 
 
 class OpenAIProvider:
@@ -172,12 +143,37 @@ class OpenAIProvider:
             refusal=self._refusal,
         )
 
+    def most_inputs(self, model: str) -> int:
+        del model  # of any
+        return MOST_INPUTS
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
+        asked: dict[str, Any] = {"model": request.model, "input": request.inputs}
+        if request.dimensions is not None:
+            asked["dimensions"] = request.dimensions
+        answer, _ = await ask(
+            self._http,
+            f"{self._base}/embeddings",
+            who=self._who,
+            setting="OPENAI_BASE_URL",
+            headers=self._headers(),
+            body=orjson.dumps(asked),
+            refusal=self._refusal,
+        )
+        with readable(self._who):
+            told = sorted(answer["data"], key=lambda one: one["index"])
+            tokens = (answer.get("usage") or {}).get("prompt_tokens")
+            rows = [one["embedding"] for one in told]
+            return embedded(request, self._who, rows, tokens)
+
     async def close(self) -> None:
         await self._http.close()
 
     def _refusal(self, response: Response, body: bytes) -> ProviderError:
         wait = retry_after(response.headers)
-        return _refused(self._who, response.status, body, wait)
+        return refusal_of(self._who, response.status, body, wait)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}
@@ -241,7 +237,7 @@ class OpenAIProvider:
             headers=self._headers(),
         )
         listed = [self._info(model) for model in answer["data"]]
-        if self._own:  # It lists models for sound, pictures and vectors, too.
+        if self._own:  # It lists models for sound and pictures, too.
             known = self._catalogue.names(self.name)
             listed = [m for m in listed if m.name in known]
             listed.sort(key=lambda m: known.index(m.name))
@@ -356,36 +352,3 @@ def usage_of(usage: Mapping[str, Any]) -> Usage | None:
     read = details.get("cached_tokens") or 0
     written = details.get("cache_write_tokens") or 0
     return Usage(max(prompt - read - written, 0), output, read, written)
-
-
-def _refused(
-    who: str, status: int, body: bytes, wait: float | None = None
-) -> ProviderError:
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        answer = {}
-    return error_of(who, answer if isinstance(answer, dict) else {}, status, wait)
-
-
-def error_of(
-    who: str, answer: Mapping[str, Any], status: int = 0, wait: float | None = None
-) -> ProviderError:
-    """Classifies `{"error": {...}}`, and vLLM's form without the outer object.
-
-    Without a status, in mid-stream, a number as the code stands for one.
-    """
-    error = answer.get("error") or answer
-    if not isinstance(error, dict):
-        error = {"message": error}
-    code, type_ = error.get("code"), error.get("type")
-    known = (_ERRORS.get(str(n).lower().replace("_", "")) for n in (code, type_))
-    kind = next(filter(None, known), None)
-    if kind is None:
-        if not status and type_ == "invalid_request_error":
-            status = 400
-        kind = by_status(status or (code if isinstance(code, int) else 502))
-    # OpenAI's words on a wrong key hold parts of it.
-    words = "" if kind is ProviderAuthError else str(error.get("message") or "")
-    name = str(code or type_ or f"status {status}")
-    return refused(kind, who, name, words, wait=wait)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from app.core.config import LiveSettings
 from app.core.exceptions import BadRequestError
@@ -16,10 +16,18 @@ from app.integrations.llm.base import (
 from app.integrations.llm.catalogue import Catalogue, base_name
 
 PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
-"""Where no default is set, the first of these that has a model gives it."""
+"""Where no default is set, the first of these that has a model to chat gives it."""
 
 MOST_NAMES = 20
 """An error names no more models than that."""
+
+Purpose = Literal["text", "embeddings"]
+"""The capability that a model is called for."""
+
+_LACKS: Mapping[Purpose, str] = {
+    "text": "does not chat",
+    "embeddings": "makes no embeddings",
+}
 
 REMEMBER_SECONDS = 5.0
 """How long it is believed what a name means: lists change seldom, calls are many."""
@@ -58,13 +66,21 @@ class Providers:
         """What names of models begin with, before the slash."""
         return list(self._providers)
 
-    async def resolve(self, name: str) -> tuple[Provider, ModelInfo]:
-        """The provider and the facts of `provider/id`.
+    async def resolve(
+        self, name: str, *, able: Purpose | None = "text"
+    ) -> tuple[Provider, ModelInfo]:
+        """The provider and the facts of `provider/id`, of any model without `able`.
 
         On Bedrock, a model on offer may be named with another region, too. Raises
-        BadRequestError `unknown_model`, ProviderNotConfiguredError, and
-        ProviderUnavailableError where a server does not tell its models.
+        BadRequestError `unknown_model` and `unfit_model`, ProviderNotConfiguredError,
+        and ProviderUnavailableError where a server does not tell its models.
         """
+        provider, info = await self._meaning(name)
+        if able is not None and able not in info.capabilities:
+            raise unfit(name, able)
+        return provider, info
+
+    async def _meaning(self, name: str) -> tuple[Provider, ModelInfo]:
         known = self._resolved.get(name)
         now, changes = time.monotonic(), self._catalogue.changes
         if known is not None and now < known.until and known.changes == changes:
@@ -100,7 +116,8 @@ class Providers:
         for name in (*PREFERENCE, *rest):
             if name in self._providers:
                 for info in await self._offered(self._providers[name]):
-                    return info.name
+                    if "text" in info.capabilities:
+                        return info.name
         sentences = (provider.missing for provider in self._providers.values())
         raise ProviderNotConfiguredError(
             " ".join(filter(None, sentences)) or "No model is available."
@@ -186,6 +203,15 @@ class Providers:
             f"There is no model {name!r}. Available: {shown}{more}.",
             code="unknown_model",
         )
+
+
+def unfit(name: str, able: Purpose) -> BadRequestError:
+    """The error for a model that cannot do what it is called for."""
+    return BadRequestError(
+        f"{name} {_LACKS[able]}: the `capabilities` in the list of models say what "
+        "each can do.",
+        code="unfit_model",
+    )
 
 
 def _silent(provider: Provider) -> ProviderUnavailableError:

@@ -13,17 +13,16 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
 
 import structlog
 
 from app.core.exceptions import AppError
-from app.core.metrics import MODEL_CALLS, MODEL_COOLDOWNS
+from app.core.metrics import MODEL_CALLS, MODEL_COOLDOWNS, quick
 from app.integrations.llm.base import (
     ModelInfo,
-    Prices,
     Provider,
     ProviderError,
     ProviderRejectedError,
@@ -33,7 +32,8 @@ from app.integrations.llm.base import (
 from app.integrations.llm.bucket import Buckets
 from app.integrations.llm.catalogue import base_name
 from app.integrations.llm.cooldown import Cooldown
-from app.integrations.llm.registry import Providers
+from app.integrations.llm.registry import Providers, Purpose, unfit
+from app.integrations.llm.routes import Deployment, Route, as_one, drawn
 
 BACKOFF_SECONDS = 0.5
 """The longest pause before a second try; it doubles with each further one."""
@@ -47,34 +47,10 @@ _MOST_REMEMBERED = 10_000
 _log = structlog.get_logger(__name__)
 
 # Of each there are few: models by their names in the catalogue, times outcomes.
-_calls = cache(MODEL_CALLS.labels)
+_calls = quick(MODEL_CALLS)
 _cooldowns = cache(MODEL_COOLDOWNS.labels)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One of the models that a route stands for.
-
-    Of those with the least `priority` each is first as often as its `weight` says. The
-    limits hold in each process; `timeout_seconds` is to the first token.
-    """
-
-    model: str
-    weight: int = 1
-    priority: int = 0
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    timeout_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`fallbacks` are models, or routes, for when all deployments have failed."""
-
-    deployments: Sequence[Deployment]
-    fallbacks: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,25 +129,28 @@ class Router:
 
     # What a call may go to
 
-    async def candidates(self, name: str, *, tokens: int = 0) -> Sequence[Candidate]:
+    async def candidates(
+        self, name: str, *, tokens: int = 0, able: Purpose = "text"
+    ) -> Sequence[Candidate]:
         """What to try, in that order; `tokens` is what the call takes at least.
 
         By priority, and among equals by chance and weight; then the fallbacks; last of
         all, in the same order, what is cooling down or has reached its limit. Raises
-        what `Providers.resolve` does where nothing can be called.
+        what `Providers.resolve` does where nothing can be called that is `able`.
         """
         route = self._routes.get(name)
         if route is None:
-            provider, model = await self.providers.resolve(name)
+            provider, model = await self.providers.resolve(name, able=able)
             cooldown = self._cooldown(model.name)
             return (Candidate(provider, model, name, cooldown=cooldown),)
         failures: list[AppError] = []
         found = await self._of_route(name, name, {name}, failures)
-        if not found:
-            raise failures[0]
         once: dict[str, Candidate] = {}
         for candidate in found:
-            once.setdefault(candidate.model.name, candidate)
+            if able in candidate.model.capabilities:
+                once.setdefault(candidate.model.name, candidate)
+        if not once:
+            raise unfit(name, able) if found else failures[0]
         return sorted(once.values(), key=lambda one: self._rests(one, tokens))
 
     def _rests(self, candidate: Candidate, tokens: int) -> bool:
@@ -191,7 +170,7 @@ class Router:
         """
         route, found = self._routes[name], []
         fallbacks = [Deployment(fallback) for fallback in route.fallbacks]
-        for deployment in (*_drawn(route.deployments, self._chance), *fallbacks):
+        for deployment in (*drawn(route.deployments, self._chance), *fallbacks):
             if deployment.model in self._routes:
                 if deployment.model not in seen:
                     seen.add(deployment.model)
@@ -218,7 +197,7 @@ class Router:
 
     async def _resolved(self, name: str) -> tuple[Provider, ModelInfo] | AppError:
         try:
-            return await self.providers.resolve(name)
+            return await self.providers.resolve(name, able=None)
         except AppError as error:
             return error
 
@@ -268,12 +247,15 @@ class Router:
             started = False
             try:
                 self._begin(candidate, tokens)
-                async with aclosing(_in_time(call(candidate), candidate, begun)) as its:
-                    async for item in its:
+                items = _in_time(call(candidate), candidate, begun)
+                try:
+                    async for item in items:
                         if not started and begun(item):
                             started = True
                             candidate.cooldown.answered()
                         yield item
+                finally:
+                    await items.aclose()
             except ProviderError as error:
                 self._failed(candidate, error)
                 if started or isinstance(error, ProviderRejectedError):
@@ -328,43 +310,6 @@ class Router:
 
 class DeploymentLimitError(ProviderThrottledError):
     """A deployment would be asked for more than its route allows it in a minute."""
-
-
-def as_one(name: str, infos: Sequence[ModelInfo]) -> ModelInfo:
-    """What can be relied on, whichever of these models takes a call.
-
-    That is the least window and answer, what all can do, and the dearest prices.
-    """
-    if len(infos) == 1:
-        return replace(infos[0], name=name)
-    priced = [info.prices for info in infos if info.prices is not None]
-    return ModelInfo(
-        name=name,
-        context_window=min(info.context_window for info in infos),
-        max_output_tokens=min(info.max_output_tokens for info in infos),
-        capabilities=frozenset.intersection(*(info.capabilities for info in infos)),
-        prices=Prices(
-            input=max(prices.input for prices in priced),
-            output=max(prices.output for prices in priced),
-            cache_read=max(prices.cache_read for prices in priced),
-            cache_write=max(prices.cache_write for prices in priced),
-        )
-        if priced
-        else None,
-    )
-
-
-def _drawn(
-    deployments: Sequence[Deployment], chance: Callable[[], float]
-) -> list[Deployment]:
-    """By priority, and among equals drawn by weight without replacement.
-
-    A key of u^(1/w) for each draws so (Efraimidis and Spirakis, "Weighted random
-    sampling with a reservoir", 2006).
-    """
-    return sorted(
-        deployments, key=lambda d: (d.priority, -(chance() ** (1 / d.weight)))
-    )
 
 
 def _in_time(

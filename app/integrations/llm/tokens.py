@@ -1,7 +1,8 @@
 """Estimates of token counts, where a provider has not told its own."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from app.integrations.llm.base import Block, ChatRequest
 
@@ -43,6 +44,22 @@ def estimate_input(request: ChatRequest) -> int:
         + sum(
             _MESSAGE_OVERHEAD + estimate_blocks(message.content)
             for message in request.messages
+        )
+    )
+
+
+def estimate_body(body: Mapping[str, Any]) -> int:
+    """The same of a body of the Messages API, where a text may stand for its block.
+
+    Raises KeyError, TypeError or AttributeError for one of another shape.
+    """
+    contents = [body.get("system") or "", *(m["content"] for m in body["messages"])]
+    return (
+        estimate_tokens(json.dumps(body["tools"]) if body.get("tools") else "")
+        + _MESSAGE_OVERHEAD * len(body["messages"])
+        + sum(
+            estimate_tokens(one) if isinstance(one, str) else estimate_blocks(one)
+            for one in contents
         )
     )
 

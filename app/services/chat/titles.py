@@ -20,7 +20,8 @@ from app.integrations.llm.base import (
     Usage,
     is_answer,
 )
-from app.integrations.llm.routing import Candidate, Router, as_one
+from app.integrations.llm.routes import as_one
+from app.integrations.llm.routing import Candidate, Router
 from app.integrations.llm.tokens import estimate_input, estimate_tokens
 from app.models import Chat, Message
 from app.services.chat import search

@@ -12,7 +12,8 @@ from app.core.exceptions import AppError, BadRequestError, UnavailableError
 from app.core.statements import Script
 from app.integrations.llm.base import ChatRequest, Usage
 from app.integrations.llm.blocks import require_capabilities
-from app.integrations.llm.routing import Candidate, Router, as_one
+from app.integrations.llm.routes import as_one
+from app.integrations.llm.routing import Candidate, Router
 from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency

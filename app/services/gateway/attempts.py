@@ -105,16 +105,18 @@ class _Passing:
         answer = self._provider.forward(
             self._model.id, incoming.body, betas=incoming.betas
         )
-        async with aclosing(answer) as parts:
+        try:
             if not incoming.stream:
-                yield await self._whole(parts)
+                yield await self._whole(answer)
                 return
-            async for piece in self._scanned(parts):
+            async for piece in self._scanned(answer):
                 yield piece
             with suppress(TimeoutError, ProviderError):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in parts:  # so that the connection can serve again
+                    async for _ in answer:  # so that the connection can serve again
                         pass
+        finally:
+            await answer.aclose()
 
     async def _whole(self, parts: AsyncGenerator[bytes]) -> bytes:
         try:

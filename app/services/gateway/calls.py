@@ -13,7 +13,8 @@ from functools import cache
 from app.core.exceptions import AppError
 from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
 from app.integrations.llm.base import Usage
-from app.integrations.llm.routing import Candidate, Router, as_one
+from app.integrations.llm.routes import as_one
+from app.integrations.llm.routing import Candidate, Router
 from app.services.authorization import Principal
 from app.services.chat.books import Account, Books
 from app.services.chat.reply import Follower
@@ -82,18 +83,18 @@ class Gateway:
         )
         status, begun, waits = "stopped", time.perf_counter(), call.incoming.stream
         try:
-            async with aclosing(answer) as pieces:
-                async for piece in pieces:
-                    if waits:
-                        waits = False
-                        waited = time.perf_counter() - begun
-                        _first_token(call.model.provider).observe(waited)
-                    yield piece
+            async for piece in answer:
+                if waits:
+                    waits = False
+                    waited = time.perf_counter() - begun
+                    _first_token(call.model.provider).observe(waited)
+                yield piece
             status = "complete"
         except AppError:
             status = "error"
             raise
         finally:
+            await answer.aclose()
             await call.book(status, time.perf_counter() - begun)
 
     async def _stream(

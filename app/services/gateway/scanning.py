@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from app.integrations.llm import messages_api, openai
+from app.integrations.llm import messages_api, openai, openai_errors
 from app.integrations.llm.base import (
     ProviderError,
     ProviderStreamBrokenError,
@@ -167,7 +167,7 @@ class ChatCompletionsScan(Scan):
             return True
         chunk = orjson.loads(data)
         if chunk.get("error") or chunk.get("object") == "error":
-            raise openai.error_of(self._who, chunk)
+            raise openai_errors.error_of(self._who, chunk)
         if told := chunk.get("usage"):
             self.usage = openai.usage_of(told) or self.usage
             return self._include_usage or bool(chunk.get("choices"))
@@ -175,7 +175,7 @@ class ChatCompletionsScan(Scan):
 
     def _read_whole(self, answer: Json) -> None:
         if answer.get("error"):
-            raise openai.error_of(self._who, answer)
+            raise openai_errors.error_of(self._who, answer)
         _ = answer["choices"][0]["message"]
         self.usage = openai.usage_of(answer.get("usage") or {})
 

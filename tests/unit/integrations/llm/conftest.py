@@ -1,19 +1,31 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.core.config import ModelSettings
+from app.core.config import LiveSettings, ModelSettings, load_settings
 from app.integrations.llm.anthropic import AnthropicProvider
 from app.integrations.llm.base import Provider
 from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.http import Http
+from app.integrations.llm.registry import Providers
+from app.integrations.llm.routes import Route
+from app.integrations.llm.routing import Router
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.bedrock import API_KEY as BEDROCK_KEY
 from tests.fakes.bedrock import REGION, FakeBedrock
 from tests.fakes.model_server import FakeServer
+from tests.unit.integrations.llm.clock import Clock
+from tests.unit.integrations.llm.house import Build, House, Scripted
 
 Claude = tuple[FakeServer, Provider, str]
 """A server, its provider, and a model that the catalogue does not know."""
@@ -70,3 +82,29 @@ async def raw_server(handler: Handler) -> AsyncIterator[str]:
     finally:
         server.close()
         await server.wait_closed()
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    def make(
+        routes: Mapping[str, Route] | None = None,
+        *others: Any,
+        retries: int = 2,
+        chance: Callable[[], float] = lambda: 1.0,
+    ) -> House:
+        settings = load_settings({"SECRET_KEY": "x" * 32}, tmp_path)
+        provider, clock, catalogue = Scripted(), Clock(), Catalogue.load()
+        providers = Providers(
+            LiveSettings(settings), [provider, *others], catalogue=catalogue
+        )
+        router = Router(
+            providers,
+            retries=retries,
+            clock=clock,
+            sleep=clock.sleep,
+            chance=chance,
+        )
+        router.register(routes or {})
+        return House(router, provider, clock, catalogue)
+
+    return make

@@ -517,10 +517,8 @@ class TestModels:
     ) -> None:
         provider = connect("", http, bedrock_base_url="")
 
-        home = Place("us-east-1", OPUS)
-        assert (
-            provider._base_in(home) == "https://bedrock-runtime.us-east-1.amazonaws.com"
-        )
+        url = provider._url(Place("us-east-1", OPUS), "invoke")
+        assert url.startswith("https://bedrock-runtime.us-east-1.amazonaws.com/model/")
 
 
 def test_nothing_of_aws_is_loaded_before_it_is_used() -> None:

@@ -24,8 +24,8 @@ from tests.conftest import SettingsFactory, on_sqlite
 from tests.fakes.bedrock import ACCESS_KEY, SECRET_KEY, FakeBedrock
 from tests.fakes.faults import numbered_words
 from tests.unit.integrations.llm.calls import Outcome, ask, outcome
+from tests.unit.integrations.llm.house import GOOD, Steps
 from tests.unit.integrations.llm.test_bedrock import CATALOGUE
-from tests.unit.integrations.llm.test_routing import GOOD, Steps
 
 OPUS = "anthropic.claude-opus-5"
 AWAY = ProviderUnavailableError("away")

@@ -42,7 +42,9 @@ def test_every_model_of_ours_has_prices_and_room_for_its_answer(
         assert info.provider == provider
         assert info.prices is not None
         assert info.max_output_tokens < info.context_window
-        assert "text" in info.capabilities
+        chats = "text" in info.capabilities
+        assert chats == (info.max_output_tokens > 0) == (info.dimensions is None)
+        assert chats or info.capabilities == {"embeddings"}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,32 @@ def test_an_unknown_model_gets_careful_guesses_and_no_prices(
     assert info.max_output_tokens == 4096
     assert info.capabilities == {"text"}
     assert info.prices is None
+
+
+@pytest.mark.parametrize(
+    "model", ["nomic-embed-text", "Qwen/Qwen3-Embedding-8B", "text-EMBEDDING-9"]
+)
+def test_an_unknown_model_for_embeddings_is_known_by_its_name(
+    catalogue: Catalogue, write: Write, model: str
+) -> None:
+    name = f"openai/{model}"
+    priced = Catalogue.load(write(f'["{name}"]\nprices = {{ input = 1, output = 0 }}'))
+
+    for info in (catalogue.info(name), priced.info(name)):
+        assert info.capabilities == {"embeddings"}
+        assert info.max_output_tokens == 0
+
+
+def test_a_file_may_say_what_a_name_does_not(write: Write) -> None:
+    told = '["openai/bge-m3"]\ncapabilities = ["embeddings"]\ndimensions = 1024\n'
+    chats = '["openai/embedded"]\ncapabilities = ["text"]\nmax_output_tokens = 9\n'
+    catalogue = Catalogue.load(write(told + chats))
+
+    embedder, chatter = map(catalogue.info, ("openai/bge-m3", "openai/embedded"))
+    assert embedder.capabilities == {"embeddings"}
+    assert embedder.dimensions == 1024
+    assert chatter.capabilities == {"text"}
+    assert chatter.max_output_tokens == 9
 
 
 def test_an_installations_file_overrides_field_by_field_and_extends(

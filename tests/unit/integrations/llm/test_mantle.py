@@ -90,10 +90,8 @@ async def test_without_a_base_url_it_calls_the_regions_own(
 ) -> None:
     provider = connect(server, http, bedrock_base_url="")
 
-    home = Place("us-east-1", "anthropic.claude-opus-5")
-    assert (
-        provider._base_in(home) == "https://bedrock-mantle.us-east-1.api.aws/anthropic"
-    )
+    url = provider._url(Place("us-east-1", "anthropic.claude-opus-5"), "messages")
+    assert url == "https://bedrock-mantle.us-east-1.api.aws/anthropic/v1/messages"
 
 
 @pytest.mark.parametrize(

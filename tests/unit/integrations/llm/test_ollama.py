@@ -166,18 +166,41 @@ class TestFaults:
 
 
 class TestModels:
-    async def test_they_are_those_that_chat_with_what_each_can_do(
+    async def test_they_are_those_of_use_with_what_each_can_do(
         self, provider: OllamaProvider
     ) -> None:
-        llama, tiny, old = await provider.models()
+        llama, tiny, nomic, old = await provider.models()
 
         assert (llama.name, llama.context_window) == (f"ollama/{LLAMA}", 16_384)
         assert llama.capabilities == {"text", "tools"}
         assert (tiny.context_window, tiny.max_output_tokens) == (6144, 3072)
         assert tiny.capabilities == {"text", "vision", "thinking"}
+        assert (nomic.context_window, nomic.max_output_tokens) == (2048, 0)
+        assert nomic.capabilities == {"embeddings"}
+        assert nomic.dimensions == 8
         assert old.context_window == 4096
         assert old.capabilities == {"text"}
         assert provider.missing is None
+
+    async def test_one_that_does_not_tell_is_known_by_its_name(
+        self, server: FakeOllama, provider: OllamaProvider
+    ) -> None:
+        server.models = {"mxbai-embed-large:v1": {}}
+
+        [info] = await provider.models()
+
+        assert info.capabilities == {"embeddings"}
+        assert info.max_output_tokens == 0
+
+    async def test_what_it_tells_goes_before_its_name(
+        self, server: FakeOllama, provider: OllamaProvider
+    ) -> None:
+        server.models = {"embedded-chat:1b": {"capabilities": ["completion"]}}
+
+        [info] = await provider.models()
+
+        assert info.capabilities == {"text"}
+        assert 0 < info.max_output_tokens < info.context_window
 
     async def test_each_is_described_once(
         self, server: FakeOllama, provider: OllamaProvider

@@ -475,18 +475,21 @@ class TestModels:
     async def test_they_are_what_the_server_lists(
         self, provider: OpenAIProvider
     ) -> None:
-        large, small = await provider.models()
+        large, small, embedder = await provider.models()
 
         assert (large.name, small.name) == ("openai/fake-large", "openai/fake-small")
         assert large.context_window == CONTEXT_WINDOW
         assert small.context_window == 32_768
+        assert small.capabilities == {"text"}
+        assert (embedder.name, embedder.max_output_tokens) == ("openai/fake-embed", 0)
+        assert embedder.capabilities == {"embeddings"}
 
     async def test_the_list_is_asked_for_once_by_many(
         self, server: FakeOpenAI, provider: OpenAIProvider
     ) -> None:
         lists = await asyncio.gather(*(provider.models() for _ in range(5)))
 
-        assert all(len(models) == 2 for models in lists)
+        assert all(len(models) == 3 for models in lists)
         assert server.times_listed == 1
 
     async def test_the_named_ones_go_before_the_listed(
@@ -508,7 +511,7 @@ class TestModels:
         assert provider._list._until <= time.monotonic() + 5
 
         provider._list._until = time.monotonic()  # as if that time had gone by
-        assert len(await provider.models()) == 2
+        assert len(await provider.models()) == 3
         assert provider._list._until > time.monotonic() + 50
 
     @pytest.mark.parametrize("body", ["<html>", "[]", "{}", '{"data": ["a"]}'])

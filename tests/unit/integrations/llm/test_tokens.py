@@ -6,6 +6,7 @@ from app.integrations.llm.base import ChatMessage
 from app.integrations.llm.tokens import (
     TokenTally,
     estimate_blocks,
+    estimate_body,
     estimate_input,
     estimate_tokens,
 )
@@ -61,3 +62,16 @@ def test_the_schema_of_an_answer_is_counted() -> None:
 
     assert estimate_input(replace(ask("m"), output_format=wanted)) == without + 5
     assert estimate_input(replace(ask("m"), output_format={"type": "json"})) == without
+
+
+def test_a_client_s_body_counts_as_the_request_that_it_makes() -> None:
+    tool = {"name": "clock", "input_schema": {"type": "object"}}
+    request = replace(ask("m", user("1234"), system="123456789"), tools=[tool])
+    message = {"role": "user", "content": "1234"}
+    body = {"system": "123456789", "messages": [message], "tools": [tool]}
+
+    assert estimate_body(body) == estimate_input(request)
+    assert estimate_body(
+        {**body, "system": [text("123456789")], "messages": [{"content": [text("1")]}]}
+    ) == estimate_input(request)
+    assert estimate_body({"messages": []}) == 0
