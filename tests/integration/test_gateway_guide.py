@@ -1,9 +1,10 @@
-"""The guide as other people's clients see it, and a provider that lets nobody in."""
+"""The guide, and models that give no answer, as other people's clients see them."""
 
 import pytest
 from sqlalchemy import select
 
 from app.models import UsageDay
+from tests.fakes.openai import EMBEDDER
 from tests.integration.gateway import Gateway
 from tests.integration.wire import APIS, PATHS, Api, body, ends_well, error_of, text_of
 
@@ -39,6 +40,18 @@ async def test_the_guide_says_the_same_to_every_client(
 
     assert said == await gateway.ask("chat", "What is a plan?", model=GUIDE)
     assert said.startswith("I am the guide")
+
+
+async def test_a_model_for_embeddings_does_not_chat(gateway: Gateway, api: Api) -> None:
+    asked = body(api, f"openai/{EMBEDDER}", "Say 3 words")
+
+    answer = await gateway.with_key().post(PATHS[api], json=asked)
+
+    assert answer.status == 400
+    error = error_of(api, answer.json)
+    assert error.get("code", "unfit_model") == "unfit_model"
+    assert "does not chat" in error["message"]
+    assert gateway.fake.calls == []
 
 
 async def test_nobody_hears_of_the_installations_own_key(
