@@ -107,11 +107,15 @@ class FakeBedrock(FakeServer):
         path = "/model/{model}/{action:invoke(-with-response-stream)?}"
         self.app.router.add_post(path, self._invoke)
         self.app.router.add_post("/{region}" + path, self._invoke)
-        self.app.router.add_post("/model/{model}/count-tokens", self._count)
+        path = "/model/{model}/count-tokens"
+        self.app.router.add_post(path, self._count)
+        self.app.router.add_post("/{region}" + path, self._count)
         mantle = "/anthropic/v1/messages"
         self.app.router.add_post(mantle, self._messages)
         self.app.router.add_post("/{region}" + mantle, self._messages)
-        self.app.router.add_post(mantle + "/count_tokens", self._count_by_mantle)
+        path = mantle + "/count_tokens"
+        self.app.router.add_post(path, self._count_by_mantle)
+        self.app.router.add_post("/{region}" + path, self._count_by_mantle)
 
     @property
     def mantle_url(self) -> str:

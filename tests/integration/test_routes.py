@@ -223,6 +223,7 @@ class TestModels:
             "capabilities": ["text"],
             "context_window": 40_000,
             "max_output_tokens": 100,
+            "dimensions": None,
             "prices": {**PRICES, "cache_read": "10", "cache_write": "10"},
             "available": True,
         }

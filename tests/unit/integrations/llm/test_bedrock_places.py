@@ -19,6 +19,7 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.bedrock_places import ModelLackingError, Place, Places
+from app.integrations.llm.embeddings import EmbedRequest
 from app.integrations.llm.http import Http
 from tests.conftest import SettingsFactory, on_sqlite
 from tests.fakes.bedrock import ACCESS_KEY, SECRET_KEY, FakeBedrock
@@ -240,6 +241,25 @@ class TestWire:
         assert [unquote(call.path) for call in server.calls] == [
             path.format("us-east-1", "us"),
             path.format("eu-west-1", "eu"),
+        ]
+
+    async def test_embeddings_and_counts_too(
+        self, server: FakeBedrock, http: Http
+    ) -> None:
+        server.plan.faults = ["throttle_first", "none", "unavailable"]
+        provider = self.connect(server.url, http)
+        titan, haiku = "amazon.titan-embed-text-v2:0", f"{OPUS}-v1"
+        message = {"role": "user", "content": "Hi"}
+
+        embedded = await provider.embed(EmbedRequest(titan, ["a"]))
+        counted = await provider.count_body(f"us.{haiku}", {"messages": [message]})
+
+        assert len(embedded.vectors) == 1
+        assert counted == Usage(25, 0)
+        assert [unquote(call.path) for call in server.calls] == [
+            f"/{region}/model/{rest}"
+            for rest in (f"{titan}/invoke", f"{haiku}/count-tokens")
+            for region in ("us-east-1", "eu-west-1")
         ]
 
     async def test_mantle_too(self, server: FakeBedrock, http: Http) -> None:
