@@ -18,7 +18,8 @@ from app.integrations.llm.embeddings import Embedded, EmbedRequest, embed
 from app.integrations.llm.http import Http
 from app.integrations.llm.openai import OpenAIProvider
 from app.integrations.llm.registry import Providers
-from app.integrations.llm.routing import Candidate, Deployment, Route, Router
+from app.integrations.llm.routes import Deployment, Route
+from app.integrations.llm.routing import Candidate, Router
 from tests.fakes.faults import Fault
 from tests.fakes.openai import EMBEDDER, FakeOpenAI
 from tests.unit.integrations.llm.test_registry import GUIDE, Simple, providers
