@@ -85,7 +85,10 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     server, cors, limits = settings.server, settings.cors, settings.limits
     runtime: Runtime = app.state.runtime
     app.add_middleware(
-        BodyLimit, limit=limits.max_body_bytes, seconds=limits.body_seconds
+        BodyLimit,
+        limit=limits.max_body_bytes,
+        gateway_limit=limits.max_gateway_body_bytes,
+        seconds=limits.body_seconds,
     )
     app.add_middleware(
         rate_limit.RateLimit,

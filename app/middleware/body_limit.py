@@ -28,34 +28,39 @@ _SLOWEST = 16 * 2**10
 
 
 class BodyLimit:
-    def __init__(self, app: ASGIApp, *, limit: int, seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, limit: int, gateway_limit: int, seconds: float
+    ) -> None:
+        """The limits in bytes; the gateway's is for paths under /v1."""
         self._app = app
         self._limit = limit
-        """In bytes."""
+        self._gateway_limit = gateway_limit
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = self._refusal(scope["headers"])
+        gateway = scope["path"].startswith("/v1/")
+        limit = self._gateway_limit if gateway else self._limit
+        error = _refusal(scope["headers"], limit)
         if error is not None:
             await problem(error.problem())(scope, receive, send)
             return
-        body = _Body(receive, limit=self._limit, seconds=self._seconds)
+        body = _Body(receive, limit=limit, seconds=self._seconds)
         await self._app(scope, body.receive, at_start(scope, send, body.note_answer))
 
-    def _refusal(self, headers: Sequence[tuple[bytes, bytes]]) -> AppError | None:
-        for name, value in headers:
-            # The server has checked that it is a number, and cuts what comes beyond it.
-            if name == b"content-length" and int(value) > self._limit:
-                return PayloadTooLargeError("The request is too large.")
-            if name == b"content-encoding" and value.strip().lower() != b"identity":
-                return UnsupportedMediaTypeError(
-                    "Bodies are taken as they are: send this one without "
-                    "Content-Encoding."
-                )
-        return None
+
+def _refusal(headers: Sequence[tuple[bytes, bytes]], limit: int) -> AppError | None:
+    for name, value in headers:
+        # The server has checked that it is a number, and cuts what comes beyond it.
+        if name == b"content-length" and int(value) > limit:
+            return PayloadTooLargeError("The request is too large.")
+        if name == b"content-encoding" and value.strip().lower() != b"identity":
+            return UnsupportedMediaTypeError(
+                "Bodies are taken as they are: send this one without Content-Encoding."
+            )
+    return None
 
 
 @types.coroutine

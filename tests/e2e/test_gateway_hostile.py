@@ -32,7 +32,8 @@ async def hostile(
 ) -> AsyncIterator[Server]:
     """A server that takes much, whose memory must not have grown by the end."""
     unmeasured = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
-    settings = {"BODY_SECONDS": "1", "MAX_BODY_BYTES": str(16 * MIB), **unmeasured}
+    settings = {"BODY_SECONDS": "1", **unmeasured}
+    settings["MAX_GATEWAY_BODY_BYTES"] = str(16 * MIB)
     folder = tmp_path_factory.mktemp("hostile")
     server = Server(http, folder, **fakes.variables, **settings)
     await server.start()

@@ -44,6 +44,13 @@ class LimitSettings(Group):
         ge=1024,
         description="Largest request body, in bytes; beyond it 413.",
     )
+    max_gateway_body_bytes: int = Field(
+        8 * 2**20,
+        alias="MAX_GATEWAY_BODY_BYTES",
+        ge=1024,
+        description="The same for calls by the gateway, which bring images and "
+        "documents along.",
+    )
     body_seconds: float = Field(
         20,
         alias="BODY_SECONDS",

@@ -14,7 +14,7 @@ LIMIT = 1000
 
 
 def limited(inner: ASGIApp, *, seconds: float = 60) -> BodyLimit:
-    return BodyLimit(inner, limit=LIMIT, seconds=seconds)
+    return BodyLimit(inner, limit=LIMIT, gateway_limit=2 * LIMIT, seconds=seconds)
 
 
 async def test_a_body_of_the_limit_passes_whole() -> None:
@@ -28,6 +28,17 @@ async def test_a_body_of_the_limit_passes_whole() -> None:
 
     assert answer.status == 200
     assert inner.body == b"a" * (LIMIT - 1) + b"b"
+
+
+async def test_calls_by_the_gateway_have_a_limit_of_their_own() -> None:
+    longer = {"Content-Length": str(LIMIT + 1)}
+
+    answers = [
+        await ask(limited(Inner()), longer, path=path)
+        for path in ("/v1/messages", "/v1", "/v10/messages", "/api/v1/chats")
+    ]
+
+    assert [answer.status for answer in answers] == [200, 413, 413, 413]
 
 
 async def test_a_body_that_says_it_is_longer_is_not_even_read() -> None:
