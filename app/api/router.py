@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api.gateway import anthropic, openai
+from app.api.gateway import anthropic, models, openai
 from app.api.v1 import (
     admin,
     apikey,
@@ -48,4 +48,5 @@ root.include_router(share.page)
 root.include_router(link.pages)
 root.include_router(openai.router)
 root.include_router(anthropic.router)
+root.include_router(models.router)
 root.include_router(api)

@@ -35,6 +35,7 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
@@ -162,6 +163,7 @@ class _Calls(NamedTuple):
     books: Books
     turns: Turns
     gateway: Gateway
+    asides: Asides
 
     @classmethod
     def build(
@@ -193,6 +195,7 @@ class _Calls(NamedTuple):
                 books=books,
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
+            asides=Asides(router=router, books=books),
         )
 
 
@@ -229,6 +232,7 @@ class Runtime:
     message_logs: MessageLogs
     books: Books
     gateway: Gateway
+    asides: Asides
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)

@@ -40,9 +40,9 @@ async def running_gateway(
         catalogue.write_text(CATALOGUE)
         variables = variables_for(provider, fake)
         variables["MODEL_CATALOGUE"] = str(catalogue)
-        app = create_app(
-            make_settings(folder, **variables, PROVIDER_STALL_SECONDS="0.3")
-        )
+        # Nothing is tried again, so that each fault is seen.
+        variables |= {"PROVIDER_STALL_SECONDS": "0.3", "PROVIDER_RETRIES": "0"}
+        app = create_app(make_settings(folder, **variables))
         url = await stack.enter_async_context(serving(app))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         server = Server(app, url, http)

@@ -7,6 +7,8 @@ from typing import Any
 
 from anthropic import Anthropic, AsyncAnthropic
 from openai import AsyncOpenAI, OpenAI
+from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 from pydantic import BaseModel
 
 from tests.client import Client
@@ -105,9 +107,10 @@ class Gateway:
         async with self.openai(**client) as openai:
             if api == "responses":
                 asked = {"input": text, **asked}
-                return (await openai.responses.create(**asked)).output_text
+                response: Response = await openai.responses.create(**asked)
+                return response.output_text
             asked = {"messages": messages, **asked}
-            answer = await openai.chat.completions.create(**asked)
+            answer: ChatCompletion = await openai.chat.completions.create(**asked)
             return answer.choices[0].message.content or ""
 
     def openai(self, **options: Any) -> AsyncOpenAI:

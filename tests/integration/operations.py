@@ -153,6 +153,15 @@ def _leaf(things: Things) -> Request:
     return {"params": {"leaf": things.reply}}
 
 
+def _gateway_call(things: Things) -> Request:
+    messages = [{"role": "user", "content": "What is the guide?"}]
+    return {"json": {"model": things.model, "max_tokens": 9, "messages": messages}}
+
+
+def _gateway_input(things: Things) -> Request:
+    return {"json": {"model": things.model, "input": "What is the guide?"}}
+
+
 def _fork(things: Things) -> Request:
     return {"json": {"message_id": things.reply}}
 
@@ -305,6 +314,14 @@ def _provider(path: str) -> list[Operation]:
 
 
 OPERATIONS = [
+    Operation("GET", "/v1/models"),
+    Operation("GET", "/v1/models/{model}", everybodys=True),
+    Operation("POST", "/v1/chat/completions", 200, _gateway_call),
+    Operation("POST", "/v1/responses", 200, _gateway_input),
+    Operation("POST", "/v1/messages", 200, _gateway_call),
+    Operation("POST", "/v1/messages/count_tokens", 200, _gateway_call),
+    # Its one model makes none: a right request, but for that.
+    Operation("POST", "/v1/embeddings", 400, _gateway_input),
     Operation("GET", "/", public=True),
     Operation("GET", "/docs", public=True),
     Operation("GET", "/docs/oauth2-redirect", public=True),

@@ -245,7 +245,13 @@ async def test_no_key_reaches_the_account_itself(server: Server, header: str) ->
     """TRUST K2: what no scope names is refused, whatever the key may do."""
     things = await make_things(server, "ada")
     client = with_key(server, (await made(things.client))["key"], header)
-    allowed = ("/api/v1/chats", "/api/v1/messages", "/api/v1/models", "/api/v1/usage")
+    allowed = (
+        "/api/v1/chats",
+        "/api/v1/messages",
+        "/api/v1/models",
+        "/api/v1/usage",
+        "/v1/",
+    )
     forbidden = [
         o
         for o in PRIVATE

@@ -246,6 +246,23 @@ async def test_a_call_that_the_provider_refuses_costs_nothing(
     assert await booked(gateway) == {}
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("fault", ["unavailable", "cut"])
+async def test_what_is_tried_again_is_paid_once(
+    gateway: Gateway, api: Api, fault: Fault, *, streamed: bool
+) -> None:
+    """TRUST M2, F3: what fails before its first token the client does not notice."""
+    gateway.fake.plan.update({"faults": [fault], "at_chunk": 0})
+    asked = body(api, gateway.model, "Say 30 words", stream=streamed)
+
+    answer = await gateway.with_key().post(PATHS[api], json=asked)
+
+    assert answer.status == 200
+    assert numbered_words(30).split()[-1] in answer.body.decode()
+    assert [call.outcome for call in gateway.fake.calls][1:] == ["complete"]
+    assert await booked(gateway) == EXACT
+
+
 def a_tools_turn(api: Api) -> dict[str, list[Any]]:
     """What a client sends when its tool has run."""
     question = {"role": "user", "content": "What is the weather?"}

@@ -1,6 +1,5 @@
 """What the official clients raise where the gateway refuses a call."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -138,7 +137,7 @@ async def test_a_field_that_cannot_be_translated_is_named(
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long the clients waited before they tried again; here they do not."""
     waited: list[float] = []
 

@@ -41,7 +41,7 @@ def ends_well(api: Api, stream: bytes, *, usage: bool = False) -> bool:
         case "messages":
             events = anthropic_messages.parse(stream)
             anthropic_messages.check(events)
-            return events[-1]["type"] != "error"
+            return bool(events[-1]["type"] != "error")
 
 
 def text_of(api: Api, stream: bytes) -> str:

@@ -12,6 +12,7 @@ from app.api.scopes import check_scope
 from app.api.streaming import stream_response
 from app.services.authorization import Principal
 from app.services.gateway.body import parse
+from app.services.gateway.fields import Json
 from app.services.gateway.format import Format
 from app.services.gateway.incoming import Incoming
 from app.services.runtime import Runtime
@@ -25,20 +26,31 @@ FastAPI does for a dependency would be a tenth of what a call costs."""
 
 async def answer(request: Request, format_: Format) -> Response:
     """Raises AppError where a call fails before the first piece of its answer."""
-    runtime: Runtime = request.scope["app"].state.runtime
-    user = await _caller(request, runtime)
+    runtime = runtime_of(request)
+    user = await caller(request)
     raw = await _body(request.receive)
     incoming = Incoming(
-        user,
-        format_,
-        await parse(raw),
-        size=len(raw),
-        betas=request.headers.get("anthropic-beta", ""),
+        user, format_, await parse(raw), size=len(raw), betas=betas_of(request)
     )
     answered = await runtime.gateway.answer(incoming)
     if isinstance(answered, bytes):
-        return _Whole(answered)
+        return Whole(answered)
     return stream_response(answered)
+
+
+async def body_of(request: Request) -> Json:
+    """The JSON object that was sent; raises InvalidFieldError."""
+    return await parse(await _body(request.receive))
+
+
+def betas_of(request: Request) -> str:
+    """What Anthropic's clients ask for by a header."""
+    return request.headers.get("anthropic-beta", "")
+
+
+def runtime_of(request: Request) -> Runtime:
+    runtime: Runtime = request.scope["app"].state.runtime
+    return runtime
 
 
 async def _body(receive: Receive) -> bytes:
@@ -53,7 +65,7 @@ async def _body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-class _Whole(Response):
+class Whole(Response):
     """JSON as it is, without what other answers may want."""
 
     def __init__(self, body: bytes) -> None:
@@ -66,9 +78,9 @@ class _Whole(Response):
         ]
 
 
-async def _caller(request: Request, runtime: Runtime) -> Principal:
+async def caller(request: Request) -> Principal:
     """Who calls: mostly by a key that was used a moment ago."""
-    scope = request.scope
+    scope, runtime = request.scope, runtime_of(request)
     for name, value in scope["headers"]:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             sent = value[7:]

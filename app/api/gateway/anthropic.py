@@ -3,7 +3,15 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.api.gateway.answering import CALLED_WITH, answer
+from app.api.gateway.answering import (
+    CALLED_WITH,
+    Whole,
+    answer,
+    betas_of,
+    body_of,
+    caller,
+    runtime_of,
+)
 from app.services.gateway.messages import MESSAGES
 
 router = APIRouter(prefix="/v1", tags=["gateway"])
@@ -13,3 +21,13 @@ router = APIRouter(prefix="/v1", tags=["gateway"])
 async def create_gateway_message(request: Request) -> Response:
     """Anthropic's Messages API, of any model that is on offer."""
     return await answer(request, MESSAGES)
+
+
+@router.post("/messages/count_tokens", openapi_extra=CALLED_WITH)
+async def count_message_tokens(request: Request) -> Response:
+    """The tokens that a request would take; it costs nothing."""
+    user = await caller(request)
+    tokens = await runtime_of(request).asides.count_tokens(
+        user, await body_of(request), betas=betas_of(request)
+    )
+    return Whole(b'{"input_tokens":%d}' % tokens)

@@ -3,7 +3,14 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from app.api.gateway.answering import CALLED_WITH, answer
+from app.api.gateway.answering import (
+    CALLED_WITH,
+    Whole,
+    answer,
+    body_of,
+    caller,
+    runtime_of,
+)
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
 from app.services.gateway.responses import RESPONSES
 
@@ -20,3 +27,11 @@ async def create_chat_completion(request: Request) -> Response:
 async def create_response(request: Request) -> Response:
     """OpenAI's Responses API, text and tools, of any model that is on offer."""
     return await answer(request, RESPONSES)
+
+
+@router.post("/embeddings", openapi_extra=CALLED_WITH)
+async def create_embeddings(request: Request) -> Response:
+    """OpenAI's embeddings, of any model that makes them."""
+    user = await caller(request)
+    runtime = runtime_of(request)
+    return Whole(await runtime.asides.embeddings(user, await body_of(request)))

@@ -168,6 +168,19 @@ class Credits:
         if reservation.conversation and reservation.conversation == purse.day:
             purse.conversations += 1
 
+    async def allowed(
+        self, user_id: UUID, key: KeyLimits | None
+    ) -> Callable[[str], bool]:
+        """Tells of a model's name whether the plan and the key allow it."""
+        limits = await self._plans.of(user_id)
+        return lambda name: limits.allows(name) and (key is None or key.allows(name))
+
+    async def require_allowed(
+        self, user_id: UUID, model: str, key: KeyLimits | None
+    ) -> None:
+        """Raises ForbiddenError for a model that the plan or the key leaves out."""
+        _require_allowed(await self._plans.of(user_id), key, model)
+
     def tell_changed(self, user_id: UUID) -> None:
         """Have every process ask again for who was refused just now."""
         self._purses.tell_changed(user_id)

@@ -1,0 +1,121 @@
+"""What clients call besides models that talk: embeddings, counts, and the list."""
+
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from app.core.exceptions import AppError
+from app.core.metrics import GATEWAY_CALLS, quick
+from app.integrations.llm.base import ModelInfo, Usage
+from app.integrations.llm.counting import TokenCounter
+from app.integrations.llm.embeddings import (
+    Embedded,
+    EmbedRequest,
+    embed,
+    estimate_inputs,
+)
+from app.integrations.llm.routes import as_one
+from app.integrations.llm.routing import Candidate, Router
+from app.integrations.llm.tokens import estimate_input
+from app.services.authorization import Principal
+from app.services.chat.books import Account, Books
+from app.services.gateway import embeddings
+from app.services.gateway.body import model_name
+from app.services.gateway.errors import told
+from app.services.gateway.messages import MESSAGES
+
+_calls = quick(GATEWAY_CALLS)
+
+
+class Asides:
+    def __init__(self, *, router: Router, books: Books) -> None:
+        self._router = router
+        self._books = books
+
+    async def embeddings(self, principal: Principal, body: Mapping[str, Any]) -> bytes:
+        """OpenAI's answer; raises AppError."""
+        ask = embeddings.read(body)
+        name, tokens = ask.request.model, estimate_inputs(ask.request)
+        try:
+            candidates = await self._router.candidates(
+                name, tokens=tokens, able="embeddings"
+            )
+            account = await self._books.reserve(
+                principal.user_id,
+                as_one(name, [c.model for c in candidates]),
+                kind="gateway",
+                input_tokens=tokens,
+                output_tokens=0,
+                key=principal.key,
+                asked=name,
+            )
+            made = await self._paid(account, candidates, ask.request, tokens)
+        except AppError as error:
+            raise told(error) from error
+        return embeddings.write(made, name, ask.encoding)
+
+    async def _paid(
+        self,
+        account: Account,
+        candidates: Sequence[Candidate],
+        request: EmbedRequest,
+        tokens: int,
+    ) -> Embedded:
+        async def call(candidate: Candidate) -> AsyncGenerator[Embedded]:
+            account.goes_to(candidate.model)
+            asked = replace(request, model=candidate.model.id)
+            yield await embed(candidate.provider, asked)
+
+        begun, status = time.perf_counter(), "error"
+        used, paid = Usage(0, 0), 0
+        answers = self._router.routed(
+            candidates, call, begun=lambda _: True, tokens=tokens
+        )
+        try:
+            (made,) = [answer async for answer in answers]
+            used = Usage(made.input_tokens, 0, estimated=made.estimated)
+            status, paid = "complete", account.settle(used)
+        finally:
+            account.cancel()  # it does nothing where it is settled
+            _calls(account.model.provider, status).inc()
+            await account.log(
+                status=status,
+                used=used,
+                paid=paid,
+                seconds=time.perf_counter() - begun,
+                messages=(),
+            )
+        return made
+
+    async def models(self, principal: Principal) -> list[ModelInfo]:
+        """Those that the caller may call now, routes first."""
+        offered = [
+            *await self._router.offered(),
+            *await self._router.providers.list(),
+        ]
+        allows = await self._books.credits.allowed(principal.user_id, principal.key)
+        return [model for model in offered if allows(model.name)]
+
+    async def count_tokens(
+        self, principal: Principal, body: Mapping[str, Any], *, betas: str
+    ) -> int:
+        """Of a request in Anthropic's format; raises AppError.
+
+        It is the provider's figure where its servers count, else our estimate.
+        """
+        name = model_name(body)
+        try:
+            await self._books.credits.require_allowed(
+                principal.user_id, name, principal.key
+            )
+            candidate = (await self._router.candidates(name))[0]
+            provider, model = candidate.provider, candidate.model
+            if isinstance(provider, TokenCounter):
+                usage = await provider.count_body(model.id, body, betas=betas)
+                return usage.input_tokens
+            # What is counted has no answer, whose length the format demands.
+            ask = MESSAGES.read({"max_tokens": 1, **body})
+            return estimate_input(ask.request)
+        except AppError as error:
+            raise told(error) from error
