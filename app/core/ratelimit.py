@@ -37,11 +37,14 @@ class Limiter(Protocol):
 
 
 class _Window:
-    __slots__ = ("seconds", "stamps")
+    __slots__ = ("first", "seconds", "stamps")
 
     def __init__(self) -> None:
         self.seconds = 0
         self.stamps = array("d")  # eight bytes each, the oldest first
+        self.first = 0
+        """Where those begin that still count: moving them each time would cost more
+        the more there are."""
 
 
 class LocalLimiter:
@@ -86,21 +89,26 @@ class LocalLimiter:
             self._windows.move_to_end(key)
         window.seconds = rate.seconds
         stamps = window.stamps
-        if stamps and stamps[0] <= now - rate.seconds:
-            gone = bisect_right(stamps, now - rate.seconds)
-            del stamps[:gone]
-            self._stamps -= gone
-        if len(stamps) >= rate.amount:
+        first = window.first
+        if first < len(stamps) and stamps[first] <= now - rate.seconds:
+            first = bisect_right(stamps, now - rate.seconds, first)
+            if 2 * first > len(stamps):
+                del stamps[:first]
+                self._stamps -= first
+                first = 0
+            window.first = first
+        count = len(stamps) - first
+        if count >= rate.amount:
             # Where the limit has been lowered, more than one must go first.
-            first = stamps[len(stamps) - rate.amount]
-            return Standing(False, 0, rate.seconds - (now - first))
+            oldest = stamps[len(stamps) - rate.amount]
+            return Standing(False, 0, rate.seconds - (now - oldest))
         stamps.append(now)
         self._stamps += 1
         while len(self._windows) > 1 and self._is_full():
             self._forget_oldest()
         # In this order: added first, 60 seconds could come out as 60 and a bit.
-        reset = rate.seconds - (now - stamps[0])
-        return Standing(True, rate.amount - len(stamps), reset)
+        reset = rate.seconds - (now - stamps[first])
+        return Standing(True, rate.amount - count - 1, reset)
 
     async def close(self) -> None: ...
 

@@ -6,6 +6,7 @@ malformed even where every name will do, and never redirects to another name.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,9 +37,14 @@ class Hosts:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
         if not hosts and self._any:  # HTTP/1.0: simple health checks send none
             return True
-        host = hosts[0].decode("latin-1") if len(hosts) == 1 else ""
-        match = _HOST.fullmatch(host)
-        if match is None:
-            return False
-        name = match[1].lower()
-        return self._any or name in self._names or name.endswith(self._endings)
+        name = _name(hosts[0]) if len(hosts) == 1 else ""
+        return name != "" and (
+            self._any or name in self._names or name.endswith(self._endings)
+        )
+
+
+@lru_cache
+def _name(header: bytes) -> str:
+    """The host's name in lower case; empty for what can be none."""
+    match = _HOST.fullmatch(header.decode("latin-1"))
+    return match[1].lower() if match else ""

@@ -32,6 +32,6 @@ async def list_gateway_models(
 async def get_gateway_model(
     user: CurrentUser, runtime: RuntimeDep, name: Name, version: Version = None
 ) -> Response:
-    model = listing.one_of(await runtime.asides.models(user), name)
+    model = await runtime.asides.model(user, name)
     written = listing.openai_model if version is None else listing.anthropic_model
     return Whole(orjson.dumps(written(model)))

@@ -5,9 +5,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.core.exceptions import AppError
+from app.core.exceptions import AppError, NotFoundError
 from app.core.metrics import GATEWAY_CALLS, quick
-from app.integrations.llm.base import ModelInfo, Usage
+from app.integrations.llm.base import Usage
 from app.integrations.llm.counting import TokenCounter
 from app.integrations.llm.embeddings import (
     Embedded,
@@ -18,6 +18,8 @@ from app.integrations.llm.embeddings import (
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
 from app.integrations.llm.tokens import estimate_input
+from app.schemas.model import ModelRead
+from app.services import model as models
 from app.services.authorization import Principal
 from app.services.chat.books import Account, Books
 from app.services.gateway import embeddings
@@ -88,14 +90,21 @@ class Asides:
             )
         return made
 
-    async def models(self, principal: Principal) -> list[ModelInfo]:
+    async def models(self, principal: Principal) -> list[ModelRead]:
         """Those that the caller may call now, routes first."""
-        offered = [
-            *await self._router.offered(),
-            *await self._router.providers.list(),
-        ]
         allows = await self._books.credits.allowed(principal.user_id, principal.key)
-        return [model for model in offered if allows(model.name)]
+        return [
+            model
+            for model in await models.listing(self._router)
+            if model.available and allows(model.name)
+        ]
+
+    async def model(self, principal: Principal, name: str) -> ModelRead:
+        """Raises NotFoundError for one that the list does not have."""
+        for model in await self.models(principal):
+            if model.name == name:
+                return model
+        raise NotFoundError(f"There is no model {name!r}.", code="unknown_model")
 
     async def count_tokens(
         self, principal: Principal, body: Mapping[str, Any], *, betas: str

@@ -2,20 +2,28 @@ from typing import Any
 
 import pytest
 
-from app.core.exceptions import NotFoundError
-from app.integrations.llm.base import ModelInfo
+from app.schemas.model import ModelRead
 from app.services.gateway.fields import InvalidFieldError
 from app.services.gateway.listing import (
+    MOST,
     anthropic_list,
     anthropic_model,
-    one_of,
     openai_list,
     openai_model,
 )
 
 
-def model(name: str) -> ModelInfo:
-    return ModelInfo(name, 1000, 100, frozenset({"text"}))
+def model(name: str) -> ModelRead:
+    return ModelRead(
+        name=name,
+        provider="openai",
+        capabilities=["text"],
+        context_window=1000,
+        max_output_tokens=100,
+        dimensions=None,
+        prices=None,
+        available=True,
+    )
 
 
 MODELS = [model(f"openai/{name}") for name in "abcde"]
@@ -35,17 +43,6 @@ def test_openai_s_form() -> None:
     }
     assert openai_list([]) == {"object": "list", "data": []}
     assert openai_model(MODELS[0]) == openai_list(MODELS)["data"][0]
-
-
-def test_a_route_is_owned_by_workroom() -> None:
-    assert openai_model(model("smart"))["owned_by"] == "workroom"
-
-
-def test_one_is_found_by_its_name() -> None:
-    assert one_of(MODELS, "openai/b") is MODELS[1]
-    with pytest.raises(NotFoundError) as caught:
-        one_of(MODELS, "openai/x")
-    assert caught.value.code == "unknown_model"
 
 
 def test_anthropic_s_form() -> None:
@@ -80,6 +77,9 @@ def test_anthropic_s_form() -> None:
         ({"limit": "2", "before_id": "openai/d"}, "bc", True),
         ({"limit": "2", "before_id": "openai/c"}, "ab", False),
         ({"before_id": "openai/a"}, "", False),
+        ({"after_id": "openai/a", "before_id": "openai/e", "limit": "2"}, "bc", True),
+        ({"after_id": "openai/a", "before_id": "openai/e"}, "bcd", False),
+        ({"after_id": "openai/d", "before_id": "openai/b"}, "", False),
     ],
 )
 def test_a_page_of_anthropic_s(query: dict[str, str], page: str, *, more: bool) -> None:
@@ -110,7 +110,7 @@ def test_twenty_are_a_page_unless_asked_otherwise() -> None:
     many = [model(f"openai/{number}") for number in range(25)]
 
     assert len(anthropic_list(many, {})["data"]) == 20
-    assert len(anthropic_list(many, {"limit": "1000"})["data"]) == 25
+    assert len(anthropic_list(many, {"limit": str(MOST)})["data"]) == 25
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_twenty_are_a_page_unless_asked_otherwise() -> None:
         ({"limit": "²"}, "limit"),
         ({"limit": ""}, "limit"),
         ({"after_id": "openai/x"}, "after_id"),
-        ({"before_id": "openai/x"}, "before_id"),
+        ({"before_id": ""}, "before_id"),
     ],
 )
 def test_what_is_wrong_is_named(query: dict[str, str], path: str) -> None:
