@@ -353,7 +353,7 @@ class TestTurns:
         chats = {name: await client.chat(model=name) for name in ("smart", SMALL)}
 
         async def answers(patterns: list[str]) -> list[int]:
-            scoped = {"name": "k", "models": patterns, "scopes": ["chats:write"]}
+            scoped = {"name": "k", "models": patterns, "scopes": ["chat"]}
             key = await client.post("/apikeys", json=scoped)
             headers = {"Authorization": f"Bearer {key.json['key']}"}
             return [
