@@ -56,6 +56,8 @@ class RequestContext:
             first_byte = time.perf_counter() - begun
             headers = start["headers"]
             headers.append((b"x-request-id", request_id.encode()))
+            if scope["path"].startswith("/v1/messages"):  # as Anthropic's SDK reads it
+                headers.append((b"request-id", request_id.encode()))
             if self._settings.timing:
                 timing = b"app;dur=%.1f" % (first_byte * 1000)
                 headers.append((b"server-timing", timing))

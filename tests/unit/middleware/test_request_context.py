@@ -71,6 +71,17 @@ async def test_any_other_id_is_replaced(log: CapturingLogger, given: str) -> Non
     assert UUID(answer.header("x-request-id")).version == 7
 
 
+async def test_anthropic_s_clients_find_it_where_they_look(
+    log: CapturingLogger,
+) -> None:
+    answers = [
+        await ask(wrap(Inner()), {"X-Request-ID": "mine"}, path=path)
+        for path in ("/v1/messages", "/v1/chat/completions")
+    ]
+
+    assert [answer.header("request-id") for answer in answers] == ["mine", None]
+
+
 async def test_each_request_without_an_id_gets_its_own(log: CapturingLogger) -> None:
     app = wrap(Inner())
 
