@@ -38,7 +38,7 @@ async def server(
     catalogue.write_text(PRICED)
     variables = variables_for("openai", fake_openai)
     variables |= variables_for("anthropic", fake_anthropic)
-    variables |= {"PROVIDER_STALL_SECONDS": "0.3", "PROVIDER_RETRIES": "0"}
+    variables["PROVIDER_RETRIES"] = "0"
     async with serve(**variables, MODEL_CATALOGUE=str(catalogue)) as server:
         yield server
 
@@ -324,13 +324,17 @@ async def test_a_plan_that_leaves_the_model_out_holds(gateway: Gateway) -> None:
     assert (await ask(gateway)).status == 403
 
 
-async def test_two_equal_calls_at_once_both_go_to_the_model(gateway: Gateway) -> None:
-    gateway.fake.plan.chunk_delay = 0.01
+async def test_a_call_does_not_wait_for_an_equal_one(gateway: Gateway) -> None:
+    gateway.fake.plan.update({"at_chunk": 3, "faults": ["stall"]})
+    asked = body("chat", gateway.model, "Say 30 words", stream=True)
+    stalled = await gateway.with_key()._open("POST", PATHS["chat"], json=asked)
+    await stalled.content.readline()
 
-    answers = await asyncio.gather(*(ask(gateway, stream=True) for _ in range(2)))
+    second, third = await ask(gateway, stream=True), await ask(gateway, stream=True)
+    stalled.close()
 
-    assert hits(*answers) == [False, False]
-    assert hits(await ask(gateway, stream=True)) == [True]
+    assert hits(second, third) == [False, True]
+    assert len(gateway.fake.calls) == 2
 
 
 async def test_a_hit_costs_no_statement(gateway: Gateway) -> None:
