@@ -110,6 +110,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             "Retry-After",
             "Content-Disposition",
             "Idempotency-Replayed",
+            "X-Workroom-Cache",
             *rate_limit.HEADERS,
         ),
     )

@@ -18,12 +18,15 @@ from app.services.chat.turn import Turn
 from app.services.chat.turns import Turns
 from app.services.runtime import Runtime
 
+EVENT_STREAM = "text/event-stream"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
 _BODY = {"type": "http.response.body"}
 
 EVENTS: dict[str, Any] = {
     "description": "Events `message_start`, `delta`, `thinking`, `citation`, `usage`, "
     "and at the end `message_stop` or `error`.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
 }
 
 
@@ -70,8 +73,8 @@ def stream_response(events: AsyncGenerator[bytes]) -> Response:
     # every event, where our frames are made once for all readers.
     return EventStream(
         events,
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        media_type=EVENT_STREAM,
+        headers=UNBUFFERED,
     )
 
 

@@ -27,7 +27,7 @@ class Key(Identified, Timestamped):
 
 
 class ApiKey(Key, Base):
-    """Null is no limit besides those of its user.
+    """A limit that is null is none besides those of its user.
 
     A rotation may let the text of before work on for a while: it is the same key.
     """
@@ -41,6 +41,7 @@ class ApiKey(Key, Base):
     requests_per_minute: Mapped[int | None]
     tokens_per_minute: Mapped[int | None]
     daily_credit_limit: Mapped[int | None] = mapped_column(BigInteger)
+    cache_seconds: Mapped[int | None]
     previous_prefix: Mapped[str | None] = mapped_column(String(20))
     previous_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32), unique=True)
     previous_until: Mapped[datetime | None]
@@ -64,6 +65,7 @@ class ApiKey(Key, Base):
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
             daily_credit_limit=self.daily_credit_limit,
+            cache_seconds=self.cache_seconds,
         )
 
 
@@ -85,6 +87,8 @@ class KeyLimits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     daily_credit_limit: int | None = None
+    cache_seconds: int | None = None
+    """For how long equal calls of the gateway get the same answer; None is never."""
 
     def allows(self, model: str) -> bool:
         return self.models is None or is_among(model, self.models)

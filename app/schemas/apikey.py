@@ -27,6 +27,7 @@ SCOPES = {
 """What a key may be allowed to do here; everything else needs a login."""
 
 MOST_GRACE = 7 * 24 * 3600  # seconds
+MOST_CACHED = 24 * 3600  # seconds
 MOST_LEAKED = 100
 """Keys in one report."""
 
@@ -81,7 +82,7 @@ Expiry = Annotated[AwareDatetime, AfterValidator(_in_future)]
 
 
 class ApiKeyLimits(BaseModel):
-    """Below those of the user; null is no limit besides them."""
+    """Below those of the user; null is no limit besides them, and no cache."""
 
     models: ModelPatterns | None = None
     requests_per_minute: Annotated[Small, Field(ge=1)] | None = Field(
@@ -92,6 +93,11 @@ class ApiKeyLimits(BaseModel):
         None,
         description="What its calls may cost in a day, which begins at 0:00 UTC, in "
         "millionths of a US dollar.",
+    )
+    cache_seconds: Annotated[int, Field(ge=1, le=MOST_CACHED)] | None = Field(
+        None,
+        description="For how long equal calls of the gateway get the same answer, "
+        "which costs nothing again; at most a day.",
     )
 
 
@@ -110,7 +116,7 @@ class ApiKeyCreate(ApiKeyLimits, KeyForm):
 
 
 class ApiKeyUpdate(ApiKeyLimits, KeyForm):
-    """Fields that are left out stay as they are; null for a limit takes it away."""
+    """Fields that are left out stay as they are; null takes a limit or cache away."""
 
     name: KeyName | None = None
     scopes: Scopes | None = None

@@ -19,7 +19,9 @@ class MessageLogFilter(BaseModel):
     )
     kind: Short | None = Field(None, description="chat, title, gateway, ...")
     model: Short | None = None
-    status: Short | None = Field(None, description="complete, stopped, error, ...")
+    status: Short | None = Field(
+        None, description="complete, stopped, error, cached, ..."
+    )
     since: AwareDatetime | None = None
     until: AwareDatetime | None = Field(
         None, description="Up to this moment, not at it."

@@ -76,6 +76,7 @@ LIMITS = {
     "requests_per_minute": 2,
     "tokens_per_minute": 5000,
     "daily_credit_limit": 0,
+    "cache_seconds": 60,
 }
 
 
@@ -113,6 +114,8 @@ async def test_limits_of_a_key_are_shown_changed_and_taken_away(
         ("requests_per_minute", 0),
         ("tokens_per_minute", -1),
         ("daily_credit_limit", 1.5),
+        ("cache_seconds", 0),
+        ("cache_seconds", 86401),
     ],
 )
 async def test_a_wrong_limit_of_a_key_is_named(

@@ -9,9 +9,10 @@ from starlette.types import Receive
 
 from app.api.deps import principal_of
 from app.api.scopes import check_scope
-from app.api.streaming import stream_response
+from app.api.streaming import EVENT_STREAM, UNBUFFERED, stream_response
 from app.services.authorization import Principal
 from app.services.gateway.body import parse
+from app.services.gateway.cache import Kept
 from app.services.gateway.fields import Json
 from app.services.gateway.format import Format
 from app.services.gateway.incoming import Incoming
@@ -35,7 +36,20 @@ async def answer(request: Request, format_: Format) -> Response:
     answered = await runtime.gateway.answer(incoming)
     if isinstance(answered, bytes):
         return Whole(answered)
+    if isinstance(answered, Kept):
+        return _again(answered, stream=incoming.stream)
     return stream_response(answered)
+
+
+def _again(kept: Kept, *, stream: bool) -> Response:
+    """An answer of before; of a stream, all events at once."""
+    response = (
+        Response(kept.body, media_type=EVENT_STREAM, headers=UNBUFFERED)
+        if stream
+        else Whole(kept.body)
+    )
+    response.headers["X-Workroom-Cache"] = "hit"
+    return response
 
 
 async def body_of(request: Request) -> Json:

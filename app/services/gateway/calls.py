@@ -1,7 +1,8 @@
 """A call by the gateway: reserve, ask the provider, hand on, settle, log.
 
 Where the provider speaks the client's wire format, the bytes go through; else each
-event is translated as it comes. No database is asked on the way.
+event is translated as it comes. No database is asked on the way. An API key may have
+answers kept: an equal call by it then asks no provider.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import cache
+from typing import Any
 
 from app.core.exceptions import AppError
 from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
@@ -20,8 +22,10 @@ from app.services.chat.books import Account, Books
 from app.services.chat.reply import Follower
 from app.services.gateway import body as bodies
 from app.services.gateway.attempts import Attempt, attempt_by, used_by
+from app.services.gateway.cache import MOST_ENTRY, Answers, Kept, Name, name_of
 from app.services.gateway.errors import told
 from app.services.gateway.incoming import Incoming
+from app.services.message_log.entry import Entry
 from app.services.principal import Principals
 
 # Of each there are few: providers, times statuses.
@@ -36,18 +40,28 @@ class Gateway:
         self._router = router
         self._principals = principals
         self._books = books
+        self._answers = Answers()
 
-    async def answer(self, incoming: Incoming) -> bytes | AsyncGenerator[bytes]:
+    async def answer(self, incoming: Incoming) -> bytes | AsyncGenerator[bytes] | Kept:
         """A whole answer, or a stream of which something has come already.
 
-        Raises AppError where it fails before.
+        Or one that was kept. Raises AppError where it fails before.
         """
+        key, name = incoming.principal.key, None
         try:
+            if key is not None and key.cache_seconds is not None:
+                name = await name_of(incoming, key.id)
+                kept = self._answers.find(name, seconds=key.cache_seconds)
+                if kept is not None:
+                    await self._repeat(incoming, kept)
+                    return kept
             candidates = await self._router.candidates(
                 incoming.model, tokens=incoming.input_tokens
             )
             call = _Call(incoming, await self._reserve(incoming, candidates))
             pieces = self._pieces(call, candidates)
+            if name is not None:
+                pieces = self._keeping(name, call, pieces)
             if not incoming.stream:
                 return b"".join([piece async for piece in pieces])
             with self._while_valid(incoming.principal):
@@ -55,6 +69,42 @@ class Gateway:
         except AppError as error:
             raise told(error) from error
         return self._stream(incoming.principal, call, first, pieces)
+
+    async def _repeat(self, incoming: Incoming, kept: Kept) -> None:
+        """Log an answer that costs nothing, so that nothing is reserved for it.
+
+        Raises ForbiddenError where the model is one that may be asked for no more.
+        """
+        principal = incoming.principal
+        await self._books.credits.require_allowed(
+            principal.user_id, incoming.model, principal.key
+        )
+        _calls(kept.model.provider, "cached").inc()
+        await self._books.logs.write(
+            Entry(
+                user_id=principal.user_id,
+                kind="gateway",
+                model=kept.model.name,
+                status="cached",
+                messages=lambda: _logged(incoming, kept.text.decode()),
+                size=incoming.size + len(kept.text),
+            )
+        )
+
+    async def _keeping(
+        self, name: Name, call: "_Call", pieces: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """The same answer, which is kept once it has ended well."""
+        parts, size = [], 0
+        async with aclosing(pieces):
+            async for piece in pieces:
+                size += len(piece)
+                if size <= MOST_ENTRY:
+                    parts.append(piece)
+                yield piece
+        if size <= MOST_ENTRY:
+            kept = Kept(call.model, b"".join(parts), call.text().encode())
+            self._answers.keep(name, kept)
 
     async def _reserve(
         self, incoming: Incoming, candidates: Sequence[Candidate]
@@ -148,6 +198,10 @@ class _Call:
         self.attempt = attempt
         return attempt.pieces()
 
+    def text(self) -> str:
+        """What has come of the answer."""
+        return self.attempt.text() if self.attempt else ""
+
     def fail(self, error: AppError) -> bytes:
         """The frames that end a stream which has begun."""
         assert self.attempt is not None
@@ -174,12 +228,14 @@ class _Call:
             used=used,
             paid=paid,
             seconds=seconds,
-            messages=lambda: [
-                incoming.messages[-1],
-                {"role": "assistant", "content": attempt.text() if attempt else ""},
-            ],
+            messages=lambda: _logged(incoming, self.text()),
             size=incoming.size + (attempt.size() if attempt else 0),
         )
+
+
+def _logged(incoming: Incoming, text: str) -> list[Any]:
+    """The messages before the last were logged with calls of before."""
+    return [incoming.messages[-1], {"role": "assistant", "content": text}]
 
 
 class _Cut(Follower):
