@@ -56,11 +56,13 @@ SLOW_ON_POSTGRESQL = {
     "test_authorization", "test_credentials", "test_credits", "test_credits_processes",
     "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
     "test_desk_operations", "test_desk_users", "test_first_admin", "test_fuzz",
-    "test_gateway_accounting", "test_gateway_revocation",
-    "test_introspection", "test_ip_rules", "test_ledger_machine", "test_links",
+    "test_gateway_accounting", "test_gateway_asides", "test_gateway_cache",
+    "test_gateway_revocation",
+    "test_introspection", "test_ip_rules", "test_key_budget_machine",
+    "test_key_limits", "test_ledger_machine", "test_links",
     "test_lockout", "test_mail", "test_matrix", "test_message_log_reading",
     "test_message_logs", "test_mfa", "test_oidc", "test_plans", "test_recovery",
-    "test_sealed",
+    "test_routes", "test_sealed",
 }  # fmt: skip
 """What is about accounts and money: on PostgreSQL it is slow (`--all`)."""
 

@@ -37,6 +37,13 @@ _ERROR = {
 }
 
 
+_GATEWAY_ERROR = {
+    "description": "An error in the format of the client's API, OpenAI's or "
+    "Anthropic's.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+
+
 def operation_id(route: APIRoute) -> str:
     """The endpoint's own name: clients made from the description read well."""
     return route.name
@@ -55,9 +62,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas["Problem"] = _PROBLEM
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
-        for path in document["paths"].values():
+        for address, path in document["paths"].items():
+            error = _GATEWAY_ERROR if address.startswith("/v1/") else _ERROR
             for operation in path.values():
                 operation["responses"].pop("422", None)
-                operation["responses"]["default"] = _ERROR
+                operation["responses"]["default"] = error
         app.openapi_schema = document
     return app.openapi_schema

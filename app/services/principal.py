@@ -1,7 +1,7 @@
 """Who a request is from, without asking the database each time."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from uuid import UUID
@@ -42,6 +42,7 @@ class Principals:
         self._followers: dict[UUID, set[Follower]] = {}
         self._followed: dict[UUID, UUID] = {}
         """The user of each session or key that a stream hangs on."""
+        self._told: list[Callable[[frozenset[UUID], UUID | None], object]] = []
         mfa.on_removal(self.forget_user)
         self._watcher: asyncio.Task[None] | None = None
 
@@ -119,7 +120,16 @@ class Principals:
         self._cache.drop(lambda _: True)
         self.keys.drop(lambda _: True)
 
+    def on_end(self, tell: Callable[[frozenset[UUID], UUID | None], object]) -> None:
+        """Have `tell` called with the ids of sessions and keys that end, wherever.
+
+        Or with the id of a user, of whom all do.
+        """
+        self._told.append(tell)
+
     def _forget_user_here(self, user_id: UUID) -> None:
+        for tell in self._told:
+            tell(frozenset(), user_id)
         self._cache.drop(lambda principal: principal.user_id == user_id)
         self.keys.drop(lambda grant: grant.owner == user_id)
         theirs = {sid for sid, user in self._followed.items() if user == user_id}
@@ -128,6 +138,8 @@ class Principals:
     def _forget_here(self, gone: frozenset[UUID]) -> None:
         self._cache.drop(lambda principal: principal.session_id in gone)
         self.keys.drop(lambda grant: grant.id in gone)
+        for tell in self._told:
+            tell(gone, None)
         for session_id in gone:
             for follower in self._followers.get(session_id, ()):
                 follower.close(_ended())

@@ -74,17 +74,20 @@ async def test_turns_over_two_workers_lose_and_double_no_byte(
 ) -> None:
     """F2: each request may meet either process."""
     provider.fake.plan.chunk_delay = 0.005
+    name = 'workroom_turns_total{provider="openai",status="complete"}'
+
+    async def told() -> bool:
+        counts = await workers.anonymous().get("/metrics")
+        return f"{name} 60.0" in counts.body.decode()
+
     await workers.start()
     try:
         cuts = await many_turns(workers, provider.model, 60)
-        counts = await workers.anonymous().get("/metrics")
+        await until(told, "both processes to tell what they counted")
     finally:
         await workers.stop()
 
     assert cuts >= 20
-    assert 'workroom_turns_total{provider="openai",status="complete"} 60.0' in (
-        counts.body.decode()
-    )
     assert workers.complaints() == []
 
 

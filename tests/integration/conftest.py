@@ -41,7 +41,7 @@ async def running_gateway(
         variables = variables_for(provider, fake)
         variables["MODEL_CATALOGUE"] = str(catalogue)
         # Nothing is tried again, so that each fault is seen.
-        variables |= {"PROVIDER_STALL_SECONDS": "0.3", "PROVIDER_RETRIES": "0"}
+        variables |= {"PROVIDER_STALL_SECONDS": "0.6", "PROVIDER_RETRIES": "0"}
         app = create_app(make_settings(folder, **variables))
         url = await stack.enter_async_context(serving(app))
         http = await stack.enter_async_context(aiohttp.ClientSession())

@@ -28,6 +28,7 @@ _LARGE = 64 * 2**10  # bytes
 class Name(NamedTuple):
     """What makes calls equal; `digest` is that of all they ask for."""
 
+    user_id: UUID
     key_id: UUID
     format: Format
     digest: bytes
@@ -38,7 +39,7 @@ async def name_of(incoming: Incoming, key_id: UUID) -> Name:
         digest = await to_thread(_digest, incoming)
     else:
         digest = _digest(incoming)
-    return Name(key_id, incoming.format, digest)
+    return Name(incoming.principal.user_id, key_id, incoming.format, digest)
 
 
 def _digest(incoming: Incoming) -> bytes:
@@ -95,6 +96,12 @@ class Answers:
         self.size += kept.size
         while self.size > MOST_BYTES:
             self._drop(next(iter(self._kept)))
+
+    def forget(self, keys: frozenset[UUID], user_id: UUID | None) -> None:
+        """Nothing is left of a key that ends, nor of a user who goes (TRUST D3)."""
+        for name in tuple(self._kept):
+            if name.key_id in keys or name.user_id == user_id:
+                self._drop(name)
 
     def _drop(self, name: Name) -> None:
         _, kept = self._kept.pop(name)

@@ -41,6 +41,7 @@ class Gateway:
         self._principals = principals
         self._books = books
         self._answers = Answers()
+        principals.on_end(self._answers.forget)
 
     async def answer(self, incoming: Incoming) -> bytes | AsyncGenerator[bytes] | Kept:
         """A whole answer, or a stream of which something has come already.

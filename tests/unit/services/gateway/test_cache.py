@@ -18,6 +18,7 @@ from app.services.gateway.format import Format
 from app.services.gateway.incoming import Incoming
 from app.services.gateway.messages import MESSAGES
 
+USER = UUID(int=7)
 KEY = UUID(int=1)
 MODEL = ModelInfo("openai/small", 1000, 100, frozenset({"text"}))
 ASKED: Json = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -32,7 +33,7 @@ class Clock:
 
 
 def named(number: int) -> Name:
-    return Name(KEY, CHAT_COMPLETIONS, number.to_bytes(32))
+    return Name(USER, KEY, CHAT_COMPLETIONS, number.to_bytes(32))
 
 
 def kept(body: bytes = b"an answer", text: bytes = b"") -> Kept:
@@ -137,3 +138,17 @@ async def test_equal_calls_have_one_name() -> None:
 )
 async def test_other_calls_have_other_names(other: dict[str, object]) -> None:
     assert await name(**other) != await name()  # type: ignore[arg-type]  # as parametrized
+
+
+def test_nothing_is_left_of_a_key_that_ends_or_of_a_user_who_goes() -> None:
+    """D3."""
+    for ended in ((frozenset([KEY]), None), (frozenset[UUID](), USER)):
+        answers = Answers()
+        other = named(2)._replace(user_id=UUID(int=8), key_id=UUID(int=9))
+        answers.keep(named(1), kept())
+        answers.keep(other, kept())
+
+        answers.forget(*ended)
+
+        assert answers.find(named(1), seconds=60) is None
+        assert answers.find(other, seconds=60) is not None
