@@ -83,9 +83,9 @@ class Router:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.providers = providers
-        self._retries = retries
+        self.retries = retries
         self._clock = clock
-        self._sleep = sleep
+        self.sleep = sleep
         self._chance = chance
         self._routes: dict[str, Route] = {}
         self._cooldowns: dict[str, Cooldown] = {}
@@ -237,13 +237,9 @@ class Router:
         asked has waited long enough, and the provider may still be at work. What a
         provider rejects is wrong, whoever gets it. Raises the last error.
         """
-        queue = deque(candidates)
-        pauses: dict[str, float] = {}
-        tries = max(len(queue), self._retries + 1)
-        for number in range(tries):
-            candidate = queue.popleft()
-            if number >= len(candidates):
-                await self._sleep(pauses[candidate.model.name])
+        tries = _Tries(self, candidates)
+        while True:
+            candidate = await tries.next()
             started = False
             try:
                 self._begin(candidate, tokens)
@@ -257,26 +253,33 @@ class Router:
                 finally:
                     await items.aclose()
             except ProviderError as error:
-                self._failed(candidate, error)
-                if started or isinstance(error, ProviderRejectedError):
-                    raise
-                if _worthwhile(error):
-                    backoff = self._backoff(number // len(candidates), error)
-                    pauses[candidate.model.name] = backoff
-                    queue.append(candidate)
-                if not queue or number + 1 == tries:
-                    raise
-                _log.warning(
-                    "provider_called_again",
-                    asked=candidate.asked,
-                    failed=candidate.model.name,
-                    code=error.code,
-                    next=queue[0].model.name,
-                )
+                tries.failed(candidate, error, started=started)
             else:
-                candidate.cooldown.succeeded()
-                _calls(base_name(candidate.model.name), "answered").inc()
+                self._succeeded(candidate)
                 return
+
+    async def answered(
+        self,
+        candidates: Sequence[Candidate],
+        call: Callable[[Candidate], Awaitable[T]],
+        *,
+        tokens: int = 0,
+    ) -> T:
+        """The same for answers that come as a whole."""
+        tries = _Tries(self, candidates)
+        while True:
+            candidate = await tries.next()
+            try:
+                self._begin(candidate, tokens)
+                answer = call(candidate)
+                if candidate.timeout is not None:
+                    answer = _whole_in_time(answer, candidate)
+                whole = await answer
+            except ProviderError as error:
+                tries.failed(candidate, error)
+            else:
+                self._succeeded(candidate)
+                return whole
 
     def _begin(self, candidate: Candidate, tokens: int) -> None:
         if candidate.buckets is not None:
@@ -289,7 +292,11 @@ class Router:
             candidate.buckets.take(tokens)
         candidate.cooldown.begin(self._clock())
 
-    def _failed(self, candidate: Candidate, error: ProviderError) -> None:
+    def _succeeded(self, candidate: Candidate) -> None:
+        candidate.cooldown.succeeded()
+        _calls(base_name(candidate.model.name), "answered").inc()
+
+    def failed(self, candidate: Candidate, error: ProviderError) -> None:
         if isinstance(error, DeploymentLimitError):
             return  # it was never called
         model = base_name(candidate.model.name)
@@ -302,10 +309,50 @@ class Router:
                 "model_cools_down", model=candidate.model.name, code=error.code
             )
 
-    def _backoff(self, again: int, error: ProviderError) -> float:
+    def backoff(self, again: int, error: ProviderError) -> float:
         """With full jitter: a random part, so that callers refused together part."""
         longest: float = min(BACKOFF_SECONDS * 2**again, LONGEST_BACKOFF)
         return max(self._chance() * longest, error.retry_after or 0)
+
+
+class _Tries:
+    """Which candidate is called next, and whether that is worth it."""
+
+    def __init__(self, router: Router, candidates: Sequence[Candidate]) -> None:
+        self._router = router
+        self._queue = deque(candidates)
+        self._once = len(candidates)
+        self._most = max(self._once, router.retries + 1)
+        self._number = 0
+        self._pauses: dict[str, float] = {}
+
+    async def next(self) -> Candidate:
+        candidate = self._queue.popleft()
+        if self._number >= self._once:
+            await self._router.sleep(self._pauses[candidate.model.name])
+        self._number += 1
+        return candidate
+
+    def failed(
+        self, candidate: Candidate, error: ProviderError, *, started: bool = False
+    ) -> None:
+        """Raises the error where there is no other to call, or no use in that."""
+        self._router.failed(candidate, error)
+        if started or isinstance(error, ProviderRejectedError):
+            raise error
+        if _worthwhile(error):
+            rounds = (self._number - 1) // self._once
+            self._pauses[candidate.model.name] = self._router.backoff(rounds, error)
+            self._queue.append(candidate)
+        if not self._queue or self._number == self._most:
+            raise error
+        _log.warning(
+            "provider_called_again",
+            asked=candidate.asked,
+            failed=candidate.model.name,
+            code=error.code,
+            next=self._queue[0].model.name,
+        )
 
 
 class DeploymentLimitError(ProviderThrottledError):
@@ -317,6 +364,14 @@ def _in_time(
 ) -> AsyncGenerator[T]:
     """The items; raises ProviderTimeoutError where no answer begins in time."""
     return items if candidate.timeout is None else _timed(items, candidate, begun)
+
+
+async def _whole_in_time(answer: Awaitable[T], candidate: Candidate) -> T:
+    try:
+        async with asyncio.timeout(candidate.timeout):
+            return await answer
+    except TimeoutError as error:
+        raise _too_late(candidate) from error
 
 
 async def _timed(
@@ -333,14 +388,18 @@ async def _timed(
             except StopAsyncIteration:
                 return
             except TimeoutError as error:
-                raise ProviderTimeoutError(
-                    f"{candidate.model.name} did not begin to answer within "
-                    f"{candidate.timeout:g} seconds."
-                ) from error
+                raise _too_late(candidate) from error
             waiting = not begun(item)
             yield item
         async for item in items:
             yield item
+
+
+def _too_late(candidate: Candidate) -> ProviderTimeoutError:
+    return ProviderTimeoutError(
+        f"{candidate.model.name} did not begin to answer within "
+        f"{candidate.timeout:g} seconds."
+    )
 
 
 def _worthwhile(error: ProviderError) -> bool:

@@ -1,7 +1,7 @@
 """What clients call besides models that talk: embeddings, counts, and the list."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -64,18 +64,15 @@ class Asides:
         request: EmbedRequest,
         tokens: int,
     ) -> Embedded:
-        async def call(candidate: Candidate) -> AsyncGenerator[Embedded]:
+        def call(candidate: Candidate) -> Awaitable[Embedded]:
             account.goes_to(candidate.model)
             asked = replace(request, model=candidate.model.id)
-            yield await embed(candidate.provider, asked)
+            return embed(candidate.provider, asked)
 
         begun, status = time.perf_counter(), "error"
         used, paid = Usage(0, 0), 0
-        answers = self._router.routed(
-            candidates, call, begun=lambda _: True, tokens=tokens
-        )
         try:
-            (made,) = [answer async for answer in answers]
+            made = await self._router.answered(candidates, call, tokens=tokens)
             used = Usage(made.input_tokens, 0, estimated=made.estimated)
             status, paid = "complete", account.settle(used)
         finally:

@@ -43,8 +43,11 @@ class Attempt(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    async def whole(self) -> bytes:
+        """The answer in the client's format."""
+
     def pieces(self) -> AsyncGenerator[bytes]:
-        """The answer in the client's format: whole, or from its first token on."""
+        """The same as a stream, from its first token on."""
 
     def written(self) -> int:
         """Tokens of what has come, estimated."""
@@ -100,15 +103,21 @@ class _Passing:
             return None
         return Usage(self._incoming.input_tokens, 0, estimated=True)
 
-    async def pieces(self) -> AsyncGenerator[bytes]:
-        incoming = self._incoming
-        answer = self._provider.forward(
-            self._model.id, incoming.body, betas=incoming.betas
-        )
+    async def whole(self) -> bytes:
+        answer = self._forward()
         try:
-            if not incoming.stream:
-                yield await self._whole(answer)
-                return
+            body = await anext(answer)
+        except ProviderStreamBrokenError:
+            self._taken = True  # it had begun to answer, which it bills
+            raise
+        finally:
+            await answer.aclose()
+        self._taken = True
+        return self._scan.feed_whole(body)
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        answer = self._forward()
+        try:
             async for piece in self._scanned(answer):
                 yield piece
             with suppress(TimeoutError, ProviderError):
@@ -118,14 +127,11 @@ class _Passing:
         finally:
             await answer.aclose()
 
-    async def _whole(self, parts: AsyncGenerator[bytes]) -> bytes:
-        try:
-            body = await anext(parts)
-        except ProviderStreamBrokenError:
-            self._taken = True  # it had begun to answer, which it bills
-            raise
-        self._taken = True
-        return self._scan.feed_whole(body)
+    def _forward(self) -> AsyncGenerator[bytes]:
+        incoming = self._incoming
+        return self._provider.forward(
+            self._model.id, incoming.body, betas=incoming.betas
+        )
 
     async def _scanned(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         scan, held = self._scan, b""
@@ -175,7 +181,6 @@ class _Translating:
     ) -> None:
         self._provider = provider
         ask = incoming.format.read(incoming.body)
-        self._stream = incoming.stream
         self._request = replace(
             ask.request,
             model=model.id,
@@ -187,17 +192,21 @@ class _Translating:
         self.usage: Usage | None = None
         self.ended = False
 
+    async def whole(self) -> bytes:
+        async for event in self._provider.stream(self._request):
+            self._note(event)
+            self._writer.write(event)
+        return orjson.dumps(self._writer.whole())
+
     async def pieces(self) -> AsyncGenerator[bytes]:
         held, begun = b"", False
         async with aclosing(self._provider.stream(self._request)) as events:  # type: ignore[type-var]  # every provider's stream is an async generator
             async for event in events:
                 begun = self._note(event) or begun
                 held += self._writer.write(event)
-                if begun and held and self._stream:
+                if begun and held:
                     yield held
                     held = b""
-        if not self._stream:
-            yield orjson.dumps(self._writer.whole())
 
     def _note(self, event: ProviderEvent) -> bool:
         """Keep what is to be booked and logged; whether it is part of the answer."""

@@ -7,7 +7,7 @@ answers kept: an equal call by it then asks no provider.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import cache
 from typing import Any
@@ -60,11 +60,11 @@ class Gateway:
                 incoming.model, tokens=incoming.input_tokens
             )
             call = _Call(incoming, await self._reserve(incoming, candidates))
+            if not incoming.stream:
+                return await self._whole(call, candidates, name)
             pieces = self._pieces(call, candidates)
             if name is not None:
                 pieces = self._keeping(name, call, pieces)
-            if not incoming.stream:
-                return b"".join([piece async for piece in pieces])
             with self._while_valid(incoming.principal):
                 first = await anext(pieces)
         except AppError as error:
@@ -125,14 +125,33 @@ class Gateway:
             asked=incoming.model,
         )
 
+    async def _whole(
+        self, call: "_Call", candidates: Sequence[Candidate], name: Name | None
+    ) -> bytes:
+        """The answer, whose cost is booked however it ends, and which may be kept."""
+        status, begun = "stopped", time.perf_counter()
+        try:
+            answer = await self._router.answered(
+                candidates, call.whole, tokens=call.incoming.input_tokens
+            )
+            status = "complete"
+        except AppError:
+            status = "error"
+            raise
+        finally:
+            await call.book(status, time.perf_counter() - begun)
+        if name is not None:
+            self._answers.keep(name, Kept(call.model, answer, call.text().encode()))
+        return answer
+
     async def _pieces(
         self, call: "_Call", candidates: Sequence[Candidate]
     ) -> AsyncGenerator[bytes]:
-        """The answer, whose cost is booked however it ends."""
+        """The same as a stream."""
         answer = self._router.routed(
-            candidates, call.by, begun=bool, tokens=call.incoming.input_tokens
+            candidates, call.pieces, begun=bool, tokens=call.incoming.input_tokens
         )
-        status, begun, waits = "stopped", time.perf_counter(), call.incoming.stream
+        status, begun, waits = "stopped", time.perf_counter(), True
         try:
             async for piece in answer:
                 if waits:
@@ -191,17 +210,23 @@ class _Call:
         self.attempt: Attempt | None = None
         self.candidate: Candidate | None = None
 
-    def by(self, candidate: Candidate) -> AsyncGenerator[bytes]:
+    def pieces(self, candidate: Candidate) -> AsyncGenerator[bytes]:
         """Have that one answer, and be paid for it."""
+        return self._by(candidate).pieces()
+
+    def whole(self, candidate: Candidate) -> Awaitable[bytes]:
+        """The same."""
+        return self._by(candidate).whole()
+
+    def _by(self, candidate: Candidate) -> Attempt:
         self.candidate, self.model = candidate, candidate.model
         self._account.goes_to(candidate.model)
-        attempt = attempt_by(candidate.provider, candidate.model, self.incoming)
-        self.attempt = attempt
-        return attempt.pieces()
+        self.attempt = attempt_by(candidate.provider, candidate.model, self.incoming)
+        return self.attempt
 
     def text(self) -> str:
         """What has come of the answer."""
-        return self.attempt.text() if self.attempt else ""
+        return self.attempt.text() if self.attempt is not None else ""
 
     def fail(self, error: AppError) -> bytes:
         """The frames that end a stream which has begun."""
