@@ -12,7 +12,6 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TypeVar
@@ -32,6 +31,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.bucket import Buckets
 from app.integrations.llm.catalogue import base_name
 from app.integrations.llm.cooldown import Cooldown
+from app.integrations.llm.patience import in_time, whole_in_time
 from app.integrations.llm.registry import Providers, Purpose, unfit
 from app.integrations.llm.routes import Deployment, Route, as_one, drawn
 
@@ -243,7 +243,9 @@ class Router:
             started = False
             try:
                 self._begin(candidate, tokens)
-                items = _in_time(call(candidate), candidate, begun)
+                items = call(candidate)
+                if (limit := candidate.timeout) is not None:
+                    items = in_time(items, limit, candidate.model.name, begun=begun)
                 try:
                     async for item in items:
                         if not started and begun(item):
@@ -272,8 +274,8 @@ class Router:
             try:
                 self._begin(candidate, tokens)
                 answer = call(candidate)
-                if candidate.timeout is not None:
-                    answer = _whole_in_time(answer, candidate)
+                if (limit := candidate.timeout) is not None:
+                    answer = whole_in_time(answer, limit, candidate.model.name)
                 whole = await answer
             except ProviderError as error:
                 tries.failed(candidate, error)
@@ -357,49 +359,6 @@ class _Tries:
 
 class DeploymentLimitError(ProviderThrottledError):
     """A deployment would be asked for more than its route allows it in a minute."""
-
-
-def _in_time(
-    items: AsyncGenerator[T], candidate: Candidate, begun: Callable[[T], bool]
-) -> AsyncGenerator[T]:
-    """The items; raises ProviderTimeoutError where no answer begins in time."""
-    return items if candidate.timeout is None else _timed(items, candidate, begun)
-
-
-async def _whole_in_time(answer: Awaitable[T], candidate: Candidate) -> T:
-    try:
-        async with asyncio.timeout(candidate.timeout):
-            return await answer
-    except TimeoutError as error:
-        raise _too_late(candidate) from error
-
-
-async def _timed(
-    items: AsyncGenerator[T], candidate: Candidate, begun: Callable[[T], bool]
-) -> AsyncGenerator[T]:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + (candidate.timeout or 0)
-    async with aclosing(items):
-        waiting = True
-        while waiting:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    item = await anext(items)
-            except StopAsyncIteration:
-                return
-            except TimeoutError as error:
-                raise _too_late(candidate) from error
-            waiting = not begun(item)
-            yield item
-        async for item in items:
-            yield item
-
-
-def _too_late(candidate: Candidate) -> ProviderTimeoutError:
-    return ProviderTimeoutError(
-        f"{candidate.model.name} did not begin to answer within "
-        f"{candidate.timeout:g} seconds."
-    )
 
 
 def _worthwhile(error: ProviderError) -> bool:
