@@ -73,7 +73,11 @@ SettingsFactory = Callable[..., Settings]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the default run short; it goes before the choice by marks."""
     for item in items:
-        if item.path.stem in SLOW_ON_POSTGRESQL and "postgresql" in item.name:
+        stem, name = item.path.stem, item.name
+        if (stem in SLOW_ON_POSTGRESQL and "postgresql" in name) or (
+            # Mantle sends what Anthropic does, by what calls Bedrock.
+            stem.startswith("test_gateway") and "mantle" in name
+        ):
             item.add_marker(pytest.mark.slow)
 
 

@@ -1,5 +1,6 @@
 """Money (TRUST M1, M2): leases in memory, the ledger in the database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.integrations.llm.base import Usage
 from app.models import CreditLease, UsageDay, User
 from app.services.credits import purses
 from app.services.credits.afterwards import charge
+from app.services.credits.batches import Batch
 from app.services.credits.purse import Call, InsufficientCreditsError
 from tests.integration.house import CHAT, NOTHING, USAGE, House, try_all
 
@@ -46,6 +48,41 @@ async def test_of_200_parallel_calls_exactly_the_affordable_are_admitted(
     assert {type(error) for error in refused} == {InsufficientCreditsError}
     assert (await house.assert_sound(user)).balance == 999
     assert (await house.account(user)).leased == 0
+
+
+async def test_nobody_waits_for_a_lease_that_has_ended(house: House) -> None:
+    """TRUST M1. Between its end and the word of it, others run: they must not spin."""
+    user = await house.user(monthly_credits=1000)
+    process = await house.process()
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended.set_result(None)
+    purse = process._purses.of(await process._plans.of(user))
+    purse.filling = ended  # type: ignore[assignment]  # a task that is done looks so
+
+    got, _ = await try_all([process], user, 1000, 1)
+
+    assert len(got) == 1
+
+
+async def test_of_many_who_wait_for_a_write_one_writes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write for each, one after the other, would keep them from coming to an end."""
+    user = await house.user(monthly_credits=100 * 1000)
+    process = await house.process()
+    writes: list[object] = []
+    write = process._write
+
+    async def counted(batch: Batch) -> None:
+        writes.append(batch)
+        await write(batch)
+
+    monkeypatch.setattr(process, "_write", counted)
+
+    got, _ = await try_all([process], user, 1000, 100)
+
+    assert len(got) == 100
+    assert len(writes) <= 3
 
 
 async def test_several_processes_never_admit_more_than_is_affordable(

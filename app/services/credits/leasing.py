@@ -129,9 +129,19 @@ class Credits:
         """
         block.refuse(short, clock=time.monotonic(), now=now)
         if block.writing or not self._purses.holder.is_trusted():
-            await self.flush(renew=True)
+            await self._catch_up()
         else:
             await self._purses.fill(block, short)
+
+    async def _catch_up(self) -> None:
+        """Wait for what is on its way to be written, and the leases to be surely ours.
+
+        Of all who wait only the first writes: a write each, one after the other, would
+        keep them from ever coming to an end.
+        """
+        async with self._writing:
+            if self._batch is not None or not self._purses.holder.is_trusted():
+                await self._write_all(renew=True)
 
     def settle(self, reservation: Reservation, actual: int, usage: Usage) -> int:
         """Book what the call cost; gives what the user pays of it.
@@ -222,10 +232,13 @@ class Credits:
         Raises UnavailableError, and keeps what it could not write.
         """
         async with self._writing:
-            if self._batch is None:
-                self._batch = self._collect(renew=renew)
-            if self._batch is not None:
-                await self._write(self._batch)
+            await self._write_all(renew=renew)
+
+    async def _write_all(self, *, renew: bool) -> None:
+        if self._batch is None:
+            self._batch = self._collect(renew=renew)
+        if self._batch is not None:
+            await self._write(self._batch)
 
     async def _write(self, batch: Batch) -> None:
         clock, now = time.monotonic(), self._now()

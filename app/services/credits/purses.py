@@ -100,7 +100,9 @@ class Purses:
 
         It goes on where who asked has left: its answer must not get lost.
         """
-        if block.filling is None:
+        # Nobody waits for one that is done, but whose end has not been heard of yet: it
+        # would be no waiting at all, so that its end never could be heard of.
+        if block.filling is None or block.filling.done():
             block.filling = asyncio.create_task(self._lease(block, short))
             block.filling.add_done_callback(lambda task: _filled(block, task))
         await asyncio.shield(block.filling)
@@ -226,6 +228,7 @@ class Purses:
 
 
 def _filled(block: Block, task: asyncio.Task[None]) -> None:
-    block.filling = None
+    if block.filling is task:
+        block.filling = None
     if not task.cancelled():
         task.exception()  # whoever waits for it gets it
