@@ -51,8 +51,8 @@ on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True
 """For tests of what the other database does not have."""
 
 SLOW_ON_POSTGRESQL = {
-    "test_account_export", "test_answers", "test_apikey_leaks", "test_apikey_rotation", "test_apikeys",
-    "test_audit", "test_audit_search",
+    "test_account_export", "test_answers", "test_apikey_leaks",
+    "test_apikey_rotation", "test_apikeys", "test_audit", "test_audit_search",
     "test_authorization", "test_credentials", "test_credits", "test_credits_processes",
     "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
     "test_desk_operations", "test_desk_users", "test_first_admin", "test_fuzz",
@@ -64,7 +64,7 @@ SLOW_ON_POSTGRESQL = {
     "test_message_logs", "test_mfa", "test_oidc", "test_plans", "test_recovery",
     "test_routes", "test_sealed", "test_sessions", "test_shutdown",
 }  # fmt: skip
-"""What is about accounts and money: on PostgreSQL it is slow (`--all`)."""
+"""What is about accounts and money, or starts many servers: slow (`--all`) there."""
 
 SettingsFactory = Callable[..., Settings]
 
