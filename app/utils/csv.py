@@ -12,6 +12,10 @@ from datetime import datetime
 
 # The full-width forms too: some East Asian editions run them.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+# Quotes, and whatever shows as nothing: white space, and the control characters.
+_UNSEEN = "\"'\ufeff" + "".join(
+    char for char in map(chr, range(0x3001)) if char.isspace() or char < " "
+)
 
 
 def line(cells: Iterable[object]) -> str:
@@ -37,7 +41,7 @@ def _written(cell: object) -> object:
 
 
 def _safe(text: str) -> str:
-    visible = text.lstrip(" \t\r\n\v\f\0\ufeff\"'")
+    visible = text.lstrip(_UNSEEN)
     # A tab or a line break in front is enough for some to look behind it.
     dangerous = visible.startswith(_FORMULA) or text.startswith(("\t", "\r", "\n"))
     return f"'{text}" if dangerous else text

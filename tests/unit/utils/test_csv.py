@@ -55,6 +55,8 @@ def test_times_are_as_json_has_them() -> None:
 
 
 @given(st.lists(st.text(), min_size=2))
+@example(["", "\x1f@"])
+@example(["", "\u2003=1"])
 def test_no_cell_can_be_a_formula_and_all_can_be_read_back(texts: list[str]) -> None:
     """TRUST D2."""
     found = cells(line(texts))
