@@ -6,6 +6,7 @@ A thought's signature is the `encrypted_content` of its item: nothing is stored 
 the item must hold all that its model wants to see again.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ def thinking_in(sealed: str, text: str) -> Block | None:
     return None
 
 
-class Item:
+class Item(ABC):
     prefix: ClassVar[str]
     delta: ClassVar[str]
     """The type of the events that tell its pieces."""
@@ -55,9 +56,9 @@ class Item:
         self.id, self.index = f"{self.prefix}_{token}{index:02x}", index
         self.place = {"item_id": self.id, "output_index": index}
 
+    @abstractmethod
     def state(self, status: str) -> Json:
         """All that is known of it; the status is one of OpenAI's."""
-        raise NotImplementedError
 
     def opening(self) -> Iterator[Json]:
         item = self.state("in_progress")
