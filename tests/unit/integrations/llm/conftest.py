@@ -35,8 +35,8 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 @pytest.fixture
 async def http() -> AsyncIterator[Http]:
-    """A pool that gives up on a silent server after a fifth of a second."""
-    pool = Http(ModelSettings(connect_seconds=5, stall_seconds=0.2))
+    """A pool that gives up on a silent server after a second, however busy we are."""
+    pool = Http(ModelSettings(connect_seconds=5, stall_seconds=1))
     yield pool
     await pool.close()
 
