@@ -12,24 +12,28 @@ from app.core.keys import KeyKind, new_key
 from app.core.ratelimit import LocalLimiter, network
 from app.core.rates import LIMITED, complete
 from app.core.tokens import Tokens
-from app.middleware.admission import PROBES
+from app.middleware.front import PROBES, Gate
 from app.middleware.proxies import Proxies
 from app.middleware.rate_limit import RateLimit, endpoint
-from tests.unit.middleware.asgi import Answer, Inner, ask, make_scope
+from app.services.authorization import Principal
+from tests.unit.middleware.asgi import Answer, Inner, ask, behind, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))
-KNOWN_KEYS = {new_key(KeyKind.USER): uuid4() for _ in range(2)}
+KNOWN_KEYS = {
+    new_key(KeyKind.USER): Principal(user_id=uuid4(), session_id=uuid4())
+    for _ in range(2)
+}
 HOME = "198.51.100.9"
 
 
-def limited(rates: str) -> ASGIApp:
-    return RateLimit(
-        Inner(),
+def limited(rates: str, *before: Gate, inner: ASGIApp | None = None) -> ASGIApp:
+    gate = RateLimit(
         rates=lambda: complete(rates),
         limiter=LocalLimiter(),
         tokens=TOKENS,
-        owner_of_key=KNOWN_KEYS.get,
+        known_key=lambda key, _ip: KNOWN_KEYS.get(key),
     )
+    return behind(*before, gate, inner=inner)
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
@@ -71,6 +75,17 @@ async def test_a_known_key_counts_for_its_user_by_whichever_header() -> None:
     ]
 
     assert spent == [200, 200, 429, 200]
+
+
+async def test_whose_key_it_is_is_told_to_whoever_asks_next() -> None:
+    inner = Inner()
+    app = limited("default=2/minute", inner=inner)
+    key, principal = next(iter(KNOWN_KEYS.items()))
+
+    await ask(app, {"X-API-Key": key})
+
+    assert inner.scope is not None
+    assert inner.scope["principal"] is principal
 
 
 async def test_invented_keys_share_the_window_of_their_address() -> None:
@@ -116,7 +131,7 @@ async def test_a_token_is_no_further_try_to_log_in() -> None:
 
 async def test_a_forged_forwarding_header_changes_nothing() -> None:
     """P6."""
-    app = Proxies(limited("auth.login=1/minute"), trusted=["192.0.2.1"])
+    app = limited("auth.login=1/minute", Proxies(["192.0.2.1"]))
     statuses = [
         (await login(app, headers={"X-Forwarded-For": f"203.0.113.{n}"})).status
         for n in range(3)
@@ -126,7 +141,7 @@ async def test_a_forged_forwarding_header_changes_nothing() -> None:
 
 
 async def test_behind_a_trusted_proxy_clients_count_for_themselves() -> None:
-    app = Proxies(limited("auth.login=1/minute"), trusted=["192.0.2.1"])
+    app = limited("auth.login=1/minute", Proxies(["192.0.2.1"]))
     hops = ["203.0.113.1", "203.0.113.2", "6.6.6.6, 203.0.113.1"]
     statuses = [
         (
