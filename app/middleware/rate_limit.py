@@ -92,12 +92,10 @@ class RateLimit:
         """Who a valid token names, or a key that was used a moment ago.
 
         Others count by address: who invents keys must not get a new window for each.
-        The key's `principal` is left in the scope for whoever asks for it next.
         """
         sent = sent_with(visit.headers)
         if looks_like_key(sent):
             known = self._known_key(sent, visit.ip)
-            visit.scope["principal"] = known
             return known.user_id if known is not None else None
         try:
             return self._tokens.read_access(sent).account_id if sent else None

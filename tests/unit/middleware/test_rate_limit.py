@@ -16,7 +16,7 @@ from app.middleware.front import PROBES, Gate
 from app.middleware.proxies import Proxies
 from app.middleware.rate_limit import RateLimit, endpoint
 from app.services.authorization import Principal
-from tests.unit.middleware.asgi import Answer, Inner, ask, behind, make_scope
+from tests.unit.middleware.asgi import Answer, ask, behind, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))
 KNOWN_KEYS = {
@@ -26,14 +26,14 @@ KNOWN_KEYS = {
 HOME = "198.51.100.9"
 
 
-def limited(rates: str, *before: Gate, inner: ASGIApp | None = None) -> ASGIApp:
+def limited(rates: str, *before: Gate) -> ASGIApp:
     gate = RateLimit(
         rates=lambda: complete(rates),
         limiter=LocalLimiter(),
         tokens=TOKENS,
         known_key=lambda key, _ip: KNOWN_KEYS.get(key),
     )
-    return behind(*before, gate, inner=inner)
+    return behind(*before, gate)
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
@@ -75,17 +75,6 @@ async def test_a_known_key_counts_for_its_user_by_whichever_header() -> None:
     ]
 
     assert spent == [200, 200, 429, 200]
-
-
-async def test_whose_key_it_is_is_told_to_whoever_asks_next() -> None:
-    inner = Inner()
-    app = limited("default=2/minute", inner=inner)
-    key, principal = next(iter(KNOWN_KEYS.items()))
-
-    await ask(app, {"X-API-Key": key})
-
-    assert inner.scope is not None
-    assert inner.scope["principal"] is principal
 
 
 async def test_invented_keys_share_the_window_of_their_address() -> None:
