@@ -2,7 +2,6 @@
 
 import re
 import time
-from functools import cache
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -11,7 +10,7 @@ from uuid_utils import uuid7
 
 from app.core.config import LogSettings
 from app.core.logging import about
-from app.core.metrics import quick
+from app.core.metrics import quick, quick_histogram
 from app.middleware.front import Verdict, Visit
 
 REQUESTS = Counter(
@@ -31,7 +30,7 @@ _log = structlog.get_logger("access")
 
 # Both are few: routes, times methods, times statuses.
 _requests = quick(REQUESTS)
-_seconds = cache(SECONDS.labels)
+_seconds = quick_histogram(SECONDS)
 
 
 class RequestContext:
