@@ -44,6 +44,8 @@ class Connection(HttpToolsProtocol):
     _head = 0
     """Bytes of the head, as far as it has come."""
     _timer: asyncio.TimerHandle | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
     _answered: RequestResponseCycle | None = None
     """The request being answered; `cycle` is the newest, which may wait behind it."""
 
@@ -54,6 +56,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._hang_up()
         super().connection_lost(exc)
 
@@ -126,6 +130,37 @@ class Connection(HttpToolsProtocol):
         if self._answered is not None and self._is_answering():
             self._answered.disconnected = True
             self._answered.message_event.set()
+
+    # Between requests: one timer for many of them, where uvicorn has one for each
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._watch(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Called by uvicorn as something comes."""
+        self._idle_since = None
+
+    def _watch(self, seconds: float) -> None:
+        self._idle_timer = self.loop.call_later(seconds, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._watch(left)
+        else:
+            self.transport.close()
 
     # Refusing
 

@@ -53,7 +53,8 @@ class Sending:
         cycle = self._cycle
         lines = [STATUS_LINE[status]]
         closes = False
-        for name, value in (*cycle.default_headers, *headers):
+        for given, value in (*cycle.default_headers, *headers):
+            name = given.lower()
             lines.append(_line(name, value))
             if name == b"content-length" and cycle.chunked_encoding is None:
                 cycle.expected_content_length = int(value)
@@ -96,4 +97,4 @@ def _line(name: bytes, value: bytes) -> bytes:
     """Of a head. Raises RuntimeError for what would be more than one."""
     if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
         raise RuntimeError("A header has a character that none may have.")
-    return b"%b: %b\r\n" % (name.lower(), value)
+    return b"%b: %b\r\n" % (name, value)

@@ -36,6 +36,10 @@ class Wakeup:
         woken, self._woken = self._woken, False
         return woken
 
+    def forget(self) -> None:
+        """What woke before is over; the timer may serve what is waited for next."""
+        self._woken = False
+
     def leave(self) -> None:
         """Nobody waits any more."""
         if self._timer is not None:

@@ -46,13 +46,15 @@ class Response:
         "complete", "headers", "status",
     )  # fmt: skip
 
-    def __init__(self, connection: "Connection", stall_seconds: float) -> None:
+    def __init__(
+        self, connection: "Connection", wakeup: Wakeup, stall_seconds: float
+    ) -> None:
         self.status = 0
         """0 until the head is there."""
         self.headers: dict[str, str] = {}
         self._connection = connection
         self._stall = stall_seconds
-        self._wakeup = Wakeup()
+        self._wakeup = wakeup
         self._parts: list[bytes] = []
         self._held = 0
         self.complete = False
@@ -141,9 +143,6 @@ class Response:
             self._connection.pause()
         self._wakeup.wake()
 
-    def leave(self) -> None:
-        self._wakeup.leave()
-
 
 class Connection(asyncio.Protocol):
     """One socket, and the parser of what comes from it."""
@@ -154,6 +153,8 @@ class Connection(asyncio.Protocol):
         self._answering: Response | None = None
         self._lost = self._paused = False
         self._loop = asyncio.get_running_loop()
+        # One for all answers: its timer serves many of them.
+        self._wakeup = Wakeup()
         self._rest: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
 
@@ -173,7 +174,8 @@ class Connection(asyncio.Protocol):
         self._keep_alive = False
         self._reads = 0
         self._listening_since = 0.0
-        self._response = self._answering = Response(self, stall_seconds)
+        self._wakeup.forget()
+        self._response = self._answering = Response(self, self._wakeup, stall_seconds)
         self.on_body = self._response.add
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(wire)
@@ -182,7 +184,6 @@ class Connection(asyncio.Protocol):
         """Whether the connection can serve again; where not, it is closed."""
         response, self._response, self._answering = self._response, None, None
         assert response is not None
-        response.leave()
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -247,12 +248,14 @@ class Connection(asyncio.Protocol):
         self._open_ones.discard(self)
         response = self._response
         if response is None or response.ended:
+            self._wakeup.leave()
             return
         if response.status and self._until_close():
             response.end()
         else:
             reason = str(error) if error else "the connection was closed"
             response.end(BrokenError(reason))
+        self._wakeup.leave()
 
     def _until_close(self) -> bool:
         """Whether the end of the connection is how this body's end is told."""
