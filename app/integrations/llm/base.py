@@ -46,12 +46,28 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A text that an answer may quote: a document, or a passage of one.
+
+    It stands in the document from character `start` on; `pages` are the characters of
+    the document at which its pages begin, where it has any. `id` is the document's.
+    """
+
+    name: str
+    text: str
+    start: int = 0
+    pages: Sequence[int] = ()
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One call of a model; `model` is the provider's own id, without our prefix.
 
     A last message of role assistant is a text that the model is to go on with. None
     leaves a choice to the provider. What a provider has no means for it refuses with a
-    ProviderRejectedError that names it.
+    ProviderRejectedError that names it. The `sources` stand in the messages or in
+    `system` already: they are here for who quotes instead of reading.
     """
 
     model: str
@@ -66,6 +82,7 @@ class ChatRequest:
     stop_sequences: Sequence[str] = ()
     thinking: Thinking | None = None
     output_format: OutputFormat | None = None
+    sources: Sequence[Source] = ()
 
 
 @dataclass(frozen=True, slots=True)

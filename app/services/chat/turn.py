@@ -41,6 +41,7 @@ from app.schemas.message import message_json
 from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
+from app.services.chat.context import Context
 from app.services.chat.reply import Position, Reply
 
 Ending = Literal["stopped", "interrupted"]
@@ -61,7 +62,11 @@ class Choice:
 
     candidate: Candidate
     request: ChatRequest
-    input_estimate: int
+    context: Context
+
+    @property
+    def input_estimate(self) -> int:
+        return self.context.tokens
 
     @property
     def model(self) -> ModelInfo:
@@ -266,13 +271,22 @@ class Turn:
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
-        wants_title = self.wants_title and bool(self.reply.text)
-        stored = await database.transact(self._storing(values, wants_title=wants_title))
-        if stored and wants_title:
+        stored = await database.transact(self._storing(values))
+        if stored and (self.wants_title or self.chosen.context.cut):
             jobs.wake_workers()
         return stored
 
-    def _storing(self, values: dict[str, Any], *, wants_title: bool) -> Script[bool]:
+    def _follow_ups(self) -> Script[None]:
+        """Ask for the jobs that come after a turn that has said something."""
+        if self.wants_title:
+            yield jobs.adding("chat.title", chat_id=str(self.message.chat_id))
+        context = self.chosen.context
+        if context.cut:
+            yield jobs.adding(
+                "chat.summary", message_id=str(self.message.id), room=context.room
+            )
+
+    def _storing(self, values: dict[str, Any]) -> Script[bool]:
         message = self.message
         # By attempt, not by status: where the lease ran out while we still wrote, the
         # reply was called interrupted, and the truth may replace that.
@@ -280,8 +294,8 @@ class Turn:
         if stored.rowcount == 0:
             return False
         yield search.entry(message.chat_id, message.id, self.reply.text)
-        if wants_title:
-            yield jobs.adding("chat.title", chat_id=str(message.chat_id))
+        if self.reply.text:
+            yield from self._follow_ups()
         return True
 
 
