@@ -12,7 +12,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import utcnow
 from app.core.exceptions import ForbiddenError, NotFoundError
-from app.models import ApiKey, Base, Chat, KeyLimits, Message, UserSession
+from app.models import ApiKey, Base, Chat, File, KeyLimits, Message, UserSession
 
 M = TypeVar("M", bound=Base)
 
@@ -91,6 +91,7 @@ def require_fresh(since: datetime | None) -> None:
 _OWNERS: dict[type[Base], Any] = {
     ApiKey: ApiKey.user_id,
     Chat: Chat.user_id,
+    File: File.user_id,
     UserSession: UserSession.user_id,
 }
 _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
@@ -100,6 +101,7 @@ _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
 _NAMES: dict[type[Base], str] = {
     ApiKey: "API key",
     Chat: "chat",
+    File: "file",
     Message: "message",
     UserSession: "session",
 }
