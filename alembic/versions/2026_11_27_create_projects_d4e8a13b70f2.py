@@ -1,7 +1,7 @@
 """Projects, who is in them, and chats that are bound to them.
 
 Revision ID: d4e8a13b70f2
-Revises: a7d2e91f406c
+Revises: 6f2b94d8e013
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "d4e8a13b70f2"
-down_revision = "a7d2e91f406c"
+down_revision = "6f2b94d8e013"
 branch_labels = None
 depends_on = None
 

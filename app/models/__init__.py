@@ -19,6 +19,7 @@ from app.models.desk import (
     DeskSession,
     SupportStaff,
 )
+from app.models.file import File, FileText
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
@@ -64,6 +65,8 @@ __all__ = [
     "DeskAccount",
     "DeskRefreshToken",
     "DeskSession",
+    "File",
+    "FileText",
     "IdempotencyKey",
     "Identity",
     "IpRule",

@@ -16,6 +16,7 @@ from app.models import (
     ApiKey,
     Base,
     Chat,
+    File,
     KeyLimits,
     Message,
     Project,
@@ -110,6 +111,7 @@ def require_fresh(since: datetime | None) -> None:
 _OWNERS: dict[type[Base], Any] = {
     ApiKey: ApiKey.user_id,
     Chat: Chat.user_id,
+    File: File.user_id,
     UserSession: UserSession.user_id,
 }
 _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
@@ -119,6 +121,7 @@ _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
 _NAMES: dict[type[Base], str] = {
     ApiKey: "API key",
     Chat: "chat",
+    File: "file",
     Message: "message",
     Project: "project",
     UserSession: "session",

@@ -67,6 +67,7 @@ DOMAINS = {
     "chat": "chats, and turns in them",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
+    "file": "what users upload",
     "gateway": "models for other people's clients, in the formats that these speak",
     "health": "whether the process can work",
     "home": "the page at the root",

@@ -47,6 +47,8 @@ OWNED: Mapping[str, Owned] = {
     "oidc_codes": Owned(not_exported="hashes of codes, good for minutes"),
     "api_keys": Owned(hidden=frozenset({"key_hash", "previous_hash"})),
     "reported_usage": Owned(),
+    "files": Owned(),
+    "file_texts": Owned(not_exported="the words of files, which are exported"),
     "projects": Owned(),
     "project_members": Owned(),
     "chats": Owned(),
