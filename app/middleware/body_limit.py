@@ -23,32 +23,50 @@ from app.core.exceptions import (
 )
 from app.middleware.at_start import at_start
 
+_UPLOADS = "/api/v1/files"
+
 _SLOWEST = 16 * 2**10
 """Bytes for which a second is added to the time that a body may take."""
 
 
 class BodyLimit:
     def __init__(
-        self, app: ASGIApp, *, limit: int, gateway_limit: int, seconds: float
+        self,
+        app: ASGIApp,
+        *,
+        limit: int,
+        gateway_limit: int,
+        file_limit: int,
+        seconds: float,
     ) -> None:
-        """The limits in bytes; the gateway's is for paths under /v1."""
+        """The limits in bytes; the gateway's is for paths under /v1.
+
+        `file_limit` is an upload's, which nobody takes into memory.
+        """
         self._app = app
         self._limit = limit
         self._gateway_limit = gateway_limit
+        self._file_limit = file_limit
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gateway = scope["path"].startswith("/v1/")
-        limit = self._gateway_limit if gateway else self._limit
+        limit = self._limit_for(scope["method"], scope["path"])
         error = _refusal(scope["headers"], limit)
         if error is not None:
             await problem(error.problem())(scope, receive, send)
             return
         body = _Body(receive, limit=limit, seconds=self._seconds)
         await self._app(scope, body.receive, at_start(scope, send, body.note_answer))
+
+    def _limit_for(self, method: str, path: str) -> int:
+        if path.startswith("/v1/"):
+            return self._gateway_limit
+        if path == _UPLOADS and method == "POST":
+            return self._file_limit
+        return self._limit
 
 
 def _refusal(headers: Sequence[tuple[bytes, bytes]], limit: int) -> AppError | None:

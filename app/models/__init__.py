@@ -19,6 +19,7 @@ from app.models.desk import (
     DeskSession,
     SupportStaff,
 )
+from app.models.file import File, FileText
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
@@ -30,6 +31,7 @@ from app.models.mfa import Authenticator, RecoveryCode
 from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.project import Project, ProjectMember
 from app.models.route import ModelRoute
 from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.setting import Setting
@@ -63,6 +65,8 @@ __all__ = [
     "DeskAccount",
     "DeskRefreshToken",
     "DeskSession",
+    "File",
+    "FileText",
     "IdempotencyKey",
     "Identity",
     "IpRule",
@@ -78,6 +82,8 @@ __all__ = [
     "OidcCode",
     "OidcLogin",
     "Plan",
+    "Project",
+    "ProjectMember",
     "RecoveryCode",
     "RefreshToken",
     "RegisteredModel",

@@ -26,6 +26,12 @@ from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
+from app.integrations.parsing.process import Parser
+from app.integrations.scanning.base import NoScanner
+from app.integrations.scanning.clamd import Clamd
+from app.integrations.storage.base import Storage
+from app.integrations.storage.local import LocalStorage
+from app.integrations.storage.s3 import S3Storage
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -35,6 +41,9 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.file.inspection import Inspection
+from app.services.file.sweeping import Sweeper
+from app.services.file.uploads import Uploads
 from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
@@ -199,6 +208,34 @@ class _Calls(NamedTuple):
         )
 
 
+class _Files(NamedTuple):
+    """What users upload, and what is done with it."""
+
+    storage: Storage
+    uploads: Uploads
+    inspection: Inspection
+    sweeper: Sweeper
+
+    @classmethod
+    def build(
+        cls, settings: Settings, *, database: Database, storage: Storage, plans: Plans
+    ) -> "_Files":
+        clamd = settings.storage.clamd_address
+        return cls(
+            storage=storage,
+            uploads=Uploads(
+                settings.storage, database=database, storage=storage, plans=plans
+            ),
+            inspection=Inspection(
+                database=database,
+                storage=storage,
+                parser=Parser(settings.storage),
+                scanner=Clamd(clamd) if clamd else NoScanner(),
+            ),
+            sweeper=Sweeper(database=database, storage=storage),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     live: LiveSettings
@@ -233,6 +270,10 @@ class Runtime:
     books: Books
     gateway: Gateway
     asides: Asides
+    storage: Storage
+    uploads: Uploads
+    inspection: Inspection
+    sweeper: Sweeper
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -257,6 +298,7 @@ class Runtime:
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         installation = _Installation.build(live, database=database, bus=bus)
+        storage = _storage(settings)
         calls = _Calls.build(
             live,
             database=database,
@@ -265,6 +307,12 @@ class Runtime:
             crypto=crypto,
             router=installation.router,
             principals=people.principals,
+        )
+        files = _Files.build(
+            settings,
+            database=database,
+            storage=storage,
+            plans=calls.plans,
         )
         mailer = _mailer(settings)
         return cls(
@@ -291,11 +339,16 @@ class Runtime:
                 turns=calls.turns,
             ),
             erasure=Erasure(
-                settings.accounts, database=database, crypto=crypto, mailer=mailer
+                settings.accounts,
+                database=database,
+                crypto=crypto,
+                mailer=mailer,
+                sweeper=files.sweeper,
             ),
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),
+            **files._asdict(),
         )
 
     async def open(self) -> None:
@@ -347,6 +400,12 @@ def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
         ],
         catalogue=catalogue,
     )
+
+
+def _storage(settings: Settings) -> Storage:
+    if settings.storage.storage == "s3":
+        return S3Storage(settings.storage)
+    return LocalStorage(settings.server.data_dir / "files")
 
 
 def _mailer(settings: Settings) -> Mailer:

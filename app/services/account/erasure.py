@@ -25,6 +25,7 @@ from app.services import audit
 from app.services.account import holdings, sealing
 from app.services.account.accounts import not_deleted
 from app.services.audit import SYSTEM, Actor
+from app.services.file.sweeping import Sweeper
 
 _BATCH = 20  # rows, with all that hangs on them: a chat may have many messages
 _log = structlog.get_logger()
@@ -38,11 +39,13 @@ class Erasure:
         database: Database,
         crypto: Crypto,
         mailer: Mailer,
+        sweeper: Sweeper,
     ) -> None:
         self._keep_backups = timedelta(days=settings.keep_backups_days)
         self._database = database
         self._crypto = crypto
         self._mailer = mailer
+        self._sweeper = sweeper
 
     async def erase(self, actor: Actor, user_id: UUID) -> ErasureReport:
         """Leave nothing of a deleted account; NotFoundError for one that is not."""
@@ -53,6 +56,7 @@ class Erasure:
                 pass
         if address is not None:
             await self._mailer.forget(address)
+        await self._sweeper.erase(user_id)
         now = utcnow()
         report = ErasureReport(
             user_id=user_id,

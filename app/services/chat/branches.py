@@ -99,6 +99,7 @@ async def fork(
         title=form.title or chat.title,
         model=chat.model,
         system_prompt=chat.system_prompt,
+        project_id=chat.project_id,
         leaf_id=new_ids[ids[-1]] if ids else None,
     )
     session.add(copy)
