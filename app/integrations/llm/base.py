@@ -49,13 +49,15 @@ class ChatMessage:
 class Source:
     """A text that an answer may quote: a document, or a passage of one.
 
-    It stands in the document from character `start` on; `pages` are the characters of
-    the document at which its pages begin, where it has any. `id` is the document's.
+    It stands in the document from character `start` on, which is on `page`, counted
+    from 1; `pages` are the characters of the document at which its pages begin. Either
+    may be unknown. `id` is the document's.
     """
 
     name: str
     text: str
     start: int = 0
+    page: int | None = None
     pages: Sequence[int] = ()
     id: str | None = None
 
@@ -123,12 +125,17 @@ class ToolInputDelta:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A quoted span: `quote` equals `source`'s text from `start` to `end` (chars)."""
+    """A quoted span: `quote` equals `source`'s text from `start` to `end` (chars).
+
+    `page` counts from 1; `source_id` is the `Source`'s. Either may be unknown.
+    """
 
     source: str
     quote: str
     start: int
     end: int
+    page: int | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     Block,
     ChatRequest,
+    Citation,
     ModelInfo,
     ProviderEvent,
     TextDelta,
@@ -42,6 +43,7 @@ from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
 from app.services.chat.context import Context
+from app.services.chat.quotes import Quotes
 from app.services.chat.reply import Position, Reply
 
 Ending = Literal["stopped", "interrupted"]
@@ -78,9 +80,9 @@ class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `choices` are what may write it, in
-    this order, and `chosen` is which was called last. `earlier` is what attempts before
-    this one used; `failure` is why it failed, once it has. `account` is what this
-    attempt is paid from; `on_event` tells other processes.
+    this order, and `chosen` is which was called last; `quotes` finds what it quotes.
+    `earlier` is what attempts before this one used; `failure` is why it failed, once it
+    has. `account` is what this attempt is paid from; `on_event` tells other processes.
     """
 
     message: Message
@@ -94,6 +96,7 @@ class Turn:
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
+    quotes: Quotes | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     chosen: Choice = field(init=False)
     _streaming: asyncio.Task[None] | None = None
@@ -131,6 +134,8 @@ class Turn:
         if self._ending is not None:  # ended before it began
             self._streaming.cancel()
         await asyncio.wait([self._streaming])
+        if self.quotes is not None:
+            self._take(*self.quotes.rest())
         values = self._outcome(self._streaming)
         used, paid = self._settle()
         values["credits"] = values["billed"] = self.message.credits + paid
@@ -206,19 +211,42 @@ class Turn:
         )
         async with aclosing(stream) as events:
             async for event in events:
-                self.reply.apply(event)
-                if self.on_event is not None:
-                    self.on_event(event)
+                if type(event) is Citation:
+                    self._cite(event)
+                    continue
+                self._take(event)
+                if self.quotes is not None and type(event) is TextDelta:
+                    self._take(*self.quotes.read(event.text))
                 if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
                     _first_token(self._provider).observe(waited)
                     begun = 0
+
+    def _take(self, *events: ProviderEvent) -> None:
+        for event in events:
+            self.reply.apply(event)
+            if self.on_event is not None:
+                self.on_event(event)
+
+    def _cite(self, told: Citation) -> None:
+        """What the provider says that it quotes: only the guide's manual is not ours.
+
+        No other one is believed, but where what it quotes stands in a source.
+        """
+        found = self.quotes.check(told) if self.quotes is not None else None
+        if found is None and self._provider == "guide":
+            found = told
+        if found is not None:
+            self._take(found)
 
     def _call(self, candidate: Candidate) -> AsyncGenerator[ProviderEvent]:
         """Have that one write, and be paid for it."""
         assert self.account is not None
         self.chosen = next(c for c in self.choices if c.candidate is candidate)
         self.account.goes_to(candidate.model)
+        if sources := self.chosen.context.sources:
+            reply = self.reply
+            self.quotes = Quotes(sources, text=reply.text, known=reply.citations)
         return candidate.provider.stream(self.chosen.request)  # type: ignore[return-value]  # every provider's stream is an async generator
 
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
