@@ -31,6 +31,7 @@ from app.models.mfa import Authenticator, RecoveryCode
 from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.project import Project, ProjectMember
 from app.models.route import ModelRoute
 from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.setting import Setting
@@ -81,6 +82,8 @@ __all__ = [
     "OidcCode",
     "OidcLogin",
     "Plan",
+    "Project",
+    "ProjectMember",
     "RecoveryCode",
     "RefreshToken",
     "RegisteredModel",

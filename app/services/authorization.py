@@ -5,14 +5,25 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, select
+from sqlalchemy import BindParameter, ColumnElement, Select, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import utcnow
 from app.core.exceptions import ForbiddenError, NotFoundError
-from app.models import ApiKey, Base, Chat, File, KeyLimits, Message, UserSession
+from app.models import (
+    ApiKey,
+    Base,
+    Chat,
+    File,
+    KeyLimits,
+    Message,
+    Project,
+    ProjectMember,
+    User,
+    UserSession,
+)
 
 M = TypeVar("M", bound=Base)
 
@@ -46,8 +57,17 @@ def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement
     if model is Message:
         mine = select(Chat.id).where(Chat.user_id == owner)
         return Message.chat_id.in_(mine)
+    if model is Project:
+        return _member_of_project(owner)
     column: ColumnElement[bool] = _OWNERS[model] == owner
     return column
+
+
+def _member_of_project(user: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    """Their own projects, and those that they are in; nobody's whose owner is gone."""
+    joined = select(ProjectMember.project_id).where(ProjectMember.user_id == user)
+    owner_there = exists().where(User.id == Project.user_id, User.status != "deleted")
+    return or_(Project.user_id == user, Project.id.in_(joined)) & owner_there
 
 
 async def require(
@@ -103,5 +123,6 @@ _NAMES: dict[type[Base], str] = {
     Chat: "chat",
     File: "file",
     Message: "message",
+    Project: "project",
     UserSession: "session",
 }

@@ -54,7 +54,7 @@ IMPORTS_LATE = {
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: found": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: signed": _BOTO,
-    "app/integrations/search/lexical.py: _stem": "3 MB that an idle server spares",
+    "app/integrations/search/words.py: _stem": "3 MB that an idle server spares",
 }
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 
@@ -75,6 +75,7 @@ DOMAINS = {
     "ip_rule": "which addresses may use what",
     "introspection": "what external applications ask and tell",
     "job": "background work as such",
+    "knowledge": "what documents say, and finding it",
     "lockout": "failed logins",
     "login": "what every login comes to",
     "link": "links that are mailed, and prove who has an address",
@@ -83,6 +84,7 @@ DOMAINS = {
     "mfa": "second factors",
     "message_log": "what models were asked and said, for admins",
     "model": "what models there are",
+    "project": "instructions and documents that people share",
     "servicekey": "keys of external applications",
     "setting": "settings that admins change",
     "plan": "plans, and the limits that users have",

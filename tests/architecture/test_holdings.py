@@ -11,7 +11,9 @@ from app.services.account import holdings
 
 TABLES = Base.metadata.tables
 LISTS = [holdings.OWNED, holdings.NAMING, holdings.OTHERS]
-_SECRET = re.compile(r"hash|secret|token(?!s$|s_per_minute$)|password|sealed|key$")
+_SECRET = re.compile(
+    r"hash|secret|token(?!s$|s_per_minute$|_limit$)|password|sealed|key$"
+)
 
 owned = pytest.mark.parametrize("name", holdings.OWNED)
 

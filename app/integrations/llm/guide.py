@@ -28,13 +28,9 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.blocks import rejected_field
-from app.integrations.search.lexical import (
-    Document,
-    LexicalIndex,
-    Passage,
-    SearchIndex,
-    terms,
-)
+from app.integrations.search.lexical import LexicalIndex, SearchIndex
+from app.integrations.search.passages import Document, Passage
+from app.integrations.search.words import terms
 
 RELEVANT = 0.28
 """The least score of a passage that is quoted; tests/unit/integrations/llm/ holds the

@@ -49,6 +49,8 @@ OWNED: Mapping[str, Owned] = {
     "reported_usage": Owned(),
     "files": Owned(),
     "file_texts": Owned(not_exported="the words of files, which are exported"),
+    "projects": Owned(),
+    "project_members": Owned(),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "message_logs": Owned(hidden=frozenset({"messages"})),

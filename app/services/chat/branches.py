@@ -29,6 +29,7 @@ _COPIED = (
     Message.status,
     Message.stop_reason,
     Message.error,
+    Message.summary,
     Message.created_at,
 )
 
@@ -98,6 +99,7 @@ async def fork(
         title=form.title or chat.title,
         model=chat.model,
         system_prompt=chat.system_prompt,
+        project_id=chat.project_id,
         leaf_id=new_ids[ids[-1]] if ids else None,
     )
     session.add(copy)

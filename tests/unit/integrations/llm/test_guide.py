@@ -19,7 +19,7 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.guide import GuideProvider
-from app.integrations.search.lexical import slug
+from app.integrations.search.passages import slug
 
 BEDROCK = "How do I connect AWS Bedrock?"
 
