@@ -96,9 +96,7 @@ class Posting(Base):
     __tablename__ = "postings"
     __table_args__ = (
         # Ranking reads nothing but this index: it holds the whole row.
-        PrimaryKeyConstraint(
-            "key", "chunk_id", postgresql_include=["count", "length"]
-        ),
+        PrimaryKeyConstraint("key", "chunk_id", postgresql_include=["count", "length"]),
         {"sqlite_with_rowid": False},
     )
 
