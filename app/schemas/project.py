@@ -10,7 +10,7 @@ from app.schemas.user import Email
 ContextMode = Annotated[
     Literal["auto", "full", "retrieval"],
     Field(
-        description="Whether chats get all of the documents, or what fits the question. "
+        description="Whether chats get all of the documents, or what fits a question. "
         "`auto`: all of them while they fit."
     ),
 ]
