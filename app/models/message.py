@@ -45,6 +45,8 @@ class Message(Identified, Base):
     wrote it, which is another one where a route was asked for.
     `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
+    `summary` tells of all messages up to this one, itself included: what stands above
+    it never changes, so it is true on every branch below.
     """
 
     __tablename__ = "messages"
@@ -85,6 +87,7 @@ class Message(Identified, Base):
     lease_expires_at: Mapped[datetime | None]
     rating: Mapped[int] = mapped_column(SmallInteger, default=0)
     rating_comment: Mapped[str | None] = mapped_column(Text)
+    summary: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     siblings: Mapped[str] = column_property(
         case(

@@ -170,6 +170,17 @@ class CitationRead(BaseModel):
     quote: str
     start: int
     end: int
+    page: int | None = Field(None, description="From 1, where the source has pages.")
+
+
+class MessageCitation(CitationRead):
+    source_id: UUID | None = Field(
+        None, description="The project's document, or the file; null for the manual."
+    )
+
+
+_CITATION_DEFAULTS = {"page": None, "source_id": None}
+"""Of citations that are older than these."""
 
 
 def _as_told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -201,7 +212,7 @@ class MessageRead(ReadModel):
     error: dict[str, Any] | None = Field(description="The problem of a failed reply.")
     usage: UsageRead | None
     credits: int = Field(description="Its price in millionths of a US dollar.")
-    citations: list[CitationRead]
+    citations: list[MessageCitation]
     sibling_ids: list[UUID] = Field(
         description="All versions at this place, itself among them, the oldest first."
     )
@@ -233,6 +244,7 @@ def message_row(row: dict[str, Any]) -> dict[str, Any]:
     row["sibling_ids"] = in_order(siblings) if " " in siblings else [row["id"]]
     row["text"] = text_of(row["content"])
     row["content"] = _as_told(row["content"])
+    row["citations"] = [_CITATION_DEFAULTS | cited for cited in row["citations"]]
     row["usage"] = row["usage"] and _USAGE_DEFAULTS | row["usage"]
     return row
 

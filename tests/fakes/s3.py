@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import Any
 
 import botocore.session
@@ -25,6 +27,11 @@ def s3_server() -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
+        # What it holds is the process's: another test's server may have been before.
+        connection = HTTPConnection(host, port)
+        connection.request("POST", "/moto-api/reset")
+        assert connection.getresponse().status == HTTPStatus.OK
+        connection.close()
         client(url).create_bucket(
             Bucket=BUCKET,
             CreateBucketConfiguration={"LocationConstraint": VARIABLES["S3_REGION"]},

@@ -201,6 +201,7 @@ async def test_another_users_thing_reads_like_one_that_never_was(
         chat=never,
         question=never,
         reply=never,
+        file=never,
         link=never,
         apikey=never,
     )

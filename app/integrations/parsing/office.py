@@ -45,11 +45,13 @@ def parse(path: Path) -> Parsed:
         found = text.whole()
     except TooMuchText:
         pass
-    except UnreadableFileError:
+    except MemoryError:
         raise
     # A damaged document makes the libraries stumble in ways that nobody can list.
     except Exception as error:
-        raise UnreadableFileError("is a broken office document") from error
+        raise UnreadableFileError(
+            "is a broken office document, or too large"
+        ) from error
     return Parsed(
         mime,
         text=found,
@@ -106,14 +108,17 @@ def _docx(path: Path, text: Text) -> None:
 def _xlsx(path: Path, text: Text) -> None:
     from openpyxl import load_workbook  # noqa: PLC0415 - one of them is needed
 
-    workbook = load_workbook(path, read_only=True, data_only=True)
-    for sheet in workbook.worksheets:
-        text.add(f"# {sheet.title}\n\n")
-        sheet.reset_dimensions()
-        for row in sheet.iter_rows(values_only=True):
-            if any(value is not None for value in row):
-                text.add(_line("" if value is None else str(value) for value in row))
-        text.add("\n")
+    with path.open("rb") as file:  # of a path it would want a name that it knows
+        workbook = load_workbook(file, read_only=True, data_only=True)
+        for sheet in workbook.worksheets:
+            text.add(f"# {sheet.title}\n\n")
+            sheet.reset_dimensions()
+            for row in sheet.iter_rows(values_only=True):
+                if any(value is not None for value in row):
+                    text.add(
+                        _line("" if value is None else str(value) for value in row)
+                    )
+            text.add("\n")
 
 
 def _pptx(path: Path, text: Text) -> None:

@@ -21,8 +21,6 @@ _PASSWORD = pypdfium2.raw.FPDF_ERR_PASSWORD
 def parse(path: Path, folder: Path) -> Parsed:
     document = _opened(path)
     count = len(document)
-    if count == 0:
-        raise UnreadableFileError("is a PDF without pages")
     text = Text()
     found: str | None = None
     try:
@@ -49,7 +47,7 @@ def _opened(path: Path) -> PdfDocument:
             raise UnreadableFileError(
                 "is encrypted: upload it without a password"
             ) from error
-        raise UnreadableFileError("is a broken PDF") from error
+        raise UnreadableFileError("is a broken PDF, or one without pages") from error
 
 
 def _text(document: PdfDocument, number: int) -> str:

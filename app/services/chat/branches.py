@@ -29,6 +29,7 @@ _COPIED = (
     Message.status,
     Message.stop_reason,
     Message.error,
+    Message.summary,
     Message.created_at,
 )
 

@@ -18,7 +18,7 @@ from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
 from app.services.authorization import Principal, require
-from app.services.chat import context, history
+from app.services.chat import context, history, offers
 from app.services.chat.beginning import (
     TurnInProgressError,
     begin,
@@ -92,7 +92,7 @@ class Turns:
         """
         self._admit()
         chat, above = await history.read(
-            self._database, principal, chat_id, start=form.parent_id
+            self._database, principal.user_id, chat_id, start=form.parent_id
         )
         question = new_question(chat, form.blocks, above=above)
         return await self._begin(
@@ -239,13 +239,15 @@ class Turns:
         model = candidate.model
         most = self._live.current.models.max_output_tokens
         max_tokens = min(most, model.max_output_tokens)
-        system = chat.system_prompt or ""
-        seen, input_estimate = context.assemble(
-            branch, system=system, model=model, max_output_tokens=max_tokens
+        seen = context.assemble(
+            branch,
+            model=model,
+            max_output_tokens=max_tokens,
+            offers=offers.of_chat(chat),
         )
-        request = ChatRequest(model.id, seen, system, max_tokens)
+        request = ChatRequest(model.id, seen.messages, seen.system, max_tokens)
         require_capabilities(request, model)
-        return Choice(candidate, request, input_estimate)
+        return Choice(candidate, request, seen)
 
     async def _store_and_start(
         self,
@@ -390,5 +392,5 @@ class Turns:
     ) -> tuple[ChatFacts, list[Said]]:
         """The message's chat, and the branch from the message up."""
         return await history.read(
-            self._database, principal, message.chat_id, start=message.id
+            self._database, principal.user_id, message.chat_id, start=message.id
         )

@@ -1,0 +1,22 @@
+"""Messages hold a summary of all that stands above them.
+
+Revision ID: 2c9f71e4a8d6
+Revises: d4e8a13b70f2
+"""
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "2c9f71e4a8d6"
+down_revision = "d4e8a13b70f2"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("messages", sa.Column("summary", sa.Text(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("messages", "summary")
