@@ -52,7 +52,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_project_documents_file_id", "project_documents", ["file_id"])
     op.create_index(
-        "ix_project_documents_project_id_state",
+        "ix_project_documents_project_id_state_chunks_terms_tokens",
         "project_documents",
         ["project_id", "state", "chunks", "terms", "tokens"],
     )

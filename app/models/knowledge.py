@@ -39,8 +39,8 @@ class ProjectDocument(Identified, Timestamped, Base):
             "state IN ('pending', 'indexing', 'ready', 'failed', 'deleted')",
             name="state",
         ),
-        Index("ix_project_documents_project_id_state", "project_id", "state",
-              "chunks", "terms", "tokens"),
+        Index("ix_project_documents_project_id_state_chunks_terms_tokens",
+              "project_id", "state", "chunks", "terms", "tokens"),
     )  # fmt: skip
 
     project_id: Mapped[UUID] = mapped_column(

@@ -20,6 +20,7 @@ from app.models import (
     KeyLimits,
     Message,
     Project,
+    ProjectDocument,
     ProjectMember,
     User,
     UserSession,
@@ -59,6 +60,10 @@ def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement
         return Message.chat_id.in_(mine)
     if model is Project:
         return _member_of_project(owner)
+    if model is ProjectDocument:
+        projects = select(Project.id).where(_member_of_project(owner))
+        there = ProjectDocument.state != "deleted"
+        return ProjectDocument.project_id.in_(projects) & there
     column: ColumnElement[bool] = _OWNERS[model] == owner
     return column
 

@@ -48,6 +48,7 @@ from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
+from app.services.knowledge.indexing import Indexing
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -274,6 +275,7 @@ class Runtime:
     uploads: Uploads
     inspection: Inspection
     sweeper: Sweeper
+    indexing: Indexing
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -315,6 +317,7 @@ class Runtime:
             plans=calls.plans,
         )
         mailer = _mailer(settings)
+        indexing = Indexing(database)
         return cls(
             live=live,
             database=database,
@@ -344,7 +347,9 @@ class Runtime:
                 crypto=crypto,
                 mailer=mailer,
                 sweeper=files.sweeper,
+                indexing=indexing,
             ),
+            indexing=indexing,
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),

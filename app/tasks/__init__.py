@@ -16,6 +16,7 @@ from app.tasks import (
     link,
     mail,
     message_log,
+    project,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "link",
     "mail",
     "message_log",
+    "project",
 ]

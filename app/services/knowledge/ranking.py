@@ -141,7 +141,7 @@ class Ranking:
         return summed
 
     async def _having(self, keys: Collection[int]) -> dict[int, int]:
-        """How many chunks have each of these terms; those that none has are left out."""
+        """How many chunks have each of these terms; what none has is left out."""
         found = await self._session.execute(
             self._statements.counts, {"keys": list(keys)}
         )
