@@ -18,6 +18,7 @@ MODEL = "openai/fake-small"
 SECRET = "The vault opens with the number 7391 and with nothing else."
 TRAVEL = "Travel is booked by the office. Whoever travels keeps all receipts."
 INSTRUCTIONS = "Answer like a pirate."
+NAMES = ("anne", "mary", "jack")
 FILLER = "Nobody has ever said anything about sheep in the rain. " * 60
 
 
@@ -148,9 +149,9 @@ async def test_over_the_limit_passages_stand_before_the_question(
     system, question = sent(fake_openai)
     assert SECRET not in system["content"]
     assert INSTRUCTIONS in system["content"]
-    passages, asked = [block["text"] for block in question["content"]]
-    assert f'<passage name="vault.txt">\n{SECRET}\n</passage>' in passages
-    assert asked == "What opens the vault?"
+    passage = f'<passage name="vault.txt">\n{SECRET}\n</passage>'
+    assert passage in question["content"]
+    assert question["content"].endswith("What opens the vault?")
 
 
 @pytest.mark.parametrize(
@@ -202,10 +203,7 @@ async def test_the_preview_is_what_a_turn_sends(
     assert system["content"] == of_chat["system"]
     [message] = of_chat["messages"]
     said = [block["text"] for block in message["content"]]
-    content = asked["content"]
-    assert said == (
-        [content] if isinstance(content, str) else [b["text"] for b in content]
-    )
+    assert asked["content"] == "\n\n".join(said)
 
 
 async def test_without_a_question_nothing_is_searched_for(server: Server) -> None:
@@ -302,7 +300,7 @@ async def test_who_left_a_project_loses_what_it_says_at_once(
     server: Server, fake_openai: FakeOpenAI
 ) -> None:
     """And whoever was never in it gets nothing of it."""
-    owner, member, stranger = [await server.client(name) for name in "abc"]
+    owner, member, stranger = [await server.client(name) for name in NAMES]
     ship = await project(server, owner)
     await join(server, ship, member)
     chat = await member.chat(model=MODEL, title="Named", project_id=ship)
