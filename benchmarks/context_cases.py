@@ -20,6 +20,8 @@ from app.integrations.llm.tokens import (
 )
 from app.services.chat.context import Context, Offer, Piece, assemble
 from app.services.chat.history import Said
+from app.services.chat.offers import Gathered, Knowledge, document_of
+from app.services.knowledge.search import Found
 
 LETTERS = string.ascii_letters + "     \n\"'<>äß漢字🙂"
 INSTRUCTIONS = ("system", "instructions")
@@ -59,13 +61,13 @@ class Case:
 def case(chance: random.Random) -> Case:
     """Any turn, with windows from far too small to far too large."""
     window = int(10 ** chance.uniform(1, 5.3))
-    offers = [*_instructions(chance, window), *_documents(chance, window)]
-    return Case(
-        branch=list(_branch(chance, window)),
-        offers=offers,
-        window=window,
-        answer=chance.randint(0, window),
-    )
+    answer = chance.randint(0, window)
+    if chance.random() < 0.5:
+        offers = _project(chance, window).offers(window - answer)
+    else:
+        offers = [*_instructions(chance, window), *_documents(chance, window)]
+    branch = list(_branch(chance, window))
+    return Case(branch=branch, offers=offers, window=window, answer=answer)
 
 
 def _text(chance: random.Random, most: int) -> str:
@@ -118,6 +120,31 @@ def _documents(chance: random.Random, window: int) -> Iterator[Offer]:
         pieces.append(Piece(f"{number}", text, Source(f"{number}", text)))
     most = 0 if stable else window // chance.randint(1, 8)
     yield Offer("knowledge", pieces, "Documents:", stable=stable, most=most)
+
+
+def _project(chance: random.Random, window: int) -> Gathered:
+    """A chat of a project, in any of its modes."""
+    documents, texts, found = [], {}, []
+    for number in range(chance.randint(0, 12)):
+        text = _text(chance, max(window // chance.randint(1, 30), 2))
+        row = {"id": uuid7(), "title": f"{number}.txt", "pages": []}
+        document = document_of(row | {"tokens": estimate_tokens(text)})
+        documents.append(document)
+        texts[document.id] = text
+        end = chance.randint(1, len(text))
+        passage = Found(document.id, document.title, text[:end], 0, end, None, 1.0)
+        found.append(passage)
+    knowledge = Knowledge(
+        name="Project",
+        instructions=_text(chance, max(window // 9, 2)),
+        token_limit=chance.choice((None, chance.randint(0, window))),
+        context_mode=chance.choice(("auto", "full", "retrieval")),
+        documents=documents,
+        tokens=sum(document.cost for document in documents),
+        texts=texts,
+        found=found,
+    )
+    return Gathered("Be brief.", knowledge, lost=False)
 
 
 def faults(turn: Case) -> list[str]:

@@ -201,7 +201,7 @@ async def _knowledge(
     if not read.rows:
         return None
     listed = await database.run(_LISTED(project=project))
-    documents = [_document(row) for row in listed.rows]
+    documents = [document_of(row) for row in listed.rows]
     tokens = sum(document.cost for document in documents)
     known = Knowledge(**read.rows[0], documents=documents, tokens=tokens)
     whole = [room for room in rooms if known.mode(room) == "full"]
@@ -238,7 +238,7 @@ async def _texts(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str
     return {row.id: row.text for row in found}
 
 
-def _document(row: dict[str, Any]) -> Document:
+def document_of(row: dict[str, Any]) -> Document:
     frame = cost(_framed("document", row["title"], ""))
     return Document(row["id"], row["title"], row["pages"], row["tokens"] + frame)
 
