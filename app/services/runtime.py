@@ -41,6 +41,7 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.file.attachments import Attachments
 from app.services.file.inspection import Inspection
 from app.services.file.sweeping import Sweeper
 from app.services.file.uploads import Uploads
@@ -185,6 +186,7 @@ class _Calls(NamedTuple):
         crypto: Crypto,
         router: Router,
         principals: Principals,
+        storage: Storage,
     ) -> "_Calls":
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
@@ -202,6 +204,7 @@ class _Calls(NamedTuple):
                 principals=principals,
                 bus=bus,
                 books=books,
+                attachments=Attachments(database, storage),
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
@@ -307,6 +310,7 @@ class Runtime:
             crypto=crypto,
             router=installation.router,
             principals=people.principals,
+            storage=storage,
         )
         files = _Files.build(
             settings,

@@ -13,12 +13,14 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.core.database import utcnow
+from app.integrations.scanning.clamd import Clamd
 from app.models import File, FileText
 from app.services import job as jobs
 from app.services.file import places
 from tests import samples
 from tests.client import Client
 from tests.conftest import Server, on_sqlite
+from tests.fakes.clamd import EICAR, FakeClamd
 from tests.fakes.s3 import VARIABLES, s3_server
 from tests.integration.rows import settled
 
@@ -698,3 +700,30 @@ async def test_a_storage_that_is_away_is_a_503(serve: Any) -> None:
 
         assert (answer.status, answer.json["code"]) == (503, "storage_unavailable")
         assert (await ada.get("/files")).json["items"] == []
+
+
+async def test_a_virus_is_rejected_by_its_name(serve: Any) -> None:
+    """TRUST U1: an infected file is never ready, and nothing of it is left."""
+    async with FakeClamd() as clamd, serve(CLAMD_ADDRESS=clamd.address) as server:
+        ada = await server.client("ada")
+
+        infected = await ready(server, ada, EICAR, "eicar.txt")
+        clean = await ready(server, ada, TEXT, "a.txt")
+
+        assert infected["status"] == "rejected"
+        assert infected["reason"] == "The file holds a virus: Eicar-Test-Signature."
+        assert clean["status"] == "ready"
+        assert await agree(server)
+
+
+async def test_a_file_waits_for_a_scanner_that_is_away(serve: Any) -> None:
+    async with serve(CLAMD_ADDRESS="127.0.0.1:9") as server:
+        ada = await server.client("ada")
+        file = await ready(server, ada, TEXT, "a.txt")
+        assert file["status"] == "pending"
+
+        async with FakeClamd() as clamd:
+            server.runtime.inspection._scanner = Clamd(clamd.address)
+            await server.runtime.inspection.inspect(UUID(file["id"]))
+
+        assert (await ada.get(f"/files/{file['id']}")).json["status"] == "ready"

@@ -36,6 +36,7 @@ from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Choice, Ending, Turn
+from app.services.file.attachments import Attachments, ReadAttachments
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -52,6 +53,7 @@ class Turns:
         principals: Principals,
         bus: Bus,
         books: Books,
+        attachments: Attachments,
     ) -> None:
         settings = live.started
         self._live = live
@@ -63,6 +65,7 @@ class Turns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bus = bus
         self._books = books
+        self._attachments = attachments
         self._checkpoints = Checkpoints(
             settings.turns,
             database=database,
@@ -91,10 +94,11 @@ class Turns:
         with too many turns.
         """
         self._admit()
+        files = await self._attachments.references(principal, form.file_ids)
         chat, above = await history.read(
             self._database, principal.user_id, chat_id, start=form.parent_id
         )
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
         return await self._begin(
             principal,
             chat,
@@ -113,8 +117,9 @@ class Turns:
             raise BadRequestError(
                 "Only a user's message can be edited; a reply is regenerated."
             )
+        files = await self._attachments.references(principal, form.file_ids)
         chat, (_, *above) = await self._history(principal, message)
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
         return await self._begin(
             principal,
             chat,
@@ -170,7 +175,7 @@ class Turns:
             siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
-        turn = self._turn(chat, branch, candidates, message=reply, reply=Reply())
+        turn = await self._turn(chat, branch, candidates, message=reply, reply=Reply())
         script = begin(chat, question, reply, anywhere=anywhere)
         await self._store_and_start(principal, turn, script, conversation=True)
         return turn
@@ -190,7 +195,7 @@ class Turns:
             message.citations,
             attempt=message.attempt + 1,
         )
-        turn = self._turn(chat, branch, candidates, message=message, reply=reply)
+        turn = await self._turn(chat, branch, candidates, message=message, reply=reply)
         turn.earlier = Usage(**message.usage) if message.usage else None
         changes = {
             "status": "streaming",
@@ -204,7 +209,7 @@ class Turns:
         await self._store_and_start(principal, turn, reopen(chat, message, changes))
         return turn
 
-    def _turn(
+    async def _turn(
         self,
         chat: ChatFacts,
         branch: Sequence[Said],
@@ -214,11 +219,12 @@ class Turns:
         reply: Reply,
     ) -> Turn:
         """Raises where no model takes what is asked of it."""
+        attached = await self._attachments.read(chat.user_id, branch)
         choices: list[Choice] = []
         refusals: list[AppError] = []
         for candidate in candidates:
             try:
-                choices.append(self._choice(chat, branch, candidate))
+                choices.append(self._choice(chat, branch, attached, candidate))
             except AppError as error:
                 refusals.append(error)
         if not choices:
@@ -233,14 +239,19 @@ class Turns:
         )
 
     def _choice(
-        self, chat: ChatFacts, branch: Sequence[Said], candidate: Candidate
+        self,
+        chat: ChatFacts,
+        branch: Sequence[Said],
+        attached: ReadAttachments,
+        candidate: Candidate,
     ) -> Choice:
         """Raises where this model does not take what is asked of it."""
         model = candidate.model
         most = self._live.current.models.max_output_tokens
         max_tokens = min(most, model.max_output_tokens)
+        room = model.context_window - max_tokens
         seen = context.assemble(
-            branch,
+            attached.shown(branch, model, room=room),
             model=model,
             max_output_tokens=max_tokens,
             offers=offers.of_chat(chat),
