@@ -67,10 +67,7 @@ class Turns:
         self._books = books
         self._attachments = attachments
         self._checkpoints = Checkpoints(
-            settings.turns,
-            database=database,
-            running=self._running,
-            bus=bus,
+            settings.turns, database=database, running=self._running, bus=bus
         )
         self.following = Following(
             settings.turns,
@@ -99,12 +96,9 @@ class Turns:
             self._database, principal.user_id, chat_id, start=form.parent_id
         )
         question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            model=form.model,
-            question=question,
+            principal, chat, branch, model=form.model, question=question
         )
 
     async def edit(
@@ -120,12 +114,9 @@ class Turns:
         files = await self._attachments.references(principal, form.file_ids)
         chat, (_, *above) = await self._history(principal, message)
         question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            question=question,
-            anywhere=True,
+            principal, chat, branch, question=question, anywhere=True
         )
 
     async def regenerate(
