@@ -127,7 +127,7 @@ def faults(turn: Case) -> list[str]:
     except ValidationFailedError as refused:
         return [] if is_too_long(turn) else [f"refused without need: {refused.code}"]
     sent = [b for m in context.messages for b in m.content]
-    texts = "\n".join(b["text"] for b in sent if b["type"] == "text")
+    texts = "\n".join(b.get("text") or str(b["source"]["data"]) for b in sent)
     request = ChatRequest("model", context.messages, context.system, turn.answer)
     used = estimate_input(request)
     roles = [message.role for message in context.messages]

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("token_limit", sa.Integer(), nullable=True),
         sa.Column("context_mode", sa.String(length=16), nullable=False),
         sa.Column("archived", sa.Boolean(), nullable=False),
+        sa.Column("deleted", sa.Boolean(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),

@@ -1,7 +1,7 @@
 """Messages hold a summary of all that stands above them.
 
 Revision ID: 2c9f71e4a8d6
-Revises: d4e8a13b70f2
+Revises: 1f7c5ba9e346
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2c9f71e4a8d6"
-down_revision = "d4e8a13b70f2"
+down_revision = "1f7c5ba9e346"
 branch_labels = None
 depends_on = None
 

@@ -23,6 +23,7 @@ from app.models.file import File, FileText
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.knowledge import Chunk, Posting, ProjectDocument
 from app.models.link import MailLink
 from app.models.lockout import LoginCounter
 from app.models.message import Message
@@ -57,6 +58,7 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "Chunk",
     "CreditAccount",
     "CreditEntry",
     "CreditHolder",
@@ -82,7 +84,9 @@ __all__ = [
     "OidcCode",
     "OidcLogin",
     "Plan",
+    "Posting",
     "Project",
+    "ProjectDocument",
     "ProjectMember",
     "RecoveryCode",
     "RefreshToken",

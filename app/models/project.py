@@ -11,7 +11,8 @@ class Project(Identified, Timestamped, Base):
 
     `user_id` is its owner, the one member without a row in `project_members`.
     `token_limit` is how much of its documents one turn may get to see; null leaves it
-    to the model's context window.
+    to the model's context window. One that was `deleted` is there for nobody, until a
+    job has taken its documents out of the index.
     """
 
     __tablename__ = "projects"
@@ -29,6 +30,7 @@ class Project(Identified, Timestamped, Base):
     token_limit: Mapped[int | None]
     context_mode: Mapped[str] = mapped_column(String(16), default="auto")
     archived: Mapped[bool] = mapped_column(default=False)
+    deleted: Mapped[bool] = mapped_column(default=False)
 
 
 class ProjectMember(Identified, Timestamped, Base):

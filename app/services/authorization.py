@@ -20,6 +20,7 @@ from app.models import (
     KeyLimits,
     Message,
     Project,
+    ProjectDocument,
     ProjectMember,
     User,
     UserSession,
@@ -59,15 +60,20 @@ def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement
         return Message.chat_id.in_(mine)
     if model is Project:
         return _member_of_project(owner)
+    if model is ProjectDocument:
+        projects = select(Project.id).where(_member_of_project(owner))
+        there = ProjectDocument.state != "deleted"
+        return ProjectDocument.project_id.in_(projects) & there
     column: ColumnElement[bool] = _OWNERS[model] == owner
     return column
 
 
 def _member_of_project(user: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
-    """Their own projects, and those that they are in; nobody's whose owner is gone."""
+    """Their own projects, and those that they are in, unless the owner is gone."""
     joined = select(ProjectMember.project_id).where(ProjectMember.user_id == user)
     owner_there = exists().where(User.id == Project.user_id, User.status != "deleted")
-    return or_(Project.user_id == user, Project.id.in_(joined)) & owner_there
+    member = or_(Project.user_id == user, Project.id.in_(joined))
+    return member & owner_there & Project.deleted.is_(False)
 
 
 async def require(

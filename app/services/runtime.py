@@ -43,6 +43,7 @@ from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
+from app.services.knowledge.indexing import Indexing
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -241,6 +242,7 @@ class Runtime:
     asides: Asides
     storage: Storage
     files: Files
+    indexing: Indexing
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -280,6 +282,7 @@ class Runtime:
             settings.storage, database=database, storage=storage, plans=calls.plans
         )
         mailer = _mailer(settings)
+        indexing = Indexing(database)
         return cls(
             live=live,
             database=database,
@@ -311,7 +314,9 @@ class Runtime:
                 crypto=crypto,
                 mailer=mailer,
                 sweeper=files.sweeper,
+                indexing=indexing,
             ),
+            indexing=indexing,
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),

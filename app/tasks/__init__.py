@@ -12,9 +12,11 @@ from app.tasks import (
     file,
     idempotency,
     job,
+    knowledge,
     link,
     mail,
     message_log,
+    project,
 )
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "file",
     "idempotency",
     "job",
+    "knowledge",
     "link",
     "mail",
     "message_log",
+    "project",
 ]

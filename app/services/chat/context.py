@@ -66,8 +66,8 @@ class Offer:
 
     `lead` stands before its pieces, where any goes in. What is `required` is never
     dropped. What is not `stable` differs with the question; it gets at most `most`
-    tokens, and as many are kept for it in every turn. `dropped` is what the source
-    itself leaves out.
+    tokens, and as many are kept for it in every turn. `mode` is how the source chose,
+    and `dropped` what it leaves out itself.
     """
 
     origin: Origin
@@ -76,6 +76,7 @@ class Offer:
     required: bool = False
     stable: bool = True
     most: int = 0
+    mode: str | None = None
     dropped: Sequence[Dropped] = ()
 
 
@@ -92,6 +93,7 @@ class Share:
     tokens: int
     used: Sequence[Used]
     dropped: Sequence[Dropped] = ()
+    mode: str | None = None
 
 
 _Told = tuple[str, list[Block], int]
@@ -155,6 +157,12 @@ class Context:
     offered: Sequence[Share]
     history: _History
 
+    @property
+    def question(self) -> str:
+        """In the user's words alone."""
+        _, blocks, _ = self.history.told[self.history.asked - 1]
+        return "".join(b["text"] for b in blocks if b["type"] == "text")
+
     def shares(self) -> list[Share]:
         """What each source got, in the order of the budget."""
         return [*self.offered, self.history.share()]
@@ -200,7 +208,7 @@ def assemble(
         messages=_messages(history, shares.before_question),
         tokens=budget - shares.free + history.tokens,
         budget=budget,
-        sources=shares.sources,
+        sources=[*shares.sources, *_attached(told[: history.kept])],
         room=room,
         cut=history.kept < len(told) or (not summary and unread(newest_first)),
         offered=shares.given,
@@ -242,7 +250,7 @@ class _Shares:
         else:
             spent = 0
         self.kept_free += max(offer.most - spent, 0)
-        self.given.append(Share(offer.origin, spent, used, dropped))
+        self.given.append(Share(offer.origin, spent, used, dropped, offer.mode))
 
 
 def _share(told: Sequence[_Told], *, asked: int, summary: str, room: int) -> _History:
@@ -329,6 +337,16 @@ def _messages(history: _History, before_question: Sequence[str]) -> list[ChatMes
     return [
         ChatMessage("user" if role == "user" else "assistant", blocks)
         for role, blocks in merged
+    ]
+
+
+def _attached(told: Sequence[_Told]) -> list[Source]:
+    """The documents among them that may be quoted: those whose text is known."""
+    return [
+        Source(block.get("title") or "document", block["source"]["data"])
+        for _, blocks, _ in told
+        for block in blocks
+        if block["type"] == "document" and block["source"]["type"] == "text"
     ]
 
 

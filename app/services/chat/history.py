@@ -49,6 +49,7 @@ class ChatFacts:
 
     id: UUID
     user_id: UUID
+    project_id: UUID | None
     model: str
     title: str | None
     system_prompt: str | None
@@ -95,6 +96,7 @@ async def read(
     chat = ChatFacts(
         id=chat_id,
         user_id=owner,
+        project_id=first["project_id"],
         model=first["chat_model"],
         title=first["title"],
         system_prompt=first["system_prompt"],
@@ -133,6 +135,7 @@ def _history(*, from_leaf: bool) -> Statement:
     prompt = case((line.c.depth > 1, None), else_=chat.c.system_prompt)
     statement: Select[Any] = (
         select(
+            chat.c.project_id,
             chat.c.model.label("chat_model"),
             chat.c.title,
             prompt.label("system_prompt"),
@@ -184,6 +187,7 @@ def _line(chat: Subquery, *, start: BindParameter[UUID] | None) -> CTE:
 
 _CHAT = (
     Chat.id,
+    Chat.project_id,
     Chat.model,
     Chat.title,
     Chat.system_prompt,

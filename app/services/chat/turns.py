@@ -8,17 +8,16 @@ from uuid import UUID
 from app.core.bus import Bus
 from app.core.config import LiveSettings
 from app.core.database import Database, utcnow
-from app.core.exceptions import AppError, BadRequestError, UnavailableError
+from app.core.exceptions import BadRequestError, UnavailableError
 from app.core.statements import Script
-from app.integrations.llm.base import ChatRequest, Usage
-from app.integrations.llm.blocks import require_capabilities
+from app.integrations.llm.base import Usage
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
 from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
 from app.services.authorization import Principal, require
-from app.services.chat import context, history, offers
+from app.services.chat import history
 from app.services.chat.beginning import (
     TurnInProgressError,
     begin,
@@ -30,13 +29,14 @@ from app.services.chat.beginning import (
 )
 from app.services.chat.books import Books
 from app.services.chat.checkpoints import Checkpoints
+from app.services.chat.choices import Choice, Choices
 from app.services.chat.following import Following
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
-from app.services.chat.turn import Choice, Ending, Turn
-from app.services.file.attachments import Attachments, ReadAttachments
+from app.services.chat.turn import Ending, Turn
+from app.services.file.attachments import Attachments
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -56,7 +56,7 @@ class Turns:
         attachments: Attachments,
     ) -> None:
         settings = live.started
-        self._live = live
+        self._choices = Choices(live, database, attachments)
         self._slots = Slots(settings.turns)
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
@@ -171,6 +171,16 @@ class Turns:
         await self._store_and_start(principal, turn, script, conversation=True)
         return turn
 
+    async def preview(
+        self, chat: ChatFacts, branch: Sequence[Said], *, model: str | None
+    ) -> Choice:
+        """What the first model that may answer would be asked; nothing begins."""
+        candidates = await self._router.candidates(model or chat.model)
+        return (await self._choices.of(chat, branch, candidates))[0]
+
+    async def default_model(self) -> str:
+        return await self._router.providers.default_name()
+
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
         """Go on with a reply that was interrupted, stopped, cut off or failed."""
         self._admit()
@@ -210,16 +220,7 @@ class Turns:
         reply: Reply,
     ) -> Turn:
         """Raises where no model takes what is asked of it."""
-        attached = await self._attachments.read(chat.user_id, branch)
-        choices: list[Choice] = []
-        refusals: list[AppError] = []
-        for candidate in candidates:
-            try:
-                choices.append(self._choice(chat, branch, attached, candidate))
-            except AppError as error:
-                refusals.append(error)
-        if not choices:
-            raise refusals[0]
+        choices = await self._choices.of(chat, branch, candidates)
         return Turn(
             message=message,
             choices=choices,
@@ -228,28 +229,6 @@ class Turns:
             question=next((one.content for one in branch if one.role == "user"), ()),
             wants_title=chat.title is None and not chat.temporary,
         )
-
-    def _choice(
-        self,
-        chat: ChatFacts,
-        branch: Sequence[Said],
-        attached: ReadAttachments,
-        candidate: Candidate,
-    ) -> Choice:
-        """Raises where this model does not take what is asked of it."""
-        model = candidate.model
-        most = self._live.current.models.max_output_tokens
-        max_tokens = min(most, model.max_output_tokens)
-        room = model.context_window - max_tokens
-        seen = context.assemble(
-            attached.shown(branch, model, room=room),
-            model=model,
-            max_output_tokens=max_tokens,
-            offers=offers.of_chat(chat),
-        )
-        request = ChatRequest(model.id, seen.messages, seen.system, max_tokens)
-        require_capabilities(request, model)
-        return Choice(candidate, request, seen)
 
     async def _store_and_start(
         self,
