@@ -26,12 +26,8 @@ from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
-from app.integrations.parsing.process import Parser
-from app.integrations.scanning.base import NoScanner
-from app.integrations.scanning.clamd import Clamd
 from app.integrations.storage.base import Storage
-from app.integrations.storage.local import LocalStorage
-from app.integrations.storage.s3 import S3Storage
+from app.integrations.storage.choice import connect as connect_storage
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -41,9 +37,8 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
-from app.services.file.inspection import Inspection
-from app.services.file.sweeping import Sweeper
-from app.services.file.uploads import Uploads
+from app.services.file.attachments import Attachments
+from app.services.file.service import Files
 from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
@@ -186,6 +181,7 @@ class _Calls(NamedTuple):
         crypto: Crypto,
         router: Router,
         principals: Principals,
+        storage: Storage,
     ) -> "_Calls":
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
@@ -203,37 +199,10 @@ class _Calls(NamedTuple):
                 principals=principals,
                 bus=bus,
                 books=books,
+                attachments=Attachments(database, storage),
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
-        )
-
-
-class _Files(NamedTuple):
-    """What users upload, and what is done with it."""
-
-    storage: Storage
-    uploads: Uploads
-    inspection: Inspection
-    sweeper: Sweeper
-
-    @classmethod
-    def build(
-        cls, settings: Settings, *, database: Database, storage: Storage, plans: Plans
-    ) -> "_Files":
-        clamd = settings.storage.clamd_address
-        return cls(
-            storage=storage,
-            uploads=Uploads(
-                settings.storage, database=database, storage=storage, plans=plans
-            ),
-            inspection=Inspection(
-                database=database,
-                storage=storage,
-                parser=Parser(settings.storage),
-                scanner=Clamd(clamd) if clamd else NoScanner(),
-            ),
-            sweeper=Sweeper(database=database, storage=storage),
         )
 
 
@@ -272,9 +241,7 @@ class Runtime:
     gateway: Gateway
     asides: Asides
     storage: Storage
-    uploads: Uploads
-    inspection: Inspection
-    sweeper: Sweeper
+    files: Files
     indexing: Indexing
     accounts: Accounts
     erasure: Erasure
@@ -300,7 +267,7 @@ class Runtime:
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         installation = _Installation.build(live, database=database, bus=bus)
-        storage = _storage(settings)
+        storage = connect_storage(settings)
         calls = _Calls.build(
             live,
             database=database,
@@ -309,12 +276,10 @@ class Runtime:
             crypto=crypto,
             router=installation.router,
             principals=people.principals,
-        )
-        files = _Files.build(
-            settings,
-            database=database,
             storage=storage,
-            plans=calls.plans,
+        )
+        files = Files.build(
+            settings.storage, database=database, storage=storage, plans=calls.plans
         )
         mailer = _mailer(settings)
         indexing = Indexing(database)
@@ -332,6 +297,8 @@ class Runtime:
                 logins=people.logins,
             ),
             mailer=mailer,
+            storage=storage,
+            files=files,
             introspector=Introspector(database, people.principals, people.tokens),
             accounts=Accounts(
                 live,
@@ -353,7 +320,6 @@ class Runtime:
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),
-            **files._asdict(),
         )
 
     async def open(self) -> None:
@@ -405,12 +371,6 @@ def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
         ],
         catalogue=catalogue,
     )
-
-
-def _storage(settings: Settings) -> Storage:
-    if settings.storage.storage == "s3":
-        return S3Storage(settings.storage)
-    return LocalStorage(settings.server.data_dir / "files")
 
 
 def _mailer(settings: Settings) -> Mailer:

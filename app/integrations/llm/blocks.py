@@ -18,6 +18,12 @@ _READABLE = {
 }
 
 
+class PdfBlock(Block):
+    """A document's block that tells its pages, for estimates; it is sent as any."""
+
+    pages: int = 1
+
+
 def require_capabilities(request: ChatRequest, model: ModelInfo) -> None:
     """Raise ProviderRejectedError where the model does not take what is in the request.
 

@@ -12,6 +12,7 @@ from app.integrations.llm.routing import Candidate
 from app.services.chat.context import Context, assemble
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.offers import Gathered, gather
+from app.services.file.attachments import Attachments, ReadAttachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,12 @@ class Choice:
 
 
 class Choices:
-    def __init__(self, live: LiveSettings, database: Database) -> None:
+    def __init__(
+        self, live: LiveSettings, database: Database, attachments: Attachments
+    ) -> None:
         self._live = live
         self._database = database
+        self._attachments = attachments
 
     async def of(
         self,
@@ -48,11 +52,12 @@ class Choices:
         """
         rooms = [one.model.context_window - self._most(one.model) for one in candidates]
         gathered = await gather(self._database, chat, branch, rooms)
+        attached = await self._attachments.read(chat.user_id, branch)
         choices: list[Choice] = []
         refusals: list[AppError] = []
         for candidate in candidates:
             try:
-                choices.append(self._choice(gathered, branch, candidate))
+                choices.append(self._choice(gathered, branch, attached, candidate))
             except AppError as error:
                 refusals.append(error)
         if not choices:
@@ -60,15 +65,20 @@ class Choices:
         return choices
 
     def _choice(
-        self, gathered: Gathered, branch: Sequence[Said], candidate: Candidate
+        self,
+        gathered: Gathered,
+        branch: Sequence[Said],
+        attached: ReadAttachments,
+        candidate: Candidate,
     ) -> Choice:
         """Raises where this model does not take what is asked of it."""
         model, most = candidate.model, self._most(candidate.model)
+        room = model.context_window - most
         context = assemble(
-            branch,
+            attached.shown(branch, model, room=room),
             model=model,
             max_output_tokens=most,
-            offers=gathered.offers(model.context_window - most),
+            offers=gathered.offers(room),
         )
         request = ChatRequest(
             model.id,

@@ -133,6 +133,8 @@ def _words(block: Block) -> str:
             return "[an image]"
         case "document":
             return f"[a document: {block.get('title') or 'without a title'}]"
+        case "file":
+            return f"[a file: {block['name']}]"
     return ""
 
 

@@ -36,6 +36,7 @@ from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
+from app.services.file.attachments import Attachments
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -52,9 +53,10 @@ class Turns:
         principals: Principals,
         bus: Bus,
         books: Books,
+        attachments: Attachments,
     ) -> None:
         settings = live.started
-        self._choices = Choices(live, database)
+        self._choices = Choices(live, database, attachments)
         self._slots = Slots(settings.turns)
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
@@ -63,11 +65,9 @@ class Turns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bus = bus
         self._books = books
+        self._attachments = attachments
         self._checkpoints = Checkpoints(
-            settings.turns,
-            database=database,
-            running=self._running,
-            bus=bus,
+            settings.turns, database=database, running=self._running, bus=bus
         )
         self.following = Following(
             settings.turns,
@@ -91,16 +91,14 @@ class Turns:
         with too many turns.
         """
         self._admit()
+        files = await self._attachments.references(principal, form.file_ids)
         chat, above = await history.read(
             self._database, principal.user_id, chat_id, start=form.parent_id
         )
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            model=form.model,
-            question=question,
+            principal, chat, branch, model=form.model, question=question
         )
 
     async def edit(
@@ -113,14 +111,12 @@ class Turns:
             raise BadRequestError(
                 "Only a user's message can be edited; a reply is regenerated."
             )
+        files = await self._attachments.references(principal, form.file_ids)
         chat, (_, *above) = await self._history(principal, message)
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            question=question,
-            anywhere=True,
+            principal, chat, branch, question=question, anywhere=True
         )
 
     async def regenerate(
