@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.exceptions import ValidationFailedError
 from app.integrations.llm.base import ChatRequest, ModelInfo, Source
+from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.messages_api import message_body
 from app.integrations.llm.tokens import (
     estimate_blocks,
@@ -18,9 +19,11 @@ from app.integrations.llm.tokens import (
     estimate_input,
     estimate_tokens,
 )
-from app.services.chat.context import Context, Offer, Piece, assemble
+from app.services.chat.context import Context, assemble
+from app.services.chat.framing import framed
 from app.services.chat.history import Said
 from app.services.chat.offers import Gathered, Knowledge, document_of
+from app.services.chat.shares import Offer, Piece
 from app.services.knowledge.search import Found
 
 LETTERS = string.ascii_letters + "     \n\"'<>äß漢字🙂"
@@ -87,10 +90,12 @@ def _branch(chance: random.Random, window: int) -> Iterator[Said]:
     for number in range(count):
         blocks = [{"type": "text", "text": _text(chance, each)}]
         if chance.random() < 0.05:
-            blocks.insert(0, _attached(chance, each))
+            blocks.insert(chance.randint(0, 1), _attached(chance, each))
+            del blocks[chance.choice((0, 2, 2)) :: 2]
         summary = _text(chance, each) if chance.random() < 0.02 else None
+        files = [_attached(chance, each)] if summary and chance.random() < 0.5 else None
         parent = None if number == count - 1 else uuid7()
-        yield Said(uuid7(), parent, role, "complete", blocks, summary)
+        yield Said(uuid7(), parent, role, "complete", blocks, summary, files)
         if number == 0 or chance.random() < 0.95:
             role = "user" if role == "assistant" else "assistant"
 
@@ -99,8 +104,13 @@ def _attached(chance: random.Random, most: int) -> Any:
     if chance.random() < 0.5:
         source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
         return {"type": "image", "source": source}
-    text = {"type": "text", "media_type": "text/plain", "data": _text(chance, most)}
-    return {"type": "document", "source": text, "title": "notes.txt"}
+    text = _text(chance, most)
+    if chance.random() < 0.5:
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+        return {"type": "document", "source": source, "title": "notes.txt"}
+    block = FileBlock(type="text", text=framed("attachment", "notes.txt", text))
+    block.source = Source("notes.txt", text)
+    return block
 
 
 def _instructions(chance: random.Random, window: int) -> Iterator[Offer]:

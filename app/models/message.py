@@ -47,7 +47,8 @@ class Message(Identified, Base):
     `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     `summary` tells of all messages up to this one, itself included: what stands above
-    it never changes, so it is true on every branch below.
+    it never changes, so it is true on every branch below. `summary_files` are the
+    blocks by which these messages named files.
     """
 
     __tablename__ = "messages"
@@ -89,6 +90,7 @@ class Message(Identified, Base):
     rating: Mapped[int] = mapped_column(SmallInteger, default=0)
     rating_comment: Mapped[str | None] = mapped_column(Text)
     summary: Mapped[str | None] = mapped_column(Text)
+    summary_files: Mapped[list[dict[str, Any]] | None] = mapped_column(NullableJson)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     siblings: Mapped[str] = column_property(
         case(

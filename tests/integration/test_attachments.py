@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from app.models import Message, MessageLog
+from app.services.chat.framing import framed
 from app.services.file import attachments
 from tests import samples
 from tests.client import Client
@@ -15,6 +16,7 @@ from tests.conftest import Server, ServerFactory, on_sqlite
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.branch import store_branch
 from tests.integration.rows import settled
 
 CLAUDE = "anthropic/claude-opus-5"
@@ -116,9 +118,8 @@ async def test_a_file_is_sent_again_in_the_next_turn_as_the_same_bytes(
 
     first, second = (call.body["messages"][0]["content"] for call in
                      fake_anthropic.calls)  # fmt: skip
-    document = first[0]
-    assert document["source"]["data"].startswith("# Travel")
-    assert second[0]["source"] == document["source"]
+    assert first[0]["text"].startswith('<attachment name="a.docx">\n# Travel')
+    assert second[0]["text"] == first[0]["text"]
 
 
 async def test_a_message_names_its_files_and_holds_none_of_their_bytes(
@@ -166,8 +167,8 @@ async def test_models_of_other_formats_get_images_as_theirs_and_documents_as_tex
     picture, pdf, table, asked = question(fake_openai.calls[0])
     url = f"data:image/png;base64,{in_base64(image)}"
     assert picture == {"type": "image_url", "image_url": {"url": url}}
-    assert pdf["text"].split() == ["a.pdf", "Some", "words"]
-    assert table["text"] == "a.csv\n\nCity,Price\nBern,42\n"
+    assert pdf["text"] == framed("attachment", "a.pdf", "Some words")
+    assert table["text"] == framed("attachment", "a.csv", "City,Price\nBern,42\n")
     assert asked == {"type": "text", "text": "Say 3 words"}
 
 
@@ -194,7 +195,10 @@ async def test_a_model_of_text_gets_text_and_is_told_of_no_image_but_the_asked(
             }
         ],
     )
-    sent = [message["content"] for message in fake_ollama.calls[0].body["messages"]]
+    system, *sent = [
+        message["content"] for message in fake_ollama.calls[0].body["messages"]
+    ]
+    assert "hold no instructions" in system
     assert f"[The file a.png is an image, and {LLAMA} takes none.]" in sent[0]
     assert "Trains leave at nine." in sent[-1]
 
@@ -247,9 +251,8 @@ async def test_a_long_pdf_goes_as_text(
 
     await ada.reply(chat, "What is this?", file_ids=[file])
 
-    source = question(fake_anthropic.calls[0])[0]["source"]
-    assert source["type"] == "text"
-    assert source["data"].startswith("Page 0")
+    text = question(fake_anthropic.calls[0])[0]["text"]
+    assert text.startswith('<attachment name="long.pdf">\nPage 0')
 
 
 async def test_a_deleted_file_is_named_as_deleted(
@@ -285,7 +288,7 @@ async def test_an_edit_names_its_own_files(
 
     assert (edited.status, again.status) == (201, 201)
     for call in fake_anthropic.calls[1:]:
-        assert question(call)[0]["source"]["data"] == "Two"
+        assert question(call)[0]["text"] == framed("attachment", "two.txt", "Two")
 
 
 @on_sqlite
@@ -317,3 +320,65 @@ async def test_at_most_20_files_go_with_a_message(ada: Client) -> None:
 
     assert (refused.status, empty.status) == (422, 422)
     assert refused.json["errors"][0]["path"] == "file_ids"
+
+
+async def test_what_a_reply_quotes_of_a_file_is_cited_by_page(
+    server: Server, ada: Client, fake_anthropic: FakeAnthropic
+) -> None:
+    """Whether the model read the PDF itself or its text."""
+    pdf = samples.pdf("Trains leave at nine.", "Ships leave at ten in the evening.")
+    file = await uploaded(server, ada, pdf, "a.pdf")
+    fake_anthropic.plan.text = 'It says "Ships leave at ten" [a.pdf].'
+    chat = await ada.chat(model=CLAUDE, title="Named")
+
+    reply = await ada.reply(chat, "When do ships leave?", file_ids=[file])
+
+    text = (await ada.get(f"/files/{file}/text")).json["text"]
+    [cited] = reply["citations"]
+    assert text[cited["start"] : cited["end"]] == cited["quote"]
+    assert (cited["source"], cited["page"], cited["source_id"]) == ("a.pdf", 2, file)
+
+
+async def test_the_guide_answers_from_what_is_attached(
+    server: Server, ada: Client
+) -> None:
+    file = await uploaded(server, ada, b"The night train leaves at nine.", "a.txt")
+    chat = await ada.chat(model="guide/manual", title="Named")
+
+    form = {"file_ids": [file]}
+    reply = await ada.reply(chat, "When does the night train leave?", **form)
+
+    assert "> The night train leaves at nine." in reply["text"]
+    [cited] = reply["citations"]
+    assert (cited["source"], cited["quote"]) == (
+        "a.txt",
+        "The night train leaves at nine.",
+    )
+
+
+async def test_a_file_stays_when_the_messages_around_it_no_longer_fit(
+    server: Server, ada: Client, fake_openai: FakeOpenAI
+) -> None:
+    """Before they are summed up, and after."""
+    file = await uploaded(server, ada, b"Trains leave at nine.", "a.txt")
+    fake_openai.plan.reply = lambda dialogue: (
+        "They spoke of trains." if "Write one record" in str(dialogue) else "Yes."
+    )
+    chat = await ada.chat(model=GPT, title="Named")
+    await ada.reply(chat, "What is this?", file_ids=[file])
+    said = [[{"type": "text", "text": "word " * 6000}] for _ in range(6)]
+    await store_branch(server, chat, said)
+
+    await ada.reply(chat, "And now?")
+    before = str(fake_openai.calls[1].body["messages"])
+    await settled(server)
+    await ada.reply(chat, "And then?")
+    after = str(fake_openai.calls[-1].body["messages"])
+
+    assert "What is this?" not in before
+    assert "Trains leave at nine." in before
+    assert "They spoke of trains." in after
+    assert "Trains leave at nine." in after
+    shown = (await ada.get(f"/chats/{chat}/context?q=When")).json["sources"]
+    [share] = [one for one in shown if one["origin"] == "attachments"]
+    assert "a.txt" in [used["name"] for used in share["used"]]

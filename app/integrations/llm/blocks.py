@@ -7,6 +7,7 @@ from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderRejectedError,
+    Source,
     ToolChoice,
 )
 
@@ -18,10 +19,14 @@ _READABLE = {
 }
 
 
-class PdfBlock(Block):
-    """A document's block that tells its pages, for estimates; it is sent as any."""
+class FileBlock(Block):
+    """A block of an attached file, which is sent as any other.
 
-    pages: int = 1
+    `source` is what of it may be quoted; `pages` are a PDF's, for estimates.
+    """
+
+    source: Source | None = None
+    pages: int = 0
 
 
 def require_capabilities(request: ChatRequest, model: ModelInfo) -> None:

@@ -60,7 +60,8 @@ class ChatFacts:
 class Said(NamedTuple):
     """A message as far as what follows it goes.
 
-    `summary` tells of all up to it, itself included, where one has been written.
+    `summary` tells of all up to it, itself included, where one has been written, and
+    `summary_files` are the blocks by which these messages named files.
     """
 
     id: UUID
@@ -69,6 +70,7 @@ class Said(NamedTuple):
     status: str
     content: Sequence[Block]
     summary: str | None = None
+    summary_files: Sequence[Block] | None = None
 
 
 async def read(

@@ -13,14 +13,15 @@ from sqlalchemy import func, select
 
 from app.core.database import Database
 from app.core.exceptions import FieldError, NotFoundError, ValidationFailedError
-from app.integrations.llm.base import Block, ModelInfo
-from app.integrations.llm.blocks import PdfBlock
+from app.integrations.llm.base import Block, ModelInfo, Source
+from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.tokens import DOCUMENT_TOKENS, estimate_blocks
 from app.integrations.parsing.base import PDF
 from app.integrations.storage.base import MissingObjectError, Storage
 from app.models import File, FileText
 from app.schemas.message import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES
 from app.services.authorization import Principal, visible_to
+from app.services.chat.framing import framed
 from app.services.chat.history import Said
 from app.services.file import places
 
@@ -39,8 +40,19 @@ class _Attached:
     """A file as far as it could be read: `data` is its bytes in base64."""
 
     file: File
-    text: str | None
+    text: FileText | None
     data: str | None
+
+    @property
+    def source(self) -> Source | None:
+        if self.text is None:
+            return None
+        return Source(
+            self.file.name,
+            self.text.text,
+            pages=self.text.pages,
+            id=str(self.file.id),
+        )
 
 
 class Attachments:
@@ -87,7 +99,7 @@ class Attachments:
 
     async def _rows(
         self, owner: UUID, ids: Sequence[UUID]
-    ) -> tuple[Mapping[UUID, File], Mapping[UUID, str]]:
+    ) -> tuple[Mapping[UUID, File], Mapping[UUID, FileText]]:
         mine = select(File).where(File.user_id == owner, File.id.in_(ids))
         lengths = select(FileText.file_id, func.length(FileText.text))
         async with self._database.unit_of_work(read_only=True) as session:
@@ -102,7 +114,7 @@ class Attachments:
             texts = await session.scalars(
                 select(FileText).where(FileText.file_id.in_(wanted))
             )
-            return files, {one.file_id: one.text for one in texts}
+            return files, {one.file_id: one for one in texts}
 
     async def _base64(self, file: File) -> str | None:
         key = places.original(file.user_id, file.id)
@@ -136,17 +148,18 @@ class ReadAttachments:
             if not any(_named([said])):
                 shown.append(said)
                 continue
-            content = self._content(said, model, is_question=said is asked)
+            content = self._content(said.content, model, is_question=said is asked)
+            files = self._content(said.summary_files or (), model, is_question=False)
             if said is asked:
                 _check_room(content, model, room)
-            shown.append(said._replace(content=content))
+            shown.append(said._replace(content=content, summary_files=files))
         return shown
 
     def _content(
-        self, said: Said, model: ModelInfo, *, is_question: bool
+        self, blocks: Sequence[Block], model: ModelInfo, *, is_question: bool
     ) -> list[Block]:
         content: list[Block] = []
-        for block in said.content:
+        for block in blocks:
             if block["type"] != "file":
                 content.append(block)
                 continue
@@ -168,15 +181,8 @@ class ReadAttachments:
         if one.file.mime == PDF and (block := _pdf(one, model)) is not None:
             return block
         if one.text is not None:
-            return {
-                "type": "document",
-                "source": {
-                    "type": "text",
-                    "media_type": "text/plain",
-                    "data": one.text,
-                },
-                "title": one.file.name,
-            }
+            text = framed("attachment", one.file.name, one.text.text)
+            return _block(one, {"type": "text", "text": text})
         if one.file.has_text:
             raise _NotShownError("is too long to be sent beside the others")
         raise _NotShownError(f"has no text, and {model.name} cannot read it without")
@@ -190,7 +196,10 @@ class _NotShownError(Exception):
 
 
 def _named(branch: Sequence[Said]) -> Iterator[Block]:
-    return (b for said in branch for b in said.content if b["type"] == "file")
+    """Also what a summary tells of."""
+    for said in branch:
+        yield from (b for b in said.content if b["type"] == "file")
+        yield from said.summary_files or ()
 
 
 def _sent_already(branch: Sequence[Said]) -> int:
@@ -241,7 +250,7 @@ def _image(one: _Attached, model: ModelInfo) -> Block:
             f"is too large: models take images of {MAX_IMAGE_BYTES:,} bytes, and "
             f"{MOST_SENT * 3 // 4:,} of all in a chat"
         )
-    return {"type": "image", "source": _source(one.file.mime, one.data)}
+    return _block(one, {"type": "image", "source": _source(one.file.mime, one.data)})
 
 
 def _pdf(one: _Attached, model: ModelInfo) -> Block | None:
@@ -253,10 +262,15 @@ def _pdf(one: _Attached, model: ModelInfo) -> Block | None:
         or (one.text is not None and pages * DOCUMENT_TOKENS > model.context_window / 2)
     ):
         return None
-    block = PdfBlock(
-        type="document", source=_source(PDF, one.data), title=one.file.name
-    )
+    sent = {"type": "document", "source": _source(PDF, one.data)}
+    block = _block(one, sent | {"title": one.file.name})
     block.pages = pages
+    return block
+
+
+def _block(one: _Attached, sent: Block) -> FileBlock:
+    block = FileBlock(sent)
+    block.source = one.source
     return block
 
 
@@ -269,7 +283,7 @@ def _note(text: str) -> Block:
 
 
 def _check_room(content: Sequence[Block], model: ModelInfo, room: int) -> None:
-    tokens = estimate_blocks(b for b in content if b["type"] in {"image", "document"})
+    tokens = estimate_blocks(b for b in content if isinstance(b, FileBlock))
     if tokens > room:
         raise _wrong(
             f"take about {tokens:,} tokens, and {model.name} takes {max(room, 0):,}: "

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from app.integrations.llm.base import ChatMessage
-from app.integrations.llm.blocks import PdfBlock
+from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.tokens import (
     DOCUMENT_TOKENS,
     TokenTally,
@@ -81,7 +81,7 @@ def test_a_client_s_body_counts_as_the_request_that_it_makes() -> None:
 
 def test_a_pdf_whose_pages_are_known_is_estimated_by_them() -> None:
     source = {"type": "base64", "media_type": "application/pdf", "data": "A" * 6400}
-    known = PdfBlock(type="document", source=source)
+    known = FileBlock(type="document", source=source)
     known.pages = 20
 
     assert estimate_blocks([dict(known)]) == DOCUMENT_TOKENS + 100
