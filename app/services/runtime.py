@@ -128,6 +128,21 @@ class _People(NamedTuple):
             ),
         )
 
+    def linked_accounts(self, settings: Settings) -> LinkedAccounts:
+        return LinkedAccounts(
+            settings, passwords=self.passwords, auth=self.auth, logins=self.logins
+        )
+
+    def accounts(self, live: LiveSettings, *, crypto: Crypto, turns: Turns) -> Accounts:
+        return Accounts(
+            live,
+            crypto=crypto,
+            passwords=self.passwords,
+            auth=self.auth,
+            logins=self.logins,
+            turns=turns,
+        )
+
 
 class _Installation(NamedTuple):
     """What admins say of the installation; each process knows all of it."""
@@ -290,24 +305,13 @@ class Runtime:
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            linked_accounts=LinkedAccounts(
-                settings,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-            ),
             mailer=mailer,
             storage=storage,
             files=files,
             introspector=Introspector(database, people.principals, people.tokens),
-            accounts=Accounts(
-                live,
-                crypto=crypto,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-                turns=calls.turns,
-            ),
+            indexing=indexing,
+            linked_accounts=people.linked_accounts(settings),
+            accounts=people.accounts(live, crypto=crypto, turns=calls.turns),
             erasure=Erasure(
                 settings.accounts,
                 database=database,
@@ -316,7 +320,6 @@ class Runtime:
                 sweeper=files.sweeper,
                 indexing=indexing,
             ),
-            indexing=indexing,
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),

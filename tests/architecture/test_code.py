@@ -40,7 +40,7 @@ IMPORTS_HTTP_EXCEPTION = {
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
-    "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
+    "app/middleware/front.py: Front.__call__": "the top of a request: any may fail",
     "app/services/message_log/writer.py: _rendered": "the text of any format",
     "app/integrations/parsing/office.py: parse": "a broken document, in a child alone",
 }

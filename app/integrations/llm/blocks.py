@@ -46,7 +46,8 @@ def require_capabilities(request: ChatRequest, model: ModelInfo) -> None:
 def _not_for(model: ModelInfo, what: str) -> ProviderRejectedError:
     takes = [word for name, word in _READABLE.items() if name in model.capabilities]
     return ProviderRejectedError(
-        f"{model.name} takes no {what}: it takes {', '.join(takes)}."
+        f"{model.name} takes no {what}: it takes {', '.join(takes)}. Where that is "
+        "wrong, an admin can register what it takes."
     )
 
 
