@@ -92,7 +92,7 @@ class Ranking:
             self._statements.candidates,
             {**self._given(scanned), "most": max(_CANDIDATES, at_least)},
         )
-        return await self._adding(dict(found.tuples().all()), weights)
+        return await self._adding(dict(found.all()), weights)
 
     async def with_feedback(
         self, scores: Mapping[int, float], asked: int
@@ -145,7 +145,7 @@ class Ranking:
         found = await self._session.execute(
             self._statements.counts, {"keys": list(keys)}
         )
-        return dict(found.tuples().all())
+        return dict(found.all())
 
     def _rarity(self, having: int) -> float:
         # What is being indexed just now has terms, and is not counted yet.
