@@ -7,12 +7,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from app.models import Project, ProjectDocument
+from app.models import Project
 from app.services.account import holdings
 from app.services.audit import SYSTEM
-from app.services.runtime import Runtime
 from tests.client import Answer, Client
 from tests.conftest import Server
+from tests.integration.rows import settled
 from tests.integration.test_account_export import files
 
 SECRET = "The zanzibar protocol begins at dawn."
@@ -325,7 +325,7 @@ async def test_an_erasure_leaves_nothing_of_a_project(server: Server) -> None:
     kept = await project_of(bob)
     await paste(bob, kept, "Of bob.")
     ada_id = await user_id(ada)
-    await server.runtime.indexing.index(await last_document(server.runtime))
+    await settled(server)
     await ada.delete("/users/me", json={"password": "a long pass phrase"})
 
     report = await server.runtime.erasure.erase(SYSTEM, ada_id)
@@ -343,15 +343,6 @@ async def test_an_erasure_leaves_nothing_of_a_project(server: Server) -> None:
         left = (await session.execute(select(postings.c.chunk_id))).all()
     assert len(left) == len({"a", "note", "of", "bob"} - {"a", "of"})
     assert await texts(bob, kept, "bob") == ["Of bob."]
-
-
-async def last_document(runtime: Runtime) -> UUID:
-    async with runtime.database.unit_of_work(read_only=True) as session:
-        found = await session.scalar(
-            select(ProjectDocument.id).order_by(ProjectDocument.characters.desc())
-        )
-    assert found is not None
-    return found
 
 
 async def test_an_export_has_the_projects_that_one_owns(server: Server) -> None:
