@@ -204,11 +204,18 @@ async def test_scores_are_those_of_the_formula(database: Database) -> None:
 
     found = await find(database, project, "zebra lion")
 
-    assert [(one.text, one.score) for one in found] == [
-        ("zebra zebra lion", pytest.approx(rarity * (share(2, 3) + share(1, 3)))),
-        ("lion lion lion tiger bear", pytest.approx(rarity * share(3, 5))),
-        ("zebra tiger", pytest.approx(rarity * share(1, 2))),
+    assert [one.text for one in found] == [
+        "zebra zebra lion",
+        "lion lion lion tiger bear",
+        "zebra tiger",
     ]
+    assert [one.score for one in found] == pytest.approx(
+        [
+            rarity * (share(2, 3) + share(1, 3)),
+            rarity * share(3, 5),
+            rarity * share(1, 2),
+        ]
+    )
 
 
 # Coming in --------------------------------------------------------------------------
