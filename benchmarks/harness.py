@@ -45,6 +45,7 @@ _LIMITS = {
     "monthly_credits": 10**15,
     "requests_per_minute": 10**9,
     "tokens_per_minute": 10**9,
+    "project_tokens": 10**9,
 }
 
 

@@ -56,6 +56,13 @@ class Things:
     """It was stopped, so it can be continued."""
     file: str
     """It is ready, and has a text and a thumbnail."""
+    project: str
+    document: str
+    """A text in the project."""
+    member: str
+    """The id of somebody who may read the project."""
+    newcomer: str
+    """The e-mail address of somebody who is not in it."""
     apikey: str
     """It was rotated, and the one of before works, too."""
     link: str
@@ -108,8 +115,12 @@ class Things:
             self.reply,
             self.file,
             self.apikey,
+            self.project,
+            self.document,
+            self.member,
         }
         words = {f"The chat of {self.name}", f"asked by {self.name}"}
+        words |= {f"The project of {self.name}", f"a text of {self.name}"}
         return ids | words | {self.email, f"Notes of {self.name}"}
 
 
@@ -187,6 +198,30 @@ async def _file(server: Server, user_id: str, name: str) -> str:
     return str(file.id)
 
 
+async def _account(server: Server, name: str) -> User:
+    user = User(email=f"{name}@example.org", password_hash="!")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return user
+
+
+async def _project(server: Server, client: Client, name: str) -> dict[str, str]:
+    """A project with a document and a member."""
+    made = await client.post("/projects", json={"name": f"The project of {name}"})
+    path = f"/projects/{made.json['id']}"
+    text = {"title": "A note", "text": f"The guide: a text of {name}."}
+    document = await client.post(f"{path}/documents", json=text)
+    member = await _account(server, f"member-{name}")
+    await client.post(f"{path}/members", json={"email": member.email})
+    newcomer = await _account(server, f"newcomer-{name}")
+    return {
+        "project": made.json["id"],
+        "document": document.json["id"],
+        "member": str(member.id),
+        "newcomer": newcomer.email,
+    }
+
+
 async def _ip_rule(server: Server) -> str:
     rule = IpRule(scope="service", action="deny", network=nobodys_address())
     async with server.runtime.database.unit_of_work() as session:
@@ -243,6 +278,7 @@ async def make_things(server: Server, name: str) -> Things:
         question=events[0].data["user_message_id"],
         reply=reply,
         file=await _file(server, me.json["id"], name),
+        **await _project(server, client, name),
         apikey=key.json["id"],
         link=share.json["token"],
         deleted=str(await _deleted_user(server, f"gone-{name}")),

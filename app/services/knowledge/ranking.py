@@ -3,7 +3,7 @@
 BM25 is as in `app/integrations/search/lexical.py`. Feedback is RM3 (N. Abdul-Jaleel et
 al., "UMass at TREC 2004", section 3.2), but that an added term counts more where it is
 rare, and that it orders what was found, and finds nothing more. Both databases do the
-same sums on the same rows; see docs/adr/0023-knowledge.md.
+same sums on the same rows; see docs/adr/0024-knowledge-is-ranked-in-sql.md.
 """
 
 from collections import Counter, defaultdict
@@ -92,7 +92,7 @@ class Ranking:
             self._statements.candidates,
             {**self._given(scanned), "most": max(_CANDIDATES, at_least)},
         )
-        return await self._adding({row[0]: row[1] for row in found}, weights)
+        return await self._adding(dict(found.all()), weights)
 
     async def with_feedback(
         self, scores: Mapping[int, float], asked: int
@@ -145,7 +145,7 @@ class Ranking:
         found = await self._session.execute(
             self._statements.counts, {"keys": list(keys)}
         )
-        return {row[0]: row[1] for row in found}
+        return dict(found.all())
 
     def _rarity(self, having: int) -> float:
         # What is being indexed just now has terms, and is not counted yet.
@@ -178,10 +178,10 @@ _TOTALS = select(
 class _Statements(NamedTuple):
     """Lists come in as one value each, so that the SQL is the same at each call."""
 
-    counts: Select[tuple[int, int]]
-    candidates: Select[tuple[int, float]]
-    additions: Select[tuple[int, float]]
-    terms: Select[tuple[int, int, int, int]]
+    counts: Select[int, int]
+    candidates: Select[int, Any]
+    additions: Select[int, Any]
+    terms: Select[int, int, int, int]
 
 
 @cache
@@ -208,7 +208,7 @@ def _statements(dialect: str) -> _Statements:
 
 def _scoring(
     weighted: FromClause,
-) -> tuple[Select[tuple[int, float]], ColumnElement[float]]:
+) -> tuple[Select[int, Any], ColumnElement[Any]]:
     """Each chunk that has some of the terms, and the sum of what they give it."""
     norm = bindparam("norm", type_=Float()) + (
         bindparam("slope", type_=Float()) * Posting.length
