@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 from uuid import UUID
+from zipfile import ZipFile
 
 import aiohttp
 import pytest
@@ -420,6 +422,22 @@ async def test_files_live_on_s3_as_in_a_folder(serve: Any) -> None:
             await ada.delete(f"/files/{file['id']}")
             assert await agree(server)
             assert await stored_keys(server) == set()
+
+
+async def test_an_export_of_the_account_holds_its_files(
+    server: Server, ada: Client
+) -> None:
+    file = await ready(server, ada, TEXT, "a.txt")
+    await ready(server, ada, samples.flood(), "rejected.png")
+
+    export = await ada.get("/users/me/export")
+
+    with ZipFile(BytesIO(export.body)) as archive:
+        held = {n: archive.read(n) for n in archive.namelist() if "files/" in n}
+        rows = archive.read("files.jsonl").splitlines()
+    ending = file["id"].replace("-", "")[-8:]
+    assert held == {f"files/{ending} a.txt": TEXT}
+    assert len(rows) == 2
 
 
 @on_sqlite
