@@ -236,3 +236,19 @@ async def test_a_storage_that_cannot_be_used_is_unavailable(
 
     with pytest.raises(StorageError):
         await storage.put("files/ada/1", some(b"x"))
+
+
+async def test_s3_takes_the_credentials_of_the_machine(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "its secret")
+    none = {"S3_ACCESS_KEY_ID": "", "S3_SECRET_ACCESS_KEY": ""}
+    storage = _s3(tmp_path, s3_url, **none)
+
+    await storage.put("files/ada/mine", some(b"x"))
+
+    assert await whole(storage.read("files/ada/mine")) == b"x"
+    url = await storage.url("files/ada/mine", disposition="attachment", seconds=9)
+    assert url is not None
+    assert "another%20key" in url
