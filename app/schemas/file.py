@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter
 from app.schemas.base import ReadModel
 
 _LONGEST_NAME = 255
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT_MARKS = frozenset("\u200c\u200d")
 """Joiners, which the spelling of some languages needs, and emoji."""
 
@@ -22,7 +23,7 @@ def _plain(name: str) -> str:
     if not name.strip() or name.strip(". ") == "":
         raise ValueError("must not be empty")
     for sign in name:
-        if unicodedata.category(sign)[0] == "C" and sign not in _KEPT_MARKS:
+        if unicodedata.category(sign) in _UNSEEN and sign not in _KEPT_MARKS:
             raise ValueError(
                 f"holds U+{ord(sign):04X}, which cannot be seen: leave it out"
             )

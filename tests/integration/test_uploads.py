@@ -178,9 +178,6 @@ async def test_another_body_than_a_form_is_refused(ada: Client, kind: str) -> No
     assert answer.status in {400, 415}
 
 
-# Limits
-
-
 async def limited(server: Server, client: Client, **limits: int) -> None:
     me = (await client.get("/users/me")).json["id"]
     admin = await server.admin("plans")
@@ -203,10 +200,12 @@ async def test_the_plan_limits_the_storage(server: Server, ada: Client) -> None:
     first = await ada.upload(b"x" * 600, "first.txt")
 
     full = await ada.upload(b"y" * 600, "second.txt")
+    told = (await ada.get("/usage/limits")).json
     await ada.delete(f"/files/{first.json['id']}")
     fits = await ada.upload(b"y" * 600, "second.txt")
 
     assert (full.status, full.json["code"]) == (413, "storage_full")
+    assert (told["storage_used"], told["storage_bytes"]) == (600, 1000)
     assert fits.status == 201
     assert await agree(server)
 
@@ -242,3 +241,39 @@ async def test_only_uploads_may_be_large(ada: Client) -> None:
 
     assert (await ada.upload(large, "large.json")).status == 201
     assert (await ada.post("/chats", data=BytesIO(large))).status == 413
+
+
+async def test_more_uploads_at_once_than_can_be_held_are_refused(
+    server: Server, ada: Client
+) -> None:
+    """TRUST F7, F11: each upload holds some memory, so there are 16 at once."""
+    enough, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    def slow(number: int) -> dict[str, Any]:
+        form = raw_form(f"{number}".encode() * 9000, f"{number}.txt")
+        body: bytes = form["data"]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield body[:-100]
+            enough.release()
+            await go_on.wait()
+            yield body[-100:]
+
+        return {**form, "data": pieces()}
+
+    uploads = [
+        asyncio.create_task(ada.request("POST", "/files", **slow(number)))
+        for number in range(16)
+    ]
+    for _ in uploads:
+        await enough.acquire()
+    slots = server.runtime.files.uploads._slots
+    while not slots.locked():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.005)
+    refused = await ada.upload(TEXT, "a.txt")
+    go_on.set()
+    answers = await asyncio.gather(*uploads)
+
+    assert (refused.status, refused.json["code"]) == (503, "overloaded")
+    assert {answer.status for answer in answers} == {201}
+    assert (await ada.upload(TEXT, "a.txt")).status == 201

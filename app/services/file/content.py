@@ -38,10 +38,8 @@ class Download:
     file: File
     start: int
     end: int
-
-    @property
-    def is_part(self) -> bool:
-        return self.end - self.start < self.file.size
+    is_part: bool
+    """Whether a range was asked for, be it of all bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,13 @@ async def download(
             f"Nothing is left of this file, which was rejected: {file.reason}",
             code="file_rejected",
         )
-    start, end = _range(wanted, file.size)
-    return Download(file, start, end)
-
-
-def _range(wanted: str | None, size: int) -> tuple[int, int]:
     if wanted is None or not wanted.startswith("bytes="):
-        return 0, size  # other units nobody has to know
+        return Download(file, 0, file.size, is_part=False)  # other units go unheard
+    start, end = _range(wanted, file.size)
+    return Download(file, start, end, is_part=True)
+
+
+def _range(wanted: str, size: int) -> tuple[int, int]:
     found = _RANGE.fullmatch(wanted)
     if found is None:
         raise _not_satisfiable("Ask for one range of bytes", size)

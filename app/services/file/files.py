@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import File
@@ -37,3 +38,13 @@ async def delete(session: AsyncSession, principal: Principal, file_id: UUID) -> 
     file = await require(session, principal, File, file_id, lock=True)
     remove(session, file)
     await session.delete(file)
+
+
+async def stored_bytes(session: AsyncSession, user_id: UUID) -> int:
+    """What counts towards the storage of a user's plan."""
+    used = await session.scalar(
+        select(func.coalesce(func.sum(File.size), 0)).where(
+            File.user_id == user_id, File.status != "rejected"
+        )
+    )
+    return int(used or 0)

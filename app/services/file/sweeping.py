@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from app.core.database import Database, utcnow
 from app.integrations.storage.base import Storage
-from app.models import File
+from app.models import File, Job
 from app.services.file import places
 from app.services.file.inspection import reject
 
@@ -15,7 +15,7 @@ _YOUNG = timedelta(hours=1)
 """A file is stored a moment before its row."""
 
 _ABANDONED = timedelta(days=1)
-"""An upload, or a file that no try of its job could look into."""
+"""An upload that is still going on has begun later than that."""
 
 _BATCH = 200
 
@@ -66,14 +66,19 @@ class Sweeper:
         )
 
     async def _reject_abandoned(self) -> None:
+        """Those that no job will look into any more: its tries are used up."""
         async with self._database.unit_of_work() as session:
-            abandoned = await session.scalars(
-                select(File)
-                .where(
-                    File.status == "pending", File.created_at < utcnow() - _ABANDONED
+            waiting = await session.scalars(
+                select(Job.args).where(
+                    Job.name == "file.inspect", Job.state.in_(["queued", "running"])
                 )
-                .limit(_BATCH)
+            )
+            awaited = {args["file_id"] for args in waiting}
+            pending = await session.scalars(
+                select(File)
+                .where(File.status == "pending", File.created_at < utcnow() - _YOUNG)
                 .with_for_update(skip_locked=True)
             )
-            for file in abandoned:
-                reject(session, file, "could not be looked into")
+            for file in pending:
+                if str(file.id) not in awaited:
+                    reject(session, file, "could not be looked into")

@@ -12,7 +12,7 @@ from typing import Self
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -31,10 +31,14 @@ from app.schemas.file import FILE_NAME
 from app.services import job as jobs
 from app.services.authorization import Principal
 from app.services.file import kinds, places
+from app.services.file.files import stored_bytes
 from app.services.plan import Plans
 
 _AT_ONCE = 16
 """Of one process: each holds some 15 MB of what is on its way."""
+
+_INSPECTIONS = 30
+"""Tries of the job that looks into a file: in a day a scanner may be back."""
 
 
 class Uploads:
@@ -126,14 +130,14 @@ class _Intake:
         return self
 
     async def __anext__(self) -> bytes:
-        chunk = await anext(self._chunks, b"")
-        if not chunk and self._size == 0:
+        async for chunk in self._chunks:
+            if chunk:
+                self._take(chunk)
+                return chunk
+        if self._size == 0:
             raise _empty()
-        if not chunk:
-            self._look()
-            raise StopAsyncIteration
-        self._take(chunk)
-        return chunk
+        self._look()
+        raise StopAsyncIteration
 
     def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -193,7 +197,9 @@ async def _register(
         raise _no_room()
     session.add(file)
     await session.flush()
-    jobs.enqueue(session, "file.inspect", file_id=str(file.id))
+    jobs.enqueue(
+        session, "file.inspect", file_id=str(file.id), max_attempts=_INSPECTIONS
+    )
     return file
 
 
@@ -203,12 +209,7 @@ async def _room(
     """The bytes that are left; None is no limit."""
     if storage_bytes is None:
         return None
-    used = await session.scalar(
-        select(func.coalesce(func.sum(File.size), 0)).where(
-            File.user_id == user_id, File.status != "rejected"
-        )
-    )
-    return max(0, storage_bytes - int(used or 0))
+    return max(0, storage_bytes - await stored_bytes(session, user_id))
 
 
 def _no_room() -> PayloadTooLargeError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -147,6 +148,31 @@ async def test_a_local_sweep_takes_what_broken_uploads_left(tmp_path: Path) -> N
     assert left == ["b#1", "kept"]
 
 
+async def test_a_folder_that_nobody_has_used_is_swept_without_loading_anything(
+    tmp_path: Path,
+) -> None:
+    """An idle server pays nothing for files."""
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+from app.core.database import utcnow
+from app.integrations.storage.local import LocalStorage
+
+async def main():
+    storage = LocalStorage(Path({str(tmp_path / "files")!r}))
+    await storage.sweep(utcnow())
+    print([one async for one in storage.objects("files/")], "obstore" in sys.modules)
+
+asyncio.run(main())
+"""
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await ran.communicate()
+
+    assert out.decode().split() == ["[]", "False"]
+
+
 async def test_a_folder_has_no_addresses(tmp_path: Path) -> None:
     storage = LocalStorage(tmp_path)
 
@@ -210,3 +236,19 @@ async def test_a_storage_that_cannot_be_used_is_unavailable(
 
     with pytest.raises(StorageError):
         await storage.put("files/ada/1", some(b"x"))
+
+
+async def test_s3_takes_the_credentials_of_the_machine(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "its secret")
+    none = {"S3_ACCESS_KEY_ID": "", "S3_SECRET_ACCESS_KEY": ""}
+    storage = _s3(tmp_path, s3_url, **none)
+
+    await storage.put("files/ada/mine", some(b"x"))
+
+    assert await whole(storage.read("files/ada/mine")) == b"x"
+    url = await storage.url("files/ada/mine", disposition="attachment", seconds=9)
+    assert url is not None
+    assert "another%20key" in url
