@@ -1,7 +1,8 @@
 #!/bin/sh
 # ./test.sh          everything that must hold: lint, format, types, import contracts,
-#                    all tests but the slow ones, coverage
-# ./test.sh --all    the same with the slow tests
+#                    all tests but the slow ones
+# ./test.sh --all    the same with the slow tests, and coverage, which takes as much
+#                    time again
 # ./test.sh ARGS     only pytest, with these arguments: ./test.sh tests/unit -k config
 # The virtual environment is .venv in this folder, or $VENV.
 set -eu
@@ -19,8 +20,8 @@ prepare_venv "$venv" test
 python=$venv/bin/python
 
 case ${1-} in
-'') tests='not slow' ;;
---all) tests='slow or not slow' ;;
+'') tests='not slow' coverage='' ;;
+--all) tests='slow or not slow' coverage='--cov --cov-report=' ;;
 *) exec "$python" -m pytest "$@" ;;
 esac
 
@@ -57,8 +58,8 @@ finish() {
 run_pytest() {
     {
         result=0
-        "$python" -m pytest -m "$tests" -n 3 \
-            --cov --cov-report= || result=$?
+        # shellcheck disable=SC2086 # two words, or none
+        "$python" -m pytest -m "$tests" -n 3 $coverage || result=$?
         echo "$result" >"$output.status"
     } | tee "$output"
     result=$(cat "$output.status")
@@ -71,7 +72,9 @@ step "ruff format" "$python" -m ruff format --check .
 step "mypy" "$python" -m mypy
 step "import contracts" "$venv/bin/lint-imports"
 step "pytest" run_pytest
-step "coverage" "$python" -m coverage report --fail-under=$coverage_of_all
-step "security coverage" "$python" -m coverage report \
-    --include="$security" --fail-under=$coverage_of_security
+if [ -n "$coverage" ]; then
+    step "coverage" "$python" -m coverage report --fail-under=$coverage_of_all
+    step "security coverage" "$python" -m coverage report \
+        --include="$security" --fail-under=$coverage_of_security
+fi
 finish

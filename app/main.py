@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, cast
 
 from fastapi import FastAPI
-from starlette.middleware.httpsredirect import HTTPSRedirectMiddleware
 from starlette.types import ASGIApp
 
 from app import tasks
@@ -20,10 +19,11 @@ from app.core.config import Settings, get_settings
 from app.middleware import rate_limit
 from app.middleware.address_rules import AddressRules
 from app.middleware.admission import Admission
-from app.middleware.at_start import AtStart
 from app.middleware.body_limit import BodyLimit
 from app.middleware.cors import Cors
+from app.middleware.front import Front, Gate
 from app.middleware.hosts import Hosts
+from app.middleware.https import HttpsOnly
 from app.middleware.proxies import Proxies
 from app.middleware.request_context import RequestContext
 from app.middleware.security_headers import SecurityHeaders
@@ -42,7 +42,7 @@ class _Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Ours alone: what FastAPI puts around it costs, and does what ours does."""
         stack: Any = super().build_middleware_stack()
-        while not isinstance(stack, errors.Unexpected):
+        while not isinstance(stack, Front):
             stack = stack.app
         return cast("ASGIApp", stack)
 
@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(ShortCuts, ways=_ways())
     errors.install(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
-    _add_middleware(app, settings)
+    app.add_middleware(Front, gates=_gates(settings, app.state.runtime))
     return app
 
 
@@ -83,51 +83,45 @@ def _ways() -> Ways:
     return Ways(root.routes)
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """Innermost first: a request meets them from the last to the first."""
+def _gates(settings: Settings, runtime: Runtime) -> list[Gate]:
+    """In the order in which a request meets them."""
     server, cors, limits = settings.server, settings.cors, settings.limits
-    runtime: Runtime = app.state.runtime
-    app.add_middleware(
-        BodyLimit,
-        limit=limits.max_body_bytes,
-        gateway_limit=limits.max_gateway_body_bytes,
-        file_limit=settings.storage.max_file_bytes + _FORM_BYTES,
-        seconds=limits.body_seconds,
-    )
-    app.add_middleware(
-        rate_limit.RateLimit,
-        rates=lambda: runtime.settings.limits.rates,
-        limiter=runtime.limiter,
-        tokens=runtime.tokens,
-        owner_of_key=runtime.principals.keys.owner_of,
-    )
-    app.add_middleware(Admission, most=limits.max_requests, lag=runtime.lag)
-    app.add_middleware(
-        Cors,
-        allow_origins=cors.origins,
-        allow_methods=cors.methods,
-        allow_headers=cors.headers,
-        allow_credentials=cors.credentials,
-        expose_headers=(
-            "X-Request-ID",
-            "Server-Timing",
-            "Retry-After",
-            "Content-Disposition",
-            "Idempotency-Replayed",
-            "X-Workroom-Cache",
-            *rate_limit.HEADERS,
+    return [
+        Proxies(server.trusted_proxies),
+        RequestContext(settings.log),
+        SecurityHeaders(hsts=server.redirects_to_https),
+        AddressRules(runtime.ip_rules),
+        Hosts(server.allowed_hosts),
+        *([HttpsOnly()] if server.redirects_to_https else []),
+        Cors(
+            allow_origins=cors.origins,
+            allow_methods=cors.methods,
+            allow_headers=cors.headers,
+            allow_credentials=cors.credentials,
+            expose_headers=(
+                "X-Request-ID",
+                "Server-Timing",
+                "Retry-After",
+                "Content-Disposition",
+                "Idempotency-Replayed",
+                "X-Workroom-Cache",
+                *rate_limit.HEADERS,
+            ),
         ),
-    )
-    if server.redirects_to_https:
-        app.add_middleware(HTTPSRedirectMiddleware)
-    # Before the redirect, which leads to wherever the host header says.
-    app.add_middleware(Hosts, allowed=server.allowed_hosts)
-    app.add_middleware(AddressRules, rules=runtime.ip_rules)
-    app.add_middleware(SecurityHeaders, hsts=server.redirects_to_https)
-    app.add_middleware(RequestContext, settings=settings.log)
-    app.add_middleware(Proxies, trusted=server.trusted_proxies)
-    app.add_middleware(AtStart)
-    app.add_middleware(errors.Unexpected)  # of the middleware itself
+        Admission(most=limits.max_requests, lag=runtime.lag),
+        rate_limit.RateLimit(
+            rates=lambda: runtime.settings.limits.rates,
+            limiter=runtime.limiter,
+            tokens=runtime.tokens,
+            known_key=runtime.principals.known_key,
+        ),
+        BodyLimit(
+            limit=limits.max_body_bytes,
+            gateway_limit=limits.max_gateway_body_bytes,
+            file_limit=settings.storage.max_file_bytes + _FORM_BYTES,
+            seconds=limits.body_seconds,
+        ),
+    ]
 
 
 @asynccontextmanager

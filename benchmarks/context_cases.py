@@ -11,6 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.exceptions import ValidationFailedError
 from app.integrations.llm.base import ChatRequest, ModelInfo, Source
+from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.messages_api import message_body
 from app.integrations.llm.tokens import (
     estimate_blocks,
@@ -18,8 +19,12 @@ from app.integrations.llm.tokens import (
     estimate_input,
     estimate_tokens,
 )
-from app.services.chat.context import Context, Offer, Piece, assemble
+from app.services.chat.context import Context, assemble
+from app.services.chat.framing import framed
 from app.services.chat.history import Said
+from app.services.chat.offers import Gathered, Knowledge, document_of
+from app.services.chat.shares import Offer, Piece
+from app.services.knowledge.search import Found
 
 LETTERS = string.ascii_letters + "     \n\"'<>äß漢字🙂"
 INSTRUCTIONS = ("system", "instructions")
@@ -59,13 +64,13 @@ class Case:
 def case(chance: random.Random) -> Case:
     """Any turn, with windows from far too small to far too large."""
     window = int(10 ** chance.uniform(1, 5.3))
-    offers = [*_instructions(chance, window), *_documents(chance, window)]
-    return Case(
-        branch=list(_branch(chance, window)),
-        offers=offers,
-        window=window,
-        answer=chance.randint(0, window),
-    )
+    answer = chance.randint(0, window)
+    if chance.random() < 0.5:
+        offers = _project(chance, window).offers(window - answer)
+    else:
+        offers = [*_instructions(chance, window), *_documents(chance, window)]
+    branch = list(_branch(chance, window))
+    return Case(branch=branch, offers=offers, window=window, answer=answer)
 
 
 def _text(chance: random.Random, most: int) -> str:
@@ -85,10 +90,12 @@ def _branch(chance: random.Random, window: int) -> Iterator[Said]:
     for number in range(count):
         blocks = [{"type": "text", "text": _text(chance, each)}]
         if chance.random() < 0.05:
-            blocks.insert(0, _attached(chance, each))
+            blocks.insert(chance.randint(0, 1), _attached(chance, each))
+            del blocks[chance.choice((0, 2, 2)) :: 2]
         summary = _text(chance, each) if chance.random() < 0.02 else None
+        files = [_attached(chance, each)] if summary and chance.random() < 0.5 else None
         parent = None if number == count - 1 else uuid7()
-        yield Said(uuid7(), parent, role, "complete", blocks, summary)
+        yield Said(uuid7(), parent, role, "complete", blocks, summary, files)
         if number == 0 or chance.random() < 0.95:
             role = "user" if role == "assistant" else "assistant"
 
@@ -97,8 +104,13 @@ def _attached(chance: random.Random, most: int) -> Any:
     if chance.random() < 0.5:
         source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
         return {"type": "image", "source": source}
-    text = {"type": "text", "media_type": "text/plain", "data": _text(chance, most)}
-    return {"type": "document", "source": text, "title": "notes.txt"}
+    text = _text(chance, most)
+    if chance.random() < 0.5:
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+        return {"type": "document", "source": source, "title": "notes.txt"}
+    block = FileBlock(type="text", text=framed("attachment", "notes.txt", text))
+    block.source = Source("notes.txt", text)
+    return block
 
 
 def _instructions(chance: random.Random, window: int) -> Iterator[Offer]:
@@ -120,6 +132,31 @@ def _documents(chance: random.Random, window: int) -> Iterator[Offer]:
     yield Offer("knowledge", pieces, "Documents:", stable=stable, most=most)
 
 
+def _project(chance: random.Random, window: int) -> Gathered:
+    """A chat of a project, in any of its modes."""
+    documents, texts, found = [], {}, []
+    for number in range(chance.randint(0, 12)):
+        text = _text(chance, max(window // chance.randint(1, 30), 2))
+        row = {"id": uuid7(), "title": f"{number}.txt", "pages": []}
+        document = document_of(row | {"tokens": estimate_tokens(text)})
+        documents.append(document)
+        texts[document.id] = text
+        end = chance.randint(1, len(text))
+        passage = Found(document.id, document.title, text[:end], 0, end, None, 1.0)
+        found.append(passage)
+    knowledge = Knowledge(
+        name="Project",
+        instructions=_text(chance, max(window // 9, 2)),
+        token_limit=chance.choice((None, chance.randint(0, window))),
+        context_mode=chance.choice(("auto", "full", "retrieval")),
+        documents=documents,
+        tokens=sum(document.cost for document in documents),
+        texts=texts,
+        found=found,
+    )
+    return Gathered("Be brief.", knowledge, lost=False)
+
+
 def faults(turn: Case) -> list[str]:
     """What is wrong with the context of a turn; nothing, as it should be."""
     try:
@@ -127,7 +164,7 @@ def faults(turn: Case) -> list[str]:
     except ValidationFailedError as refused:
         return [] if is_too_long(turn) else [f"refused without need: {refused.code}"]
     sent = [b for m in context.messages for b in m.content]
-    texts = "\n".join(b["text"] for b in sent if b["type"] == "text")
+    texts = "\n".join(b.get("text") or str(b["source"]["data"]) for b in sent)
     request = ChatRequest("model", context.messages, context.system, turn.answer)
     used = estimate_input(request)
     roles = [message.role for message in context.messages]

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api.gateway.errors import gateway_error
 from app.core.exceptions import (
@@ -26,7 +26,7 @@ from app.core.exceptions import (
     RequestTimeoutError,
     ValidationFailedError,
 )
-from app.middleware.at_start import at_start
+from app.core.logging import about
 
 _log = structlog.get_logger()
 _KNOWN: dict[int, AppError] = {
@@ -43,7 +43,7 @@ _SENTENCES = {405: "This address does not take that method."}
 def problem(
     members: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    request_id = about.get().get("request_id")
     return _Problem({**members, "request_id": request_id}, headers or {})
 
 
@@ -70,7 +70,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AppError, _app_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Unexpected)
 
 
 async def rendered(request: Request, error: AppError | HTTPException) -> Response:
@@ -79,30 +78,13 @@ async def rendered(request: Request, error: AppError | HTTPException) -> Respons
     return await handle(request, error)
 
 
-class Unexpected:
-    """Answers what no handler knows, and leaves the cause to the log.
-
-    It stands inside of all middleware, so that its answer has their headers, and once
-    more outside of it. A reply that fails once it has begun is the server's to cut.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        def note(_start: Message) -> None:
-            nonlocal started
-            started = True
-
-        try:
-            await self._app(scope, receive, at_start(scope, send, note))
-        except Exception as error:  # the top of a request: any endpoint may fail
-            if started or scope["type"] != "http":
-                raise
-            response = await _unexpected(Request(scope), error)
-            await response(scope, receive, send)
+def unexpected(path: str, error: Exception) -> Response:
+    """The answer for what nobody has foreseen; its cause is left to the log."""
+    _log.error("unexpected error", path=path, exc_info=error)
+    failed = AppError(
+        "Something went wrong on our side; the log has it under this request_id."
+    )
+    return problem(failed.problem(), headers=failed.headers)
 
 
 async def _app_error(_request: Request, error: Exception) -> Response:
@@ -134,12 +116,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
         "code": phrase.lower().replace(" ", "_"),
     }
     return problem(members, headers=error.headers)
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    _log.error("unexpected error", path=request.scope["path"], exc_info=error)
-    detail = "Something went wrong on our side; the log has it under this request_id."
-    return await _app_error(request, AppError(detail))
 
 
 def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:

@@ -324,7 +324,7 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         # Nearly all that requests leave goes without it: it need not look so often.
-        gc.set_threshold(10_000, 20, 20)
+        gc.set_threshold(50_000, 20, 20)
         if self._speaks:
             _announce(self._settings)
 

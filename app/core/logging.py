@@ -9,8 +9,9 @@ import atexit
 import logging
 import re
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -24,12 +25,15 @@ _LINK = re.compile(r"(/shared/)[^/]+")
 """An address that is a secret itself: who has it may read."""
 _COUNTS = ("input_tokens", "output_tokens", "max_tokens")
 
+about: ContextVar[Mapping[str, Any]] = ContextVar("log_about", default={})  # noqa: B039 - nobody changes it
+"""What every line of a task has: its request's id, or its job's."""
+
 
 def configure(settings: LogSettings, *, debug: bool = False) -> None:
     """Send our lines and the libraries' to standard error, and to LOG_FILE if set."""
     level = logging.DEBUG if debug else logging.getLevelNamesMapping()[settings.level]
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_about,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -94,15 +98,32 @@ def _json_line(logger: Any, method: str, line: structlog.typing.EventDict) -> st
     Every request has a line.
     """
     told = {
-        **structlog.contextvars.get_contextvars(),
+        **about.get(),
         **line,
         "level": method,
         "logger": logger.name,
-        "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        "timestamp": _timestamp(),
     }
     if "exc_info" in told:
         told = dict(structlog.processors.format_exc_info(logger, method, told))
     return orjson.dumps(redact(logger, method, told), default=str).decode()
+
+
+def _with_about(
+    _logger: Any, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {**about.get(), **line}
+
+
+def _timestamp() -> str:
+    """Now, as ISO 8601 with microseconds."""
+    seconds, micro = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(seconds)}.{micro:06d}Z"
+
+
+@lru_cache(1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 class _Sink:
@@ -170,9 +191,8 @@ class _Lines:
 def redact(
     _logger: Any, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    for name in line:
-        if _is_secret(name):
-            line[name] = "[redacted]"
+    for name in _secrets(tuple(line)):
+        line[name] = "[redacted]"
     path = line.get("path")
     if isinstance(path, str) and "/shared/" in path:
         line["path"] = _LINK.sub(r"\1[redacted]", path)
@@ -180,6 +200,11 @@ def redact(
 
 
 @lru_cache
+def _secrets(names: Iterable[str]) -> list[str]:
+    """Those that say so; lines of one kind have the same names."""
+    return [name for name in names if _is_secret(name)]
+
+
 def _is_secret(name: str) -> bool:
     lowered = name.lower()
     return lowered not in _COUNTS and _SECRET.search(lowered) is not None

@@ -16,7 +16,7 @@ from app.core.config import RedisSettings
 from app.core.ratelimit import LocalLimiter, Standing
 from app.core.rates import Rate
 
-_TIMEOUT = 0.25  # seconds that Redis may take to answer
+_TIMEOUT = 0.25  # seconds
 _AWAY_SECONDS = 1.0  # for which it is not asked again when it has not
 _log = structlog.get_logger()
 
@@ -28,13 +28,15 @@ class RedisLimiter:
     it: so a Redis that hangs costs one request in a second a short wait.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, *, seconds: float = _TIMEOUT) -> None:
+        """`seconds` that Redis may take to answer."""
         assert settings.url is not None
+        self._seconds = seconds
         self._local = LocalLimiter()
         self._pool = ConnectionPool.from_url(
             settings.url.get_secret_value(),
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
         )
         storage = RedisStorage(
@@ -56,7 +58,7 @@ class RedisLimiter:
                 return await self._local.hit(rate, key)
             self._retry_at = now + _AWAY_SECONDS  # the others do not wait for this one
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with asyncio.timeout(self._seconds):
                 standing = await self._ask(rate, key)
         except (RedisError, OSError, TimeoutError) as error:
             if not self.lost:

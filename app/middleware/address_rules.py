@@ -5,11 +5,11 @@ than people do, and learn nothing.
 """
 
 from prometheus_client import Counter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from app.api.errors import problem
 from app.core.exceptions import ForbiddenError
-from app.middleware.admission import PROBES
+from app.middleware.front import PROBES, Verdict, Visit
 from app.services.ip_rule import IpRules
 
 REFUSED = Counter(
@@ -21,25 +21,21 @@ _READING = {"GET", "HEAD", "OPTIONS"}
 
 
 class AddressRules:
-    def __init__(self, app: ASGIApp, *, rules: IpRules) -> None:
-        self._app = app
+    def __init__(self, rules: IpRules) -> None:
         self._rules = rules
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self._app(scope, receive, send)
-            return
-        client = scope.get("client")
-        desk = _is_desk(scope)
-        if not self._rules.refuse(client[0] if client else None, desk=desk):
-            await self._app(scope, receive, send)
-            return
+    def enter(self, visit: Visit) -> Verdict:
+        desk = _is_desk(visit.scope)
+        if not self._rules.refuse(visit.ip, desk=desk):
+            return None
+        if visit.scope["path"] in PROBES:
+            return None
         REFUSED.labels("desk" if desk else "service").inc()
         error = ForbiddenError(
             "Your address may not use this: ask an admin to allow it.",
             code="address_refused",
         )
-        await problem(error.problem())(scope, receive, send)
+        return problem(error.problem())
 
 
 def _is_desk(scope: Scope) -> bool:

@@ -7,16 +7,13 @@ up half of the places, so that slow senders cannot keep everybody else out.
 
 from prometheus_client import Counter
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive
 
 from app.api.errors import problem
 from app.core.exceptions import OverloadedError
 from app.core.lag import LoopLag
 from app.core.metrics import REQUESTS_IN_PROGRESS, Quick
-from app.middleware.at_start import at_start
-
-PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Those who watch the server must be answered above all when it is overloaded."""
+from app.middleware.front import PROBES, Verdict, Visit
 
 REFUSED = Counter(
     "workroom_requests_refused", "Requests refused for overload", ["reason"]
@@ -26,36 +23,29 @@ _in_progress = Quick(REQUESTS_IN_PROGRESS)
 
 
 class Admission:
-    def __init__(self, app: ASGIApp, *, most: int, lag: LoopLag) -> None:
-        self._app = app
+    def __init__(self, *, most: int, lag: LoopLag) -> None:
         self._most = most
         self._most_arriving = max(1, most // 2)
         self._lag = lag
         self._here = 0
         self._arriving = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self._app(scope, receive, send)
-            return
+    def enter(self, visit: Visit) -> Verdict:
+        if visit.scope["path"] in PROBES:
+            return None
         if self._here >= self._most or self._lag.too_long:
             REFUSED.labels("capacity" if self._here >= self._most else "lag").inc()
             error = OverloadedError()
-            answer = problem(error.problem(), headers=error.headers)
-            await answer(scope, receive, send)
-            return
+            return problem(error.problem(), headers=error.headers)
         place = _Place(self)
-        try:
-            await self._app(
-                scope, place.receiving(receive), at_start(scope, send, place.leave)
-            )
-        finally:
-            place.arrived()
-            place.leave()
+        visit.receive = place.receiving(visit.receive)
+        visit.at_start.append(place.leave)
+        visit.at_end.append(place.end)
+        return None
 
     # For places
 
-    def enter(self, change: int) -> None:
+    def change(self, change: int) -> None:
         self._here += change
         _in_progress.inc(change)
 
@@ -73,12 +63,16 @@ class _Place:
         self._admission = admission
         self._taken = True
         self._arriving = False
-        admission.enter(1)
+        admission.change(1)
 
     def leave(self, _start: Message | None = None) -> None:
         if self._taken:
             self._taken = False
-            self._admission.enter(-1)
+            self._admission.change(-1)
+
+    def end(self) -> None:
+        self.arrived()
+        self.leave()
 
     def arrived(self) -> None:
         if self._arriving:

@@ -9,11 +9,11 @@ its length in plain text, without a request id.
 
 import asyncio
 import types
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
 from app.api.errors import problem
 from app.core.exceptions import (
@@ -21,7 +21,7 @@ from app.core.exceptions import (
     PayloadTooLargeError,
     UnsupportedMediaTypeError,
 )
-from app.middleware.at_start import at_start
+from app.middleware.front import Verdict, Visit
 
 _UPLOADS = "/api/v1/files"
 
@@ -31,35 +31,24 @@ _SLOWEST = 16 * 2**10
 
 class BodyLimit:
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        limit: int,
-        gateway_limit: int,
-        file_limit: int,
-        seconds: float,
+        self, *, limit: int, gateway_limit: int, file_limit: int, seconds: float
     ) -> None:
         """The limits in bytes; the gateway's is for paths under /v1.
 
         `file_limit` is an upload's, which nobody takes into memory.
         """
-        self._app = app
         self._limit = limit
         self._gateway_limit = gateway_limit
         self._file_limit = file_limit
         self._seconds = seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._limit_for(scope["method"], scope["path"])
-        error = _refusal(scope["headers"], limit)
+    def enter(self, visit: Visit) -> Verdict:
+        limit = self._limit_for(visit.scope["method"], visit.scope["path"])
+        error = _refusal(visit.headers, limit)
         if error is not None:
-            await problem(error.problem())(scope, receive, send)
-            return
-        body = _Body(receive, limit=limit, seconds=self._seconds)
-        await self._app(scope, body.receive, at_start(scope, send, body.note_answer))
+            return problem(error.problem())
+        visit.receive = _Body(visit, limit=limit, seconds=self._seconds).receive
+        return None
 
     def _limit_for(self, method: str, path: str) -> int:
         if path.startswith("/v1/"):
@@ -69,15 +58,15 @@ class BodyLimit:
         return self._limit
 
 
-def _refusal(headers: Sequence[tuple[bytes, bytes]], limit: int) -> AppError | None:
-    for name, value in headers:
-        # The server has checked that it is a number, and cuts what comes beyond it.
-        if name == b"content-length" and int(value) > limit:
-            return PayloadTooLargeError("The request is too large.")
-        if name == b"content-encoding" and value.strip().lower() != b"identity":
-            return UnsupportedMediaTypeError(
-                "Bodies are taken as they are: send this one without Content-Encoding."
-            )
+def _refusal(headers: Mapping[bytes, bytes], limit: int) -> AppError | None:
+    # The server has checked that it is a number, and cuts what comes beyond it.
+    if int(headers.get(b"content-length", 0)) > limit:
+        return PayloadTooLargeError("The request is too large.")
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != b"identity":
+        return UnsupportedMediaTypeError(
+            "Bodies are taken as they are: send this one without Content-Encoding."
+        )
     return None
 
 
@@ -95,17 +84,14 @@ def _rest(
 
 
 class _Body:
-    def __init__(self, receive: Receive, *, limit: int, seconds: float) -> None:
-        self._receive = receive
+    def __init__(self, visit: Visit, *, limit: int, seconds: float) -> None:
+        self._visit = visit
+        self._receive = visit.receive
         self._limit = limit
         self._clock = asyncio.get_running_loop().time
         self._end = self._clock() + seconds
         self._size = 0
         self._whole = False
-        self.answered = False
-
-    def note_answer(self, _start: Message) -> None:
-        self.answered = True
 
     async def receive(self) -> Message:
         if self._whole:  # what comes now is the end of the connection, in its own time
@@ -130,6 +116,8 @@ class _Body:
         return message
 
     def _fail(self, status: int) -> Message:
-        if self.answered:  # too late to say so: nobody waits for this body any more
+        if (
+            self._visit.started
+        ):  # too late to say so: nobody waits for this body any more
             return {"type": "http.disconnect"}
         raise HTTPException(status)  # FastAPI lets no other error out of its parsing

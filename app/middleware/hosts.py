@@ -8,36 +8,36 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from app.api.errors import problem
 from app.core.exceptions import BadRequestError
+from app.middleware.front import Verdict, Visit
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
 class Hosts:
-    def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
+    def __init__(self, allowed: Sequence[str]) -> None:
         """`allowed` are names, `*.example.com` for all names under one, or `*`."""
-        self._app = app
         self._any = "*" in allowed
         self._names = frozenset(name.lower() for name in allowed)
         self._endings = tuple(n[1:] for n in self._names if n.startswith("*."))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_ours(scope):
-            await self._app(scope, receive, send)
-            return
+    def enter(self, visit: Visit) -> Verdict:
+        if self._is_ours(visit):
+            return None
         error = BadRequestError(
             "Invalid host header: this server does not answer to that name."
         )
-        await problem(error.problem())(scope, receive, send)
+        return problem(error.problem())
 
-    def _is_ours(self, scope: Scope) -> bool:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if not hosts and self._any:  # HTTP/1.0: simple health checks send none
-            return True
-        name = _name(hosts[0]) if len(hosts) == 1 else ""
+    def _is_ours(self, visit: Visit) -> bool:
+        host = visit.headers.get(b"host")
+        if host is None:  # HTTP/1.0: simple health checks send none
+            return self._any
+        name = _name(host)
+        sent: list[tuple[bytes, bytes]] = visit.scope["headers"]
+        if len(sent) > len(visit.headers) and [n for n, _ in sent].count(b"host") > 1:
+            return False
         return name != "" and (
             self._any or name in self._names or name.endswith(self._endings)
         )

@@ -16,23 +16,23 @@ from ipaddress import (
 )
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
+
+from app.middleware.front import Verdict, Visit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
 class Proxies:
-    def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
-        self._app = app
+    def __init__(self, trusted: Sequence[str]) -> None:
         self._trusted: list[Network] = [ip_network(t, strict=False) for t in trusted]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._trusted and scope.get("client"):
-            headers = Headers(scope=scope)
-            if self._is_trusted(scope["client"][0]):
-                scope = {**scope, **self._facts(scope, headers)}
-        await self._app(scope, receive, send)
+    def enter(self, visit: Visit) -> Verdict:
+        scope, ip = visit.scope, visit.ip
+        if self._trusted and ip is not None and self._is_trusted(ip):
+            visit.scope = {**scope, **self._facts(scope, Headers(scope=scope))}
+        return None
 
     def _facts(self, scope: Scope, headers: Headers) -> dict[str, object]:
         facts: dict[str, object] = {}

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from prometheus_client import Counter
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Scope
 
 from app.api.errors import problem
 from app.core.exceptions import RateLimitedError, UnauthenticatedError
@@ -19,8 +19,8 @@ from app.core.keys import looks_like_key
 from app.core.ratelimit import Limiter, Standing, network
 from app.core.rates import Rate
 from app.core.tokens import Tokens
-from app.middleware.admission import PROBES
-from app.middleware.at_start import at_start
+from app.middleware.front import PROBES, Verdict, Visit
+from app.services.authorization import Principal
 
 HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 REFUSED = Counter(
@@ -50,70 +50,68 @@ _PROVIDERS = ("/api/v1/auth/google/", "/api/v1/auth/oidc/")
 class RateLimit:
     def __init__(
         self,
-        app: ASGIApp,
         *,
         rates: Callable[[], Mapping[str, Rate | None]],
         limiter: Limiter,
         tokens: Tokens,
-        owner_of_key: Callable[[str], UUID | None],
+        known_key: Callable[[str, str | None], Principal | None],
     ) -> None:
-        self._app = app
         self._rates = rates
         self._limiter = limiter
         self._tokens = tokens
-        self._owner_of_key = owner_of_key
+        self._known_key = known_key
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = endpoint(scope)
+    def enter(self, visit: Visit) -> Verdict:
+        name = endpoint(visit.scope)
         rate = self._rates().get(name) if name else None
         if name is None or rate is None:
-            await self._app(scope, receive, send)
-            return
-        standing = await self._limiter.hit(rate, f"{name}:{self._who(scope, name)}")
+            return None
+        return self._count(visit, name, rate)
+
+    async def _count(self, visit: Visit, name: str, rate: Rate) -> Response | None:
+        standing = await self._limiter.hit(rate, f"{name}:{self._who(visit, name)}")
         if not standing.allowed:
             REFUSED.labels(name).inc()
             error = _error(rate, standing)
-            answer = problem(error.problem(), headers=error.headers)
-            await answer(scope, receive, send)
-            return
+            return problem(error.problem(), headers=error.headers)
         told = [
             (b"ratelimit-limit", b"%d" % rate.amount),
             (b"ratelimit-remaining", b"%d" % standing.remaining),
             (b"ratelimit-reset", b"%d" % math.ceil(standing.reset)),
         ]
-        await self._app(
-            scope,
-            receive,
-            at_start(scope, send, lambda start: start["headers"].extend(told)),
-        )
+        visit.at_start.append(lambda start: start["headers"].extend(told))
+        return None
 
-    def _who(self, scope: Scope, name: str) -> str:
+    def _who(self, visit: Visit, name: str) -> str:
         # What gives tokens counts addresses alone: a token would be one more try.
-        if not name.startswith("auth.") and (user := self._user(scope)):
+        if not name.startswith("auth.") and (user := self._user(visit)):
             return str(user)
-        client = scope.get("client")
-        return network(client[0]) if client else "unknown"
+        return network(visit.ip) if visit.ip else "unknown"
 
-    def _user(self, scope: Scope) -> UUID | None:
+    def _user(self, visit: Visit) -> UUID | None:
         """Who a valid token names, or a key that was used a moment ago.
 
         Others count by address: who invents keys must not get a new window for each.
         """
-        headers = Headers(scope=scope)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = token if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        sent = sent_with(visit.headers)
         if looks_like_key(sent):
-            return self._owner_of_key(sent)
+            known = self._known_key(sent, visit.ip)
+            return known.user_id if known is not None else None
         try:
-            return self._tokens.read_access(sent).account_id if token else None
+            return self._tokens.read_access(sent).account_id if sent else None
         except UnauthenticatedError:
             return None
 
 
+def sent_with(headers: Mapping[bytes, bytes]) -> str:
+    """The token or key that came along; empty for none."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    sent = token if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+    return sent.decode("latin-1")
+
+
 def endpoint(scope: Scope) -> str | None:
     """The name of the limit that a request counts for; probes have none."""
-    if scope["type"] != "http":
-        return None
     path: str = scope["path"]
     if path in PROBES:
         return None

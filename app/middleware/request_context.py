@@ -2,17 +2,16 @@
 
 import re
 import time
-from functools import cache
-from typing import Any
 
 import structlog
 from prometheus_client import Counter, Histogram
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 from uuid_utils import uuid7
 
 from app.core.config import LogSettings
-from app.core.metrics import quick
-from app.middleware.at_start import at_start
+from app.core.logging import about
+from app.core.metrics import quick, quick_histogram
+from app.middleware.front import Verdict, Visit
 
 REQUESTS = Counter(
     "workroom_http_requests", "Requests answered", ["method", "route", "status"]
@@ -31,60 +30,73 @@ _log = structlog.get_logger("access")
 
 # Both are few: routes, times methods, times statuses.
 _requests = quick(REQUESTS)
-_seconds = cache(SECONDS.labels)
+_seconds = quick_histogram(SECONDS)
 
 
 class RequestContext:
-    def __init__(self, app: ASGIApp, settings: LogSettings) -> None:
-        self._app = app
+    def __init__(self, settings: LogSettings) -> None:
         self._settings = settings
         # Bound once: the proxy looks its logger up for every line.
         self._log = _log.bind()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = time.perf_counter()
-        request_id = _request_id(scope)
-        status = 500
-        first_byte = 0.0
+    def enter(self, visit: Visit) -> Verdict:
+        seen = _Seen(self, visit)
+        about.set({"request_id": seen.request_id})
+        visit.at_start.append(seen.note_start)
+        visit.at_end.append(seen.note_end)
+        return None
 
-        def note(start: Message) -> None:
-            nonlocal status, first_byte
-            status = start["status"]
-            first_byte = time.perf_counter() - begun
-            headers = start["headers"]
-            headers.append((b"x-request-id", request_id.encode()))
-            if scope["path"].startswith("/v1/messages"):  # as Anthropic's SDK reads it
-                headers.append((b"request-id", request_id.encode()))
-            if self._settings.timing:
-                timing = b"app;dur=%.1f" % (first_byte * 1000)
-                headers.append((b"server-timing", timing))
+    # For what was seen
 
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        try:
-            await self._app(scope, receive, at_start(scope, send, note))
-        finally:
-            self._account(scope, status, first_byte, time.perf_counter() - begun)
+    def mark(self, headers: list[tuple[bytes, bytes]], seen: "_Seen") -> None:
+        request_id = seen.request_id.encode()
+        headers.append((b"x-request-id", request_id))
+        if seen.path.startswith("/v1/messages"):  # as Anthropic's SDK reads it
+            headers.append((b"request-id", request_id))
+        if self._settings.timing:
+            timing = b"app;dur=%.1f" % (seen.first_byte * 1000)
+            headers.append((b"server-timing", timing))
 
-    def _account(
-        self, scope: Scope, status: int, first_byte: float, seconds: float
-    ) -> None:
+    def account(self, seen: "_Seen", scope: Scope, seconds: float) -> None:
         route = _pattern(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        _requests(method, route, status).inc()
-        _seconds(method, route).observe(first_byte)
-        if self._settings.enabled and not scope["path"].startswith(_QUIET):
+        _requests(method, route, seen.status).inc()
+        _seconds(method, route).observe(seen.first_byte)
+        if self._settings.enabled and not seen.path.startswith(_QUIET):
             self._log.info(
                 "request",
                 method=method,
-                path=scope["path"],
-                status=status,
+                path=seen.path,
+                status=seen.status,
                 ms=round(seconds * 1000, 1),
                 client=scope["client"][0] if scope.get("client") else None,
             )
+
+
+class _Seen:
+    """What is told of a request. Its answer may never begin."""
+
+    __slots__ = (
+        "_begun", "_context", "_visit", "first_byte", "path", "request_id", "status",
+    )  # fmt: skip
+
+    def __init__(self, context: RequestContext, visit: Visit) -> None:
+        self._begun = time.perf_counter()
+        self._context = context
+        self._visit = visit
+        self.path: str = visit.scope["path"]
+        self.request_id = _request_id(visit.headers.get(b"x-request-id"))
+        self.status = 500
+        self.first_byte = 0.0
+
+    def note_start(self, start: Message) -> None:
+        self.status = start["status"]
+        self.first_byte = time.perf_counter() - self._begun
+        self._context.mark(start["headers"], self)
+
+    def note_end(self) -> None:
+        seconds = time.perf_counter() - self._begun
+        self._context.account(self, self._visit.scope, seconds)
 
 
 def _pattern(scope: Scope) -> str:
@@ -100,10 +112,8 @@ def _pattern(scope: Scope) -> str:
     return f"{prefix if found else ''}{route.path}"
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(given: bytes | None) -> str:
     """The caller's own, where it is harmless, so that logs can be joined."""
-    headers: list[tuple[bytes, Any]] = scope["headers"]
-    for name, value in headers:
-        if name == b"x-request-id" and _GIVEN_ID.fullmatch(value):
-            return str(value, "ascii")
+    if given is not None and _GIVEN_ID.fullmatch(given):
+        return str(given, "ascii")
     return str(uuid7())

@@ -1,8 +1,8 @@
 """Headers that make browsers careful with whatever we answer."""
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message
 
-from app.middleware.at_start import at_start
+from app.middleware.front import Verdict, Visit
 
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
@@ -20,17 +20,14 @@ _DOCS = ("/docs", "/docs/oauth2-redirect", "/redoc")
 
 
 class SecurityHeaders:
-    def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
-        self._app = app
+    def __init__(self, *, hsts: bool) -> None:
         self._headers = [*_ALWAYS, *([_HSTS] if hsts else [])]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def enter(self, visit: Visit) -> Verdict:
         # Swagger and ReDoc come from a content network; production has them off.
-        note = self._add if scope["path"] in _DOCS else self._add_with_policy
-        await self._app(scope, receive, at_start(scope, send, note))
+        docs = visit.scope["path"] in _DOCS
+        visit.at_start.append(self._add if docs else self._add_with_policy)
+        return None
 
     def _add(self, start: Message) -> None:
         start["headers"].extend(self._headers)

@@ -37,7 +37,8 @@ _sibling_ids = select(func.aggregate_strings(cast(_sibling.c.id, String), " "))
 class Message(Identified, Base):
     """One node of a chat's tree.
 
-    `content` is a list of blocks in the shape of the Anthropic Messages API. Only a
+    `content` is a list of blocks in the shape of the Anthropic Messages API, and of
+    references to files (see `services/file/attachments.py`). Only a
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
@@ -46,7 +47,8 @@ class Message(Identified, Base):
     `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
     `summary` tells of all messages up to this one, itself included: what stands above
-    it never changes, so it is true on every branch below.
+    it never changes, so it is true on every branch below. `summary_files` are the
+    blocks by which these messages named files.
     """
 
     __tablename__ = "messages"
@@ -88,6 +90,7 @@ class Message(Identified, Base):
     rating: Mapped[int] = mapped_column(SmallInteger, default=0)
     rating_comment: Mapped[str | None] = mapped_column(Text)
     summary: Mapped[str | None] = mapped_column(Text)
+    summary_files: Mapped[list[dict[str, Any]] | None] = mapped_column(NullableJson)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     siblings: Mapped[str] = column_property(
         case(
@@ -121,6 +124,10 @@ class Message(Identified, Base):
     def text(self) -> str:
         return text_of(self.content)
 
+    @property
+    def attachments(self) -> list[dict[str, Any]]:
+        return attachments_of(self.content)
+
 
 def in_order(siblings: str) -> list[UUID]:
     """`Message.siblings` as ids, the oldest first."""
@@ -129,3 +136,15 @@ def in_order(siblings: str) -> list[UUID]:
 
 def text_of(content: list[dict[str, Any]]) -> str:
     return "".join(b["text"] for b in content if b["type"] == "text")
+
+
+def attachments_of(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files that a message names."""
+    return [
+        {"id": b["file_id"], **{name: b[name] for name in _OF_FILE}}
+        for b in content
+        if b["type"] == "file"
+    ]
+
+
+_OF_FILE = ("name", "mime", "kind", "size")

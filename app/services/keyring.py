@@ -97,11 +97,6 @@ class Keyring:
         self._used[kind].add(grant.id)
         return grant
 
-    def owner_of(self, key: str) -> UUID | None:
-        """Whose key it is, where that is known without asking."""
-        grant = self._cache.find(fingerprint(key))
-        return grant.owner if grant else None
-
     def drop(self, condition: Callable[[Grant], bool]) -> None:
         self._cache.drop(condition)
 

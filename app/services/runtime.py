@@ -26,12 +26,8 @@ from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
-from app.integrations.parsing.process import Parser
-from app.integrations.scanning.base import NoScanner
-from app.integrations.scanning.clamd import Clamd
 from app.integrations.storage.base import Storage
-from app.integrations.storage.local import LocalStorage
-from app.integrations.storage.s3 import S3Storage
+from app.integrations.storage.choice import connect as connect_storage
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -41,9 +37,8 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
-from app.services.file.inspection import Inspection
-from app.services.file.sweeping import Sweeper
-from app.services.file.uploads import Uploads
+from app.services.file.attachments import Attachments
+from app.services.file.service import Files
 from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
@@ -133,6 +128,21 @@ class _People(NamedTuple):
             ),
         )
 
+    def linked_accounts(self, settings: Settings) -> LinkedAccounts:
+        return LinkedAccounts(
+            settings, passwords=self.passwords, auth=self.auth, logins=self.logins
+        )
+
+    def accounts(self, live: LiveSettings, *, crypto: Crypto, turns: Turns) -> Accounts:
+        return Accounts(
+            live,
+            crypto=crypto,
+            passwords=self.passwords,
+            auth=self.auth,
+            logins=self.logins,
+            turns=turns,
+        )
+
 
 class _Installation(NamedTuple):
     """What admins say of the installation; each process knows all of it."""
@@ -186,6 +196,7 @@ class _Calls(NamedTuple):
         crypto: Crypto,
         router: Router,
         principals: Principals,
+        storage: Storage,
     ) -> "_Calls":
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
@@ -203,37 +214,10 @@ class _Calls(NamedTuple):
                 principals=principals,
                 bus=bus,
                 books=books,
+                attachments=Attachments(database, storage),
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
-        )
-
-
-class _Files(NamedTuple):
-    """What users upload, and what is done with it."""
-
-    storage: Storage
-    uploads: Uploads
-    inspection: Inspection
-    sweeper: Sweeper
-
-    @classmethod
-    def build(
-        cls, settings: Settings, *, database: Database, storage: Storage, plans: Plans
-    ) -> "_Files":
-        clamd = settings.storage.clamd_address
-        return cls(
-            storage=storage,
-            uploads=Uploads(
-                settings.storage, database=database, storage=storage, plans=plans
-            ),
-            inspection=Inspection(
-                database=database,
-                storage=storage,
-                parser=Parser(settings.storage),
-                scanner=Clamd(clamd) if clamd else NoScanner(),
-            ),
-            sweeper=Sweeper(database=database, storage=storage),
         )
 
 
@@ -272,9 +256,7 @@ class Runtime:
     gateway: Gateway
     asides: Asides
     storage: Storage
-    uploads: Uploads
-    inspection: Inspection
-    sweeper: Sweeper
+    files: Files
     indexing: Indexing
     accounts: Accounts
     erasure: Erasure
@@ -300,7 +282,7 @@ class Runtime:
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         installation = _Installation.build(live, database=database, bus=bus)
-        storage = _storage(settings)
+        storage = connect_storage(settings)
         calls = _Calls.build(
             live,
             database=database,
@@ -309,12 +291,10 @@ class Runtime:
             crypto=crypto,
             router=installation.router,
             principals=people.principals,
-        )
-        files = _Files.build(
-            settings,
-            database=database,
             storage=storage,
-            plans=calls.plans,
+        )
+        files = Files.build(
+            settings.storage, database=database, storage=storage, plans=calls.plans
         )
         mailer = _mailer(settings)
         indexing = Indexing(database)
@@ -325,22 +305,13 @@ class Runtime:
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            linked_accounts=LinkedAccounts(
-                settings,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-            ),
             mailer=mailer,
+            storage=storage,
+            files=files,
             introspector=Introspector(database, people.principals, people.tokens),
-            accounts=Accounts(
-                live,
-                crypto=crypto,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-                turns=calls.turns,
-            ),
+            indexing=indexing,
+            linked_accounts=people.linked_accounts(settings),
+            accounts=people.accounts(live, crypto=crypto, turns=calls.turns),
             erasure=Erasure(
                 settings.accounts,
                 database=database,
@@ -349,11 +320,9 @@ class Runtime:
                 sweeper=files.sweeper,
                 indexing=indexing,
             ),
-            indexing=indexing,
             **people._asdict(),
             **installation._asdict(),
             **calls._asdict(),
-            **files._asdict(),
         )
 
     async def open(self) -> None:
@@ -405,12 +374,6 @@ def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
         ],
         catalogue=catalogue,
     )
-
-
-def _storage(settings: Settings) -> Storage:
-    if settings.storage.storage == "s3":
-        return S3Storage(settings.storage)
-    return LocalStorage(settings.server.data_dir / "files")
 
 
 def _mailer(settings: Settings) -> Mailer:

@@ -7,14 +7,14 @@ from app.services.runtime import Runtime
 
 @task("file.inspect")
 async def inspect(runtime: Runtime, *, file_id: str) -> None:
-    await runtime.inspection.inspect(UUID(file_id))
+    await runtime.files.inspection.inspect(UUID(file_id))
 
 
 @task("file.remove")
 async def remove(runtime: Runtime, *, user_id: str, file_id: str) -> None:
-    await runtime.sweeper.remove(UUID(user_id), UUID(file_id))
+    await runtime.files.sweeper.remove(UUID(user_id), UUID(file_id))
 
 
 @task("file.sweep", every=timedelta(hours=1))
 async def sweep(runtime: Runtime) -> None:
-    await runtime.sweeper.sweep()
+    await runtime.files.sweeper.sweep()

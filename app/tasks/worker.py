@@ -17,6 +17,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from app.core.database import utcnow
 from app.core.exceptions import AppError
+from app.core.logging import about
 from app.core.metrics import JOBS
 from app.core.queue import Task, get_task, scheduled_tasks
 from app.models import Job
@@ -125,7 +126,7 @@ class Worker:
                     )
 
     async def _run(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(job_id=str(job.id), job=job.name)
+        about.set({"job_id": str(job.id), "job": job.name})
         error = await self._try(job)
         JOBS.labels(job.name, "failed" if error else "succeeded").inc()
         try:

@@ -40,11 +40,20 @@ IMPORTS_HTTP_EXCEPTION = {
 }
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
-    "app/api/errors.py: Unexpected.__call__": "the top of a request: any may fail",
+    "app/middleware/front.py: Front.__call__": "the top of a request: any may fail",
     "app/services/message_log/writer.py: _rendered": "the text of any format",
+    "app/integrations/parsing/office.py: parse": "a broken document, in a child alone",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
+_OBSTORE = "5 MB, for a process that meets a file"
 IMPORTS_LATE = {
+    "app/integrations/storage/objects.py: _obstore": _OBSTORE,
+    "app/integrations/storage/local.py: LocalStorage._open": _OBSTORE,
+    "app/integrations/storage/s3.py: S3Storage._open": _OBSTORE,
+    "app/integrations/storage/s3.py: S3Storage._signed": _BOTO,
+    "app/integrations/storage/s3.py: _credentials": _BOTO,
+    "app/integrations/parsing/child.py: limit": "not there on Windows",
+    "app/integrations/parsing/child.py: parse": "large, and a child needs one of them",
     "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",
     "app/core/database.py: Database._connect": "only where PostgreSQL is configured",
     "app/core/bus.py: RedisBus.open": "only where Redis is configured",

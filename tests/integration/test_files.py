@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from io import BytesIO
 from typing import Any
 from uuid import UUID
 
@@ -13,60 +12,29 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.core.database import utcnow
+from app.integrations.scanning.clamd import Clamd
 from app.models import File, FileText
 from app.services import job as jobs
 from app.services.file import places
 from tests import samples
 from tests.client import Client
 from tests.conftest import Server, on_sqlite
+from tests.fakes.clamd import EICAR, FakeClamd
 from tests.fakes.s3 import VARIABLES, s3_server
 from tests.integration.rows import settled
+from tests.integration.uploading import (
+    TEXT,
+    agree,
+    ready,
+    stored_keys,
+)
 
-TEXT = b"Trains to Bern leave at nine."
-UNSUPPORTED = (415, "unsupported_media_type")
-WRONG = (422, "validation_failed")
-PART = b"--limit\r\nContent-Disposition: form-data; name="
 SIZE = len(TEXT)
 
 
 @pytest.fixture
 async def ada(server: Server) -> Client:
     return await server.client("ada")
-
-
-async def ready(
-    server: Server, client: Client, content: bytes, name: str = "a file"
-) -> dict[str, Any]:
-    """Upload a file and wait until it was looked into."""
-    answer = await client.upload(content, name)
-    assert answer.status == 201, answer.body
-    await settled(server)
-    return dict((await client.get(f"/files/{answer.json['id']}")).json)
-
-
-async def stored_keys(server: Server) -> set[str]:
-    return {
-        one.key
-        for folder in places.FOLDERS
-        async for one in server.runtime.storage.objects(f"{folder}/")
-    }
-
-
-async def expected_keys(server: Server) -> set[str]:
-    """What storage should have, going by the database."""
-    async with server.runtime.database.unit_of_work(read_only=True) as session:
-        files = (await session.scalars(select(File))).all()
-    kept = [file for file in files if file.status != "rejected"]
-    return {places.original(f.user_id, f.id) for f in kept} | {
-        places.thumbnail(f.user_id, f.id) for f in kept if f.has_thumbnail
-    }
-
-
-async def agree(server: Server) -> bool:
-    """Whether storage has what the database says, and nothing else."""
-    await settled(server)
-    assert await stored_keys(server) == await expected_keys(server)
-    return True
 
 
 # What is taken
@@ -212,240 +180,6 @@ async def test_what_was_rejected_may_be_sent_again(server: Server, ada: Client) 
     assert await agree(server)
 
 
-# What is not
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (samples.pdf("a", encrypted=True), "is encrypted"),
-        (samples.pdf("a")[:200], "is a broken PDF"),
-        (samples.pdf(), "without pages"),
-        (samples.bomb(), "unpacks to more than"),
-        (samples.flood(), "50,000 x 50,000 pixels"),
-        (samples.archive({"../../etc/passwd": "root"}), "no docx, xlsx or pptx"),
-        (
-            samples.office("word/document.xml", {"word/vbaProject.bin": b"x"}),
-            "holds macros",
-        ),
-    ],
-    ids=["encrypted", "broken", "no pages", "zip bomb", "flood", "zip slip", "macros"],
-)
-async def test_bad_content_is_rejected_with_its_reason(
-    server: Server, ada: Client, content: bytes, reason: str
-) -> None:
-    """TRUST U1: polyglots, zip bombs, zip slip, pixel floods, macros."""
-    file = await ready(server, ada, content, "report.pdf")
-
-    assert file["status"] == "rejected"
-    assert reason in file["reason"]
-    for path in ("content", "thumbnail", "text"):
-        assert 400 <= (await ada.get(f"/files/{file['id']}/{path}")).status < 500
-    assert await agree(server)
-    assert await stored_keys(server) == set()
-
-
-@pytest.mark.parametrize(
-    ("content", "name", "refusal"),
-    [
-        (samples.PROGRAM, "invoice.pdf", UNSUPPORTED),
-        (b"\x7fELF" + bytes(99), "photo.png", UNSUPPORTED),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "old.doc", UNSUPPORTED),
-        (b"", "empty.pdf", WRONG),
-        (TEXT, "../../etc/passwd", WRONG),
-        (TEXT, "..\\windows", WRONG),
-        (TEXT, "a" * 296 + ".txt", WRONG),
-        (TEXT, "invoice\u202efdp.exe", WRONG),
-        (TEXT, "\u200fright.txt", WRONG),
-        (TEXT, "..", WRONG),
-        (TEXT, "nul\0.txt", WRONG),
-    ],
-    ids=["program", "elf", "old office", "empty", "path", "windows path", "300",
-         "override", "rtl mark", "dots", "nul"],
-)  # fmt: skip
-async def test_bad_uploads_are_refused_at_once(
-    server: Server, ada: Client, content: bytes, name: str, refusal: tuple[int, str]
-) -> None:
-    """TRUST U1: renamed programs, `../`, names that are long or turn their letters."""
-    answer = await ada.request("POST", "/files", **_raw(content, name))
-
-    assert (answer.status, answer.json["code"]) == refusal
-    assert (await ada.get("/files")).json["items"] == []
-    assert await stored_keys(server) == set()
-
-
-def _raw(content: bytes, name: str) -> dict[str, Any]:
-    """A form as no well-behaved client would make it."""
-    head = f'Content-Disposition: form-data; name="file"; filename="{name}"'
-    body = b"\r\n".join(
-        [
-            b"--limit",
-            head.replace("\\", "\\\\").encode(),
-            b"",
-            content,
-            b"--limit--",
-            b"",
-        ]
-    )
-    return {
-        "data": body,
-        "headers": {"Content-Type": "multipart/form-data; boundary=limit"},
-    }
-
-
-async def test_an_upload_that_is_cut_leaves_nothing(
-    server: Server, ada: Client
-) -> None:
-    """TRUST U1: storage and database agree afterwards."""
-    half = asyncio.Event()
-
-    async def cut() -> AsyncIterator[bytes]:
-        whole: bytes = _raw(TEXT * 200_000, "a.txt")["data"]
-        yield whole[:3_000_000]
-        half.set()
-        raise ConnectionResetError
-
-    headers = {
-        **ada.headers,
-        "Content-Type": "multipart/form-data; boundary=limit",
-        "Content-Length": "9000000",
-    }
-    async with aiohttp.ClientSession() as http:
-        with pytest.raises(aiohttp.ClientError):
-            await http.post(f"{ada.url}/api/v1/files", data=cut(), headers=headers)
-
-    assert half.is_set()
-    again = await ada.upload(TEXT, "after.txt")
-    assert again.status == 201
-    assert [one["name"] for one in (await ada.get("/files")).json["items"]] == [
-        "after.txt"
-    ]
-    assert await agree(server)
-
-
-async def test_a_form_that_ends_early_is_refused(server: Server, ada: Client) -> None:
-    request = _raw(TEXT, "a.txt")
-    request["data"] = request["data"][:-12]
-
-    answer = await ada.request("POST", "/files", **request)
-
-    assert (answer.status, answer.json["code"]) == (400, "bad_request")
-    assert await stored_keys(server) == set()
-
-
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"--limit\r\nX: " + b"y" * 100_000, 400),
-        (b"--limit\r\n" + b"X: y\r\n" * 1000 + b"\r\n", 400),
-        (PART + b"a\r\n\r\n" + b"y" * 99_999,
-         400),
-        ((PART + b"a\r\n\r\nb\r\n") * 50 + b"--limit--\r\n", 400),
-        (b"no form at all", 400),
-        (PART + b"a\r\n\r\nb\r\n--limit--\r\n",
-         422),
-        (PART + b"file\r\n\r\nb\r\n--limit--\r\n", 422),
-        (b"", 400),
-    ],
-    ids=["long header", "many headers", "long field", "many parts", "no form",
-         "no file", "a field named file", "nothing"],
-)  # fmt: skip
-@on_sqlite
-async def test_hostile_forms_are_refused(
-    server: Server, ada: Client, body: bytes, status: int
-) -> None:
-    """TRUST F11: unbounded part headers and the like: a 4xx."""
-    answer = await ada.request(
-        "POST",
-        "/files",
-        data=body,
-        headers={"Content-Type": "multipart/form-data; boundary=limit"},
-    )
-
-    assert answer.status == status, answer.body
-    assert await stored_keys(server) == set()
-
-
-@on_sqlite
-@pytest.mark.parametrize(
-    "kind",
-    ["application/json", "multipart/form-data", "multipart/form-data; boundary=" + "x"
-     * 300],
-)  # fmt: skip
-async def test_another_body_than_a_form_is_refused(ada: Client, kind: str) -> None:
-    answer = await ada.request(
-        "POST", "/files", data=b"{}", headers={"Content-Type": kind}
-    )
-
-    assert answer.status in {400, 415}
-
-
-# Limits
-
-
-async def limited(server: Server, client: Client, **limits: int) -> None:
-    me = (await client.get("/users/me")).json["id"]
-    admin = await server.admin("plans")
-    assert (await admin.put(f"/admin/users/{me}/limits", json=limits)).status == 204
-
-
-async def test_the_plan_limits_a_files_size(server: Server, ada: Client) -> None:
-    await limited(server, ada, file_bytes=1000)
-
-    fits = await ada.upload(b"x" * 1000, "fits.txt")
-    large = await ada.upload(b"y" * 1001, "large.txt")
-
-    assert fits.status == 201
-    assert (large.status, large.json["code"]) == (413, "file_too_large")
-    assert await agree(server)
-
-
-async def test_the_plan_limits_the_storage(server: Server, ada: Client) -> None:
-    await limited(server, ada, storage_bytes=1000)
-    first = await ada.upload(b"x" * 600, "first.txt")
-
-    full = await ada.upload(b"y" * 600, "second.txt")
-    await ada.delete(f"/files/{first.json['id']}")
-    fits = await ada.upload(b"y" * 600, "second.txt")
-
-    assert (full.status, full.json["code"]) == (413, "storage_full")
-    assert fits.status == 201
-    assert await agree(server)
-
-
-async def test_uploads_at_once_cannot_go_beyond_the_storage(
-    server: Server, ada: Client
-) -> None:
-    await limited(server, ada, storage_bytes=1000)
-
-    answers = await asyncio.gather(
-        *(ada.upload(f"{n}".encode() * 400, f"{n}") for n in range(6))
-    )
-
-    assert sorted(answer.status for answer in answers) == [201] * 2 + [413] * 4
-    assert await agree(server)
-
-
-@on_sqlite
-async def test_an_installation_limits_a_files_size(serve: Any) -> None:
-    async with serve(MAX_FILE_BYTES="2000") as server:
-        ada = await server.client("ada")
-
-        large = await ada.upload(b"y" * 2001, "large.txt")
-        huge = await ada.upload(b"y" * 2_000_000, "huge.txt")
-
-        assert (large.status, large.json["code"]) == (413, "file_too_large")
-        assert huge.status == 413
-
-
-@on_sqlite
-async def test_only_uploads_may_be_large(ada: Client) -> None:
-    large = b'{"title": "' + b"x" * 3 * 2**20 + b'"}'
-
-    assert (await ada.upload(large, "large.json")).status == 201
-    assert (await ada.post("/chats", data=BytesIO(large))).status == 413
-
-
 # Reading
 
 
@@ -586,10 +320,10 @@ async def test_a_sweep_deletes_what_no_row_names(
 
     for place in (places.original, places.thumbnail):
         await server.runtime.storage.put(place(owner, UUID(int=7)), orphan())
-    await server.runtime.sweeper.sweep()
+    await server.runtime.files.sweeper.sweep()
     young = await stored_keys(server)
     monkeypatch.setattr("app.services.file.sweeping._YOUNG", timedelta(0))
-    await server.runtime.sweeper.sweep()
+    await server.runtime.files.sweeper.sweep()
 
     assert len(young) == 4
     assert await agree(server)
@@ -607,7 +341,7 @@ async def test_what_was_never_looked_into_is_rejected_in_the_end(
             )
         )
 
-    await server.runtime.sweeper.sweep()
+    await server.runtime.files.sweeper.sweep()
 
     left = (await ada.get(f"/files/{file['id']}")).json
     assert left["status"] == "rejected"
@@ -623,7 +357,7 @@ async def test_a_file_that_is_deleted_while_it_is_looked_into_leaves_nothing(
     runtime = server.runtime
     async with runtime.database.unit_of_work() as session:
         await session.execute(update(File).values(status="pending"))
-    looking = asyncio.create_task(runtime.inspection.inspect(file_id))
+    looking = asyncio.create_task(runtime.files.inspection.inspect(file_id))
     assert (await ada.delete(f"/files/{file_id}")).status == 204
 
     await looking
@@ -698,3 +432,30 @@ async def test_a_storage_that_is_away_is_a_503(serve: Any) -> None:
 
         assert (answer.status, answer.json["code"]) == (503, "storage_unavailable")
         assert (await ada.get("/files")).json["items"] == []
+
+
+async def test_a_virus_is_rejected_by_its_name(serve: Any) -> None:
+    """TRUST U1: an infected file is never ready, and nothing of it is left."""
+    async with FakeClamd() as clamd, serve(CLAMD_ADDRESS=clamd.address) as server:
+        ada = await server.client("ada")
+
+        infected = await ready(server, ada, EICAR, "eicar.txt")
+        clean = await ready(server, ada, TEXT, "a.txt")
+
+        assert infected["status"] == "rejected"
+        assert infected["reason"] == "The file holds a virus: Eicar-Test-Signature."
+        assert clean["status"] == "ready"
+        assert await agree(server)
+
+
+async def test_a_file_waits_for_a_scanner_that_is_away(serve: Any) -> None:
+    async with serve(CLAMD_ADDRESS="127.0.0.1:9") as server:
+        ada = await server.client("ada")
+        file = await ready(server, ada, TEXT, "a.txt")
+        assert file["status"] == "pending"
+
+        async with FakeClamd() as clamd:
+            server.runtime.files.inspection._scanner = Clamd(clamd.address)
+            await server.runtime.files.inspection.inspect(UUID(file["id"]))
+
+        assert (await ada.get(f"/files/{file['id']}")).json["status"] == "ready"

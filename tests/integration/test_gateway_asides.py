@@ -87,6 +87,21 @@ async def test_embeddings_that_fail_cost_nothing(gateway: Gateway) -> None:
     assert (await usage_of(gateway)).get(EMBEDDINGS, {"credits": 0})["credits"] == 0
 
 
+async def test_of_embeddings_that_fail_what_was_answered_is_paid(
+    gateway: Gateway,
+) -> None:
+    """M2."""
+    gateway.fake.plan = FaultPlan(faults=["none", *["unavailable"] * 20])
+
+    async with gateway.openai() as client:
+        with pytest.raises(openai.InternalServerError):
+            await client.embeddings.create(model=EMBEDDINGS, input=["one"] * 256)
+
+    used = (await usage_of(gateway))[EMBEDDINGS]
+    assert used["input_tokens"] == gateway.fake.plan.input_tokens
+    assert used["credits"] == gateway.fake.plan.input_tokens * 10
+
+
 async def test_a_model_that_talks_makes_none_and_the_other_way_round(
     gateway: Gateway,
 ) -> None:

@@ -20,16 +20,26 @@ from tests.e2e.processes import until
 THREE = Rate(3, 60)
 
 
-def redis_limiter(url: str) -> RedisLimiter:
-    return RedisLimiter(RedisSettings.model_validate({"REDIS_URL": url}))
+def redis_limiter(url: str, **options: float) -> RedisLimiter:
+    return RedisLimiter(RedisSettings.model_validate({"REDIS_URL": url}), **options)
 
 
 @pytest.fixture(params=["local", "redis"])
 async def limiter(request: pytest.FixtureRequest) -> AsyncIterator[Limiter]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
-    limiter = connect(RedisSettings.model_validate({"REDIS_URL": url}))
+    """One that waits for a Redis on a busy machine."""
+    limiter: Limiter = LocalLimiter()
+    if request.param == "redis":
+        limiter = redis_limiter(request.getfixturevalue("redis_url"), seconds=10)
     yield limiter
     await limiter.close()
+
+
+async def test_a_redis_that_is_configured_counts(redis_url: str) -> None:
+    for url, kind in ((redis_url, RedisLimiter), (None, LocalLimiter)):
+        found = connect(RedisSettings.model_validate({"REDIS_URL": url}))
+
+        assert type(found) is kind
+        await found.close()
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ async def test_who_waits_as_told_is_let_in_again(limiter: Limiter, key: str) -> 
 async def test_two_processes_count_together_over_redis(
     redis_url: str, key: str
 ) -> None:
-    one, other = redis_limiter(redis_url), redis_limiter(redis_url)
+    one, other = (redis_limiter(redis_url, seconds=10) for _ in range(2))
 
     allowed = [(await w.hit(THREE, key)).allowed for w in (one, other, one, other)]
 

@@ -96,7 +96,8 @@ async def test_a_model_that_sees_nothing_gets_no_image(
     assert refused.status == 400
     assert refused.json["code"] == "provider_rejected"
     assert refused.json["detail"] == (
-        "ollama/llama3.2:latest takes no block of type 'image': it takes text, tools."
+        "ollama/llama3.2:latest takes no block of type 'image': it takes text, tools. "
+        "Where that is wrong, an admin can register what it takes."
     )
     assert await client.messages(chat) == []
     assert fake_ollama.calls == []

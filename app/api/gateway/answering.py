@@ -59,7 +59,10 @@ async def body_of(request: Request) -> Json:
 
 def betas_of(request: Request) -> str:
     """What Anthropic's clients ask for by a header."""
-    return request.headers.get("anthropic-beta", "")
+    for name, value in request.scope["headers"]:
+        if name == b"anthropic-beta":
+            return str(value, "latin-1")
+    return ""
 
 
 def runtime_of(request: Request) -> Runtime:

@@ -59,7 +59,7 @@ async def upload_file(
 ) -> Any:
     """Upload a file; it is `pending` until it was looked into."""
     form = await FileForm.opened(request)
-    file, is_new = await runtime.uploads.store(user, form.name, form.chunks())
+    file, is_new = await runtime.files.uploads.store(user, form.name, form.chunks())
     if not is_new:
         response.status_code = status.HTTP_200_OK
     return file

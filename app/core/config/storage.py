@@ -12,7 +12,7 @@ class StorageSettings(Group):
         description="Where files are kept: local is DATA_DIR/files, s3 is S3_BUCKET.",
     )
     s3_bucket: str = Field(
-        "", alias="S3_BUCKET", description="The bucket for files, with STORAGE=s3."
+        "", alias="S3_BUCKET", description="The bucket for files, where STORAGE is s3."
     )
     s3_region: str = Field(
         "us-east-1", alias="S3_REGION", description="The bucket's region."

@@ -68,8 +68,9 @@ class ChatRequest:
 
     A last message of role assistant is a text that the model is to go on with. None
     leaves a choice to the provider. What a provider has no means for it refuses with a
-    ProviderRejectedError that names it. The `sources` stand in the messages or in
-    `system` already: they are here for who quotes instead of reading.
+    ProviderRejectedError that names it. For who quotes instead of reading, there are
+    the `sources`, which stand in the messages or in `system` already, and the bare
+    `question`, where the last message may hold more.
     """
 
     model: str
@@ -85,6 +86,7 @@ class ChatRequest:
     thinking: Thinking | None = None
     output_format: OutputFormat | None = None
     sources: Sequence[Source] = ()
+    question: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ as one that has not begun (see `routing`).
 
 import asyncio
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from app.integrations.llm.base import (
     Provider,
+    ProviderError,
     ProviderRejectedError,
     ProviderStreamBrokenError,
 )
@@ -65,25 +66,40 @@ class Embedder(Protocol):
         """Run one call, of no more inputs than that. Raises ProviderError."""
 
 
-async def embed(provider: Provider, request: EmbedRequest) -> Embedded:
-    """Run as many calls as the inputs need; the first that fails ends the others."""
+async def embed(
+    provider: Provider,
+    request: EmbedRequest,
+    *,
+    took: Callable[[Embedded], object] = lambda _: None,
+) -> Embedded:
+    """Run as many calls as the inputs need, and tell `took` of each that is answered.
+
+    After one that fails no other begins; those on their way end, for they are billed.
+    """
     if not isinstance(provider, Embedder):
         raise ProviderRejectedError(f"{provider.name} has no models for embeddings.")
     most = provider.most_inputs(request.model)
     slots = asyncio.Semaphore(CALLS_AT_ONCE)
+    failures: list[BaseException] = []
 
-    async def call(start: int) -> Embedded:
+    async def call(start: int) -> Embedded | None:
         async with slots:
+            if failures:
+                return None
             inputs = request.inputs[start : start + most]
-            return await provider.embed(replace(request, inputs=inputs))
+            try:
+                part = await provider.embed(replace(request, inputs=inputs))
+            except ProviderError as error:
+                failures.append(error)
+                return None
+            took(part)
+            return part
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            starts = range(0, len(request.inputs), most)
-            calls = [group.create_task(call(start)) for start in starts]
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    parts = [call.result() for call in calls]
+    starts = range(0, len(request.inputs), most)
+    made = await asyncio.gather(*map(call, starts))
+    if failures:
+        raise failures[0]
+    parts = [part for part in made if part is not None]
     return Embedded(
         [vector for part in parts for vector in part.vectors],
         sum(part.input_tokens for part in parts),

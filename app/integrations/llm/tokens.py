@@ -74,7 +74,8 @@ def _of_block(block: Block) -> int:
             return IMAGE_TOKENS
         case "document" if block["source"].get("type") != "text":
             size = len(str(block["source"].get("data", "")))
-            return DOCUMENT_TOKENS + size // DOCUMENT_CHARS_A_TOKEN
+            guess = DOCUMENT_TOKENS + size // DOCUMENT_CHARS_A_TOKEN
+            return max(guess, DOCUMENT_TOKENS * getattr(block, "pages", 0))
         case "tool_result" if isinstance(block.get("content"), list):
             return estimate_blocks(block["content"])
     return estimate_tokens(_text(block))

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from docx import Document
+from docx.table import Table
 from lxml import etree
+from openpyxl import load_workbook
 
 from app.integrations.parsing.base import (
     DOCX,
@@ -89,9 +92,6 @@ def _checked(archive: ZipFile) -> str:
 
 
 def _docx(path: Path, text: Text) -> None:
-    from docx import Document  # noqa: PLC0415 - one of them is needed
-    from docx.table import Table  # noqa: PLC0415 - the same
-
     for block in Document(str(path)).iter_inner_content():
         if isinstance(block, Table):
             for row in block.rows:
@@ -106,8 +106,6 @@ def _docx(path: Path, text: Text) -> None:
 
 
 def _xlsx(path: Path, text: Text) -> None:
-    from openpyxl import load_workbook  # noqa: PLC0415 - one of them is needed
-
     with path.open("rb") as file:  # of a path it would want a name that it knows
         workbook = load_workbook(file, read_only=True, data_only=True)
         for sheet in workbook.worksheets:

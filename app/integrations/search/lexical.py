@@ -40,9 +40,16 @@ class SearchIndex(Protocol):
 
 
 class LexicalIndex:
-    """BM25 over passages; immutable once built, so threads may share it."""
+    """BM25 over passages; immutable once built, so threads may share it.
 
-    def __init__(self, documents: Iterable[Document]) -> None:
+    What is rare is told `beside` another index, too: among a few passages nothing is,
+    and their scores would not compare with that one's.
+    """
+
+    def __init__(
+        self, documents: Iterable[Document], *, beside: "LexicalIndex | None" = None
+    ) -> None:
+        self._beside = beside
         self._passages = [p for d in documents for p in passages(d)]
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         lengths: list[int] = []
@@ -69,9 +76,17 @@ class LexicalIndex:
         ranked = sorted(scores, key=lambda number: (-scores[number], number))
         return [Hit(self._passages[n], scores[n] / best) for n in ranked[:limit]]
 
+    def frequency(self, term: str) -> tuple[int, int]:
+        """How many passages have a term, and how many there are; beside, too."""
+        having, everywhere = len(self._postings.get(term, ())), len(self._passages)
+        if self._beside is None:
+            return having, everywhere
+        others_having, others = self._beside.frequency(term)
+        return having + others_having, everywhere + others
+
     def _weight(self, term: str) -> float:
-        having = len(self._postings.get(term, ()))
-        return inverse_frequency(having, everywhere=len(self._passages))
+        having, everywhere = self.frequency(term)
+        return inverse_frequency(having, everywhere=everywhere)
 
 
 def inverse_frequency(having: int, *, everywhere: int) -> float:

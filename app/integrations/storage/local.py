@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.integrations.storage.base import StoredObject
 from app.integrations.storage.objects import ObjectStorage
 
 _STAGED = re.compile(r".+#\d+")
@@ -22,6 +24,12 @@ class LocalStorage(ObjectStorage):
 
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return LocalStore(self._folder, automatic_cleanup=True)
+
+    async def objects(self, prefix: str) -> AsyncIterator[StoredObject]:
+        # A sweep looks each hour: it is no reason to load what nobody has needed yet.
+        if await asyncio.to_thread(self._folder.exists):
+            async for one in super().objects(prefix):
+                yield one
 
     async def sweep(self, before: datetime) -> None:
         await asyncio.to_thread(self._sweep, before.timestamp())

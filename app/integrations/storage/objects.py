@@ -22,19 +22,16 @@ class ObjectStorage:
         self._opened: Any = None
 
     def _open(self) -> Any:
-        """Gives obstore's store; called once, in a thread."""
+        """Gives obstore's store; called once, in a thread: it takes time to load."""
         raise NotImplementedError
 
     async def _store(self) -> Any:
-        # 5 MB that a process pays as it meets its first file.
         if self._opened is None:
             self._opened = await asyncio.to_thread(self._open)
         return self._opened
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        store = await self._store()
-        import obstore  # noqa: PLC0415 - loaded by `_store`
-
+        store, obstore = await self._store(), _obstore()
         feed = _Feed(chunks)
         upload = asyncio.ensure_future(
             obstore.put_async(
@@ -58,9 +55,7 @@ class ObjectStorage:
     async def read(
         self, key: str, *, start: int = 0, end: int | None = None
     ) -> AsyncIterator[bytes]:
-        store = await self._store()
-        import obstore  # noqa: PLC0415 - loaded by `_store`
-
+        store, obstore = await self._store(), _obstore()
         wanted: Any = {"offset": start} if end is None else (start, end)
         options: Any = {"range": wanted} if start or end is not None else None
         with _translated():
@@ -69,9 +64,7 @@ class ObjectStorage:
                 yield bytes(piece)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        store = await self._store()
-        import obstore  # noqa: PLC0415 - loaded by `_store`
-
+        store, obstore = await self._store(), _obstore()
         for key in keys:
             try:
                 with _translated():
@@ -80,9 +73,7 @@ class ObjectStorage:
                 continue
 
     async def objects(self, prefix: str) -> AsyncIterator[StoredObject]:
-        store = await self._store()
-        import obstore  # noqa: PLC0415 - loaded by `_store`
-
+        store, obstore = await self._store(), _obstore()
         with _translated():
             async for some in obstore.list(store, prefix):
                 for one in some:
@@ -94,6 +85,12 @@ class ObjectStorage:
     async def url(self, key: str, *, disposition: str, seconds: int) -> str | None:
         del key, disposition, seconds
         return None
+
+
+def _obstore() -> Any:
+    import obstore.exceptions  # noqa: PLC0415 - 5 MB, for a process that meets a file
+
+    return obstore
 
 
 class _Feed:
@@ -139,15 +136,13 @@ async def _pull(chunks: AsyncIterator[bytes]) -> bytes:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    from obstore.exceptions import BaseError  # noqa: PLC0415 - loaded by `_store`
-
     try:
         yield
     except FileNotFoundError as error:
         raise MissingObjectError(
             "The file's content is not in storage any more."
         ) from error
-    except (BaseError, OSError) as error:
+    except (_obstore().exceptions.BaseError, OSError) as error:
         raise StorageError(
             "The files' storage does not answer as it should."
         ) from error

@@ -30,6 +30,7 @@ _COPIED = (
     Message.stop_reason,
     Message.error,
     Message.summary,
+    Message.summary_files,
     Message.created_at,
 )
 

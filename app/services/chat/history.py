@@ -49,6 +49,7 @@ class ChatFacts:
 
     id: UUID
     user_id: UUID
+    project_id: UUID | None
     model: str
     title: str | None
     system_prompt: str | None
@@ -59,7 +60,8 @@ class ChatFacts:
 class Said(NamedTuple):
     """A message as far as what follows it goes.
 
-    `summary` tells of all up to it, itself included, where one has been written.
+    `summary` tells of all up to it, itself included, where one has been written, and
+    `summary_files` are the blocks by which these messages named files.
     """
 
     id: UUID
@@ -68,6 +70,7 @@ class Said(NamedTuple):
     status: str
     content: Sequence[Block]
     summary: str | None = None
+    summary_files: Sequence[Block] | None = None
 
 
 async def read(
@@ -95,6 +98,7 @@ async def read(
     chat = ChatFacts(
         id=chat_id,
         user_id=owner,
+        project_id=first["project_id"],
         model=first["chat_model"],
         title=first["title"],
         system_prompt=first["system_prompt"],
@@ -133,6 +137,7 @@ def _history(*, from_leaf: bool) -> Statement:
     prompt = case((line.c.depth > 1, None), else_=chat.c.system_prompt)
     statement: Select[Any] = (
         select(
+            chat.c.project_id,
             chat.c.model.label("chat_model"),
             chat.c.title,
             prompt.label("system_prompt"),
@@ -184,6 +189,7 @@ def _line(chat: Subquery, *, start: BindParameter[UUID] | None) -> CTE:
 
 _CHAT = (
     Chat.id,
+    Chat.project_id,
     Chat.model,
     Chat.title,
     Chat.system_prompt,

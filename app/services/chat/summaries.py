@@ -52,7 +52,9 @@ async def write(
     branch = await history.read(
         database, chat.user_id, chat.id, start=message_id, most=_MOST_MESSAGES
     )
-    told, summary = _to_tell(branch[1], room)
+    told, before = _to_tell(branch[1], room)
+    summary = before.summary if before else None
+    files = list(before.summary_files or ()) if before else []
     most = min(_MOST_TOKENS, max(room // 4, 1))
     instructions = _INSTRUCTIONS.format(words=most // 2)
     limit = await _limit(router, chat) - most - estimate_tokens(instructions)
@@ -62,11 +64,12 @@ async def write(
         summary = await aside.ask(router, books, chat, request, kind="summary")
         if not summary:
             return
-        await _store(database, part[-1].id, summary)
+        files += [b for said in part for b in said.content if b["type"] == "file"]
+        await _store(database, part[-1].id, summary=summary, summary_files=files)
 
 
-def _to_tell(branch: Sequence[Said], room: int) -> tuple[list[Said], str | None]:
-    """The messages to sum up, the oldest first, and the summary before them.
+def _to_tell(branch: Sequence[Said], room: int) -> tuple[list[Said], Said | None]:
+    """The messages to sum up, the oldest first, and the one that holds the summary.
 
     They end with a reply, so that what is left begins with a question.
     """
@@ -82,7 +85,7 @@ def _to_tell(branch: Sequence[Said], room: int) -> tuple[list[Said], str | None]
     known = next((n for n, one in enumerate(older) if one.summary is not None), None)
     if known is None:
         return older[::-1], None
-    return older[:known][::-1], older[known].summary
+    return older[:known][::-1], older[known]
 
 
 async def _limit(router: Router, chat: Chat) -> int:
@@ -133,6 +136,8 @@ def _words(block: Block) -> str:
             return "[an image]"
         case "document":
             return f"[a document: {block.get('title') or 'without a title'}]"
+        case "file":
+            return f"[a file: {block['name']}]"
     return ""
 
 
@@ -145,11 +150,13 @@ def _conversation(part: Sequence[Said], summary: str | None) -> Block:
     }
 
 
-async def _store(database: Database, message_id: UUID, summary: str) -> None:
+async def _store(
+    database: Database, message_id: UUID, *, summary: str, summary_files: list[Block]
+) -> None:
     """Unless another job was faster, or the message is no more."""
     async with database.unit_of_work() as session:
         await session.execute(
             update(Message)
             .where(Message.id == message_id, Message.summary.is_(None))
-            .values(summary=summary.replace("\0", ""))
+            .values(summary=summary.replace("\0", ""), summary_files=summary_files)
         )

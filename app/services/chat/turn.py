@@ -25,9 +25,7 @@ from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING, quick
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     Block,
-    ChatRequest,
     Citation,
-    ModelInfo,
     ProviderEvent,
     TextDelta,
     ThinkingDelta,
@@ -42,7 +40,7 @@ from app.schemas.message import message_json
 from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
-from app.services.chat.context import Context
+from app.services.chat.choices import Choice
 from app.services.chat.quotes import Quotes
 from app.services.chat.reply import Position, Reply
 
@@ -56,23 +54,6 @@ _log = structlog.get_logger()
 _first_token = cache(FIRST_TOKEN.labels)
 _tokens = quick(TOKENS)
 _turns = quick(TURNS)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A model that may write the reply, and what it would be asked."""
-
-    candidate: Candidate
-    request: ChatRequest
-    context: Context
-
-    @property
-    def input_estimate(self) -> int:
-        return self.context.tokens
-
-    @property
-    def model(self) -> ModelInfo:
-        return self.candidate.model
 
 
 @dataclass(slots=True, eq=False)

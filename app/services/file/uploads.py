@@ -77,17 +77,17 @@ class Uploads:
         file_id = uuid7()
         key = places.original(user_id, file_id)
         intake = _Intake(chunks, name=name, most=most, room=room)
+        file: File | None = None
+        stored: File | None = None
         try:
             await self._storage.put(key, intake)
             file = intake.file(user_id, file_id)
             async with self._database.unit_of_work() as session:
                 stored = await _register(session, file, limits.storage_bytes)
-        except BaseException:
-            # Also where the task was cancelled: nobody else knows of it yet.
-            await self._forget(key)
-            raise
-        if stored is not file:
-            await self._forget(key)
+        finally:
+            # Whatever went wrong: nobody else knows of what was stored.
+            if stored is None or stored is not file:
+                await self._forget(key)
         return stored, stored is file
 
     async def _forget(self, key: str) -> None:

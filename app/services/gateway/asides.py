@@ -64,18 +64,26 @@ class Asides:
         request: EmbedRequest,
         tokens: int,
     ) -> Embedded:
+        used, paid = Usage(0, 0), 0
+
+        def took(part: Embedded) -> None:
+            nonlocal used
+            read = used.input_tokens + part.input_tokens
+            used = Usage(read, 0, estimated=used.estimated or part.estimated)
+
         def call(candidate: Candidate) -> Awaitable[Embedded]:
             account.goes_to(candidate.model)
             asked = replace(request, model=candidate.model.id)
-            return embed(candidate.provider, asked)
+            return embed(candidate.provider, asked, took=took)
 
         begun, status = time.perf_counter(), "error"
-        used, paid = Usage(0, 0), 0
         try:
             made = await self._router.answered(candidates, call, tokens=tokens)
-            used = Usage(made.input_tokens, 0, estimated=made.estimated)
-            status, paid = "complete", account.settle(used)
+            status = "complete"
         finally:
+            # Some of many calls may be answered, and billed, though not all of them.
+            if used.input_tokens:
+                paid = account.settle(used)
             account.cancel()  # it does nothing where it is settled
             _calls(account.model.provider, status).inc()
             await account.log(

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from app.core.config import LogSettings
-from app.core.logging import configure, redact
+from app.core.logging import about, configure, redact
 
 
 @pytest.fixture
@@ -39,11 +39,12 @@ def test_lines_of_ours_and_of_libraries_go_to_standard_error_and_the_file(
     file = tmp_path / "logs" / "log"
     configure(LogSettings(LOG_FILE=file, LOG_LEVEL="INFO"))
 
-    with structlog.contextvars.bound_contextvars(request_id="r"):
-        structlog.get_logger().debug("too small")
-        structlog.get_logger().warning("ours", count=1, password="x")
-        structlog.get_logger("named").info("é")
-        logging.getLogger("library").info("theirs %d", 2)
+    about.set({"request_id": "r"})
+    structlog.get_logger().debug("too small")
+    structlog.get_logger().warning("ours", count=1, password="x")
+    structlog.get_logger("named").info("é")
+    logging.getLogger("library").info("theirs %d", 2)
+    about.set({})
 
     written = lines(capsys.readouterr().err)
     assert written == lines(file.read_text("utf-8"))

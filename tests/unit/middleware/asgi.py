@@ -4,7 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.middleware.front import Front, Gate
 
 
 @dataclass
@@ -97,6 +101,20 @@ async def ask(
 
     await app(make_scope(headers=raw, **members), receive, send)
     return answer
+
+
+def behind(*gates: Gate, inner: ASGIApp | None = None) -> Front:
+    """What has these gates before it: something that answers, or `inner`."""
+    within = inner or Inner()
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await within(scope, receive, send)
+        except HTTPException as error:  # as the framework answers it
+            answer = PlainTextResponse(error.detail, error.status_code)
+            await answer(scope, receive, send)
+
+    return Front(answering, gates)
 
 
 async def nothing(*_: Any) -> Any:

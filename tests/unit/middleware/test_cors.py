@@ -4,7 +4,8 @@ from structlog.testing import CapturingLogger
 
 from app.middleware import cors
 from app.middleware.cors import Cors
-from tests.unit.middleware.asgi import Answer, Inner, ask
+from app.middleware.front import Front
+from tests.unit.middleware.asgi import Answer, ask, behind
 
 HOME = "https://app.example.com"
 EVIL = "https://evil.example"
@@ -18,18 +19,19 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     return captured
 
 
-def make(*origins: str, credentials: bool = False) -> Cors:
-    return Cors(
-        Inner(),
-        allow_origins=origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("Authorization",),
-        allow_credentials=credentials,
+def make(*origins: str, credentials: bool = False) -> Front:
+    return behind(
+        Cors(
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization",),
+            allow_credentials=credentials,
+        )
     )
 
 
 async def preflight(
-    middleware: Cors, origin: str, method: str = "POST", headers: str = "authorization"
+    middleware: Front, origin: str, method: str = "POST", headers: str = "authorization"
 ) -> Answer:
     return await ask(
         middleware,

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.middleware.hosts import Hosts
-from tests.unit.middleware.asgi import Inner, ask
+from tests.unit.middleware.asgi import Inner, ask, behind
 
 OURS = ("workroom.example.com", "*.intranet.example", "[::1]")
 
@@ -38,7 +38,7 @@ MALFORMED = [
     ],
 )
 async def test_names_that_are_ours_pass(host: str) -> None:
-    answer = await ask(Hosts(Inner(), OURS), {"Host": host})
+    answer = await ask(behind(Hosts(OURS)), {"Host": host})
 
     assert answer.status == 200
 
@@ -57,7 +57,7 @@ async def test_names_that_are_ours_pass(host: str) -> None:
 async def test_other_names_are_refused_with_a_problem(host: str) -> None:
     inner = Inner()
 
-    answer = await ask(Hosts(inner, OURS), {"Host": host})
+    answer = await ask(behind(Hosts(OURS), inner=inner), {"Host": host})
 
     assert answer.status == 400
     assert answer.header("content-type") == "application/problem+json"
@@ -67,7 +67,7 @@ async def test_other_names_are_refused_with_a_problem(host: str) -> None:
 
 @pytest.mark.parametrize("host", MALFORMED)
 async def test_what_no_host_can_be_called_is_refused_everywhere(host: str) -> None:
-    answer = await ask(Hosts(Inner(), ("*",)), {"Host": host})
+    answer = await ask(behind(Hosts(("*",))), {"Host": host})
 
     assert answer.status == 400
 
@@ -75,11 +75,11 @@ async def test_what_no_host_can_be_called_is_refused_everywhere(host: str) -> No
 async def test_two_hosts_are_refused() -> None:
     twice = [("Host", "workroom.example.com"), ("Host", "evil.example")]
 
-    assert (await ask(Hosts(Inner(), OURS), twice)).status == 400
-    assert (await ask(Hosts(Inner(), ("*",)), twice)).status == 400
+    assert (await ask(behind(Hosts(OURS)), twice)).status == 400
+    assert (await ask(behind(Hosts(("*",))), twice)).status == 400
 
 
 async def test_a_request_without_a_host_passes_only_where_all_names_do() -> None:
     """HTTP/1.0, as simple health checks speak it."""
-    assert (await ask(Hosts(Inner(), ("*",)))).status == 200
-    assert (await ask(Hosts(Inner(), OURS))).status == 400
+    assert (await ask(behind(Hosts(("*",))))).status == 200
+    assert (await ask(behind(Hosts(OURS)))).status == 400

@@ -3,7 +3,7 @@
 import pytest
 
 from app.middleware.proxies import Proxies
-from tests.unit.middleware.asgi import Inner, ask
+from tests.unit.middleware.asgi import Inner, ask, behind
 
 PEER = "198.51.100.9"
 """Who connects, unless a test says otherwise."""
@@ -17,7 +17,7 @@ async def client_of(
 ) -> str:
     inner = Inner()
     headers = [("X-Forwarded-For", value) for value in forwarded]
-    await ask(Proxies(inner, trusted), headers, client=peer)
+    await ask(behind(Proxies(trusted), inner=inner), headers, client=peer)
     return inner.client
 
 
@@ -25,7 +25,7 @@ async def test_without_trusted_proxies_a_forged_header_changes_nothing() -> None
     inner = Inner()
 
     await ask(
-        Proxies(inner, ()),
+        behind(Proxies(()), inner=inner),
         {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"},
     )
 
@@ -37,7 +37,7 @@ async def test_the_header_of_a_peer_that_is_no_proxy_of_ours_is_ignored() -> Non
     inner = Inner()
 
     await ask(
-        Proxies(inner, ("10.0.0.0/8",)),
+        behind(Proxies(("10.0.0.0/8",)), inner=inner),
         {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "https"},
     )
 
@@ -97,7 +97,7 @@ async def test_the_last_proxy_tells_the_scheme(
     inner = Inner()
     headers = [("X-Forwarded-Proto", value) for value in forwarded]
 
-    await ask(Proxies(inner, ("10.0.0.5",)), headers, client=HERE)
+    await ask(behind(Proxies(("10.0.0.5",)), inner=inner), headers, client=HERE)
 
     assert inner.scheme == expected
 
@@ -106,7 +106,9 @@ async def test_a_server_on_a_socket_file_knows_no_peer_and_trusts_none() -> None
     inner = Inner()
 
     await ask(
-        Proxies(inner, ("10.0.0.0/8",)), {"X-Forwarded-For": "1.2.3.4"}, client=None
+        behind(Proxies(("10.0.0.0/8",)), inner=inner),
+        {"X-Forwarded-For": "1.2.3.4"},
+        client=None,
     )
 
     assert inner.scope is not None

@@ -12,24 +12,28 @@ from app.core.keys import KeyKind, new_key
 from app.core.ratelimit import LocalLimiter, network
 from app.core.rates import LIMITED, complete
 from app.core.tokens import Tokens
-from app.middleware.admission import PROBES
+from app.middleware.front import PROBES, Gate
 from app.middleware.proxies import Proxies
 from app.middleware.rate_limit import RateLimit, endpoint
-from tests.unit.middleware.asgi import Answer, Inner, ask, make_scope
+from app.services.authorization import Principal
+from tests.unit.middleware.asgi import Answer, ask, behind, make_scope
 
 TOKENS = Tokens(SecuritySettings.model_validate({"SECRET_KEY": "only for tests"}))
-KNOWN_KEYS = {new_key(KeyKind.USER): uuid4() for _ in range(2)}
+KNOWN_KEYS = {
+    new_key(KeyKind.USER): Principal(user_id=uuid4(), session_id=uuid4())
+    for _ in range(2)
+}
 HOME = "198.51.100.9"
 
 
-def limited(rates: str) -> ASGIApp:
-    return RateLimit(
-        Inner(),
+def limited(rates: str, *before: Gate) -> ASGIApp:
+    gate = RateLimit(
         rates=lambda: complete(rates),
         limiter=LocalLimiter(),
         tokens=TOKENS,
-        owner_of_key=KNOWN_KEYS.get,
+        known_key=lambda key, _ip: KNOWN_KEYS.get(key),
     )
+    return behind(*before, gate)
 
 
 def bearer(user_id: UUID) -> dict[str, str]:
@@ -116,7 +120,7 @@ async def test_a_token_is_no_further_try_to_log_in() -> None:
 
 async def test_a_forged_forwarding_header_changes_nothing() -> None:
     """P6."""
-    app = Proxies(limited("auth.login=1/minute"), trusted=["192.0.2.1"])
+    app = limited("auth.login=1/minute", Proxies(["192.0.2.1"]))
     statuses = [
         (await login(app, headers={"X-Forwarded-For": f"203.0.113.{n}"})).status
         for n in range(3)
@@ -126,7 +130,7 @@ async def test_a_forged_forwarding_header_changes_nothing() -> None:
 
 
 async def test_behind_a_trusted_proxy_clients_count_for_themselves() -> None:
-    app = Proxies(limited("auth.login=1/minute"), trusted=["192.0.2.1"])
+    app = limited("auth.login=1/minute", Proxies(["192.0.2.1"]))
     hops = ["203.0.113.1", "203.0.113.2", "6.6.6.6, 203.0.113.1"]
     statuses = [
         (

@@ -1,12 +1,14 @@
 import pytest
 
 from app.middleware.security_headers import SecurityHeaders
-from tests.unit.middleware.asgi import Inner, ask
+from tests.unit.middleware.asgi import Inner, ask, behind
 
 
 @pytest.mark.parametrize("status", [200, 404, 500])
 async def test_every_answer_makes_browsers_careful(status: int) -> None:
-    answer = await ask(SecurityHeaders(Inner(status), hsts=False), path="/api/v1/chats")
+    answer = await ask(
+        behind(SecurityHeaders(hsts=False), inner=Inner(status)), path="/api/v1/chats"
+    )
 
     assert answer.status == status
     assert answer.header("x-content-type-options") == "nosniff"
@@ -21,8 +23,8 @@ async def test_every_answer_makes_browsers_careful(status: int) -> None:
 
 
 async def test_browsers_are_told_to_stay_with_https_only_where_it_is_used() -> None:
-    without = await ask(SecurityHeaders(Inner(), hsts=False))
-    with_it = await ask(SecurityHeaders(Inner(), hsts=True))
+    without = await ask(behind(SecurityHeaders(hsts=False)))
+    with_it = await ask(behind(SecurityHeaders(hsts=True)))
 
     assert without.header("strict-transport-security") is None
     assert with_it.header("strict-transport-security") == (
@@ -32,7 +34,7 @@ async def test_browsers_are_told_to_stay_with_https_only_where_it_is_used() -> N
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/oauth2-redirect", "/redoc"])
 async def test_the_documentation_may_load_its_scripts(path: str) -> None:
-    answer = await ask(SecurityHeaders(Inner(), hsts=False), path=path)
+    answer = await ask(behind(SecurityHeaders(hsts=False)), path=path)
 
     assert answer.header("content-security-policy") is None
     assert answer.header("x-content-type-options") == "nosniff"
@@ -40,6 +42,6 @@ async def test_the_documentation_may_load_its_scripts(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/documents", "/api/v1/docs", "/redocs"])
 async def test_no_other_path_may(path: str) -> None:
-    answer = await ask(SecurityHeaders(Inner(), hsts=False), path=path)
+    answer = await ask(behind(SecurityHeaders(hsts=False)), path=path)
 
     assert answer.header("content-security-policy") is not None

@@ -63,7 +63,8 @@ class TestCapabilities:
             )
 
         assert str(caught.value) == (
-            "x/blind takes no block of type 'image': it takes text, documents."
+            "x/blind takes no block of type 'image': it takes text, documents. "
+            "Where that is wrong, an admin can register what it takes."
         )
 
     def test_text_is_for_all(self) -> None:

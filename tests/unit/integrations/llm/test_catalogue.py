@@ -108,7 +108,7 @@ def test_an_unknown_model_gets_careful_guesses_and_no_prices(
     assert (info.name, info.id) == ("openai/my/own-model", "my/own-model")
     assert info.context_window == 32_768
     assert info.max_output_tokens == 4096
-    assert info.capabilities == {"text"}
+    assert info.capabilities == {"text", "tools"}
     assert info.prices is None
 
 

@@ -188,9 +188,16 @@ class TestFaults:
 
     async def test_one_that_fails_fails_all(self, way: Way) -> None:
         way.server.plan.faults = ["none", "unavailable"]
+        answered: list[Embedded] = []
 
         with pytest.raises(ProviderUnavailableError):
-            await way.embed(*["a"] * (2 * way.most))
+            await embed(
+                way.provider,
+                EmbedRequest(way.model, ["a"] * (2 * way.most)),
+                took=answered.append,
+            )
+
+        assert [len(part.vectors) for part in answered] == [way.most]
 
     async def test_a_model_that_there_is_not(self, way: Way) -> None:
         with pytest.raises(ProviderRejectedError):

@@ -179,7 +179,7 @@ class TestModels:
         assert nomic.capabilities == {"embeddings"}
         assert nomic.dimensions == 8
         assert old.context_window == 4096
-        assert old.capabilities == {"text"}
+        assert old.capabilities == {"text", "tools"}
         assert provider.missing is None
 
     async def test_one_that_does_not_tell_is_known_by_its_name(

@@ -480,7 +480,7 @@ class TestModels:
         assert (large.name, small.name) == ("openai/fake-large", "openai/fake-small")
         assert large.context_window == CONTEXT_WINDOW
         assert small.context_window == 32_768
-        assert small.capabilities == {"text"}
+        assert small.capabilities == {"text", "tools"}
         assert (embedder.name, embedder.max_output_tokens) == ("openai/fake-embed", 0)
         assert embedder.capabilities == {"embeddings"}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -145,6 +146,31 @@ async def test_a_local_sweep_takes_what_broken_uploads_left(tmp_path: Path) -> N
 
     left = sorted(path.name for path in (tmp_path / "files/ada").iterdir())
     assert left == ["b#1", "kept"]
+
+
+async def test_a_folder_that_nobody_has_used_is_swept_without_loading_anything(
+    tmp_path: Path,
+) -> None:
+    """An idle server pays nothing for files."""
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+from app.core.database import utcnow
+from app.integrations.storage.local import LocalStorage
+
+async def main():
+    storage = LocalStorage(Path({str(tmp_path / "files")!r}))
+    await storage.sweep(utcnow())
+    print([one async for one in storage.objects("files/")], "obstore" in sys.modules)
+
+asyncio.run(main())
+"""
+    ran = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await ran.communicate()
+
+    assert out.decode().split() == ["[]", "False"]
 
 
 async def test_a_folder_has_no_addresses(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from app.integrations.llm.tokens import estimate_tokens
 from app.services.chat.context import (
     Context,
     InstructionsTooLongError,
-    Offer,
-    Piece,
     assemble,
 )
 from app.services.chat.history import Said
+from app.services.chat.shares import Offer, Piece
 from benchmarks.context_cases import case, faults
 
 
