@@ -26,7 +26,6 @@ from app.core.config import load_settings
 from app.core.database import Database
 from app.models import Project, ProjectDocument
 from app.services.knowledge import indexing
-from app.services.knowledge.chunking import pieces
 from benchmarks.harness import (
     PATIENCE,
     Report,
@@ -174,12 +173,11 @@ async def seed(url: str, user: str, texts: Iterator[str], count: int) -> str:
         session.add(project)
     while count > 0:
         async with database.unit_of_work() as session:
-            for _ in range(min(count, 50)):
+            for _ in range(min(count, 200)):
                 document = ProjectDocument(project_id=project.id, title="-")
                 session.add(document)
-                text = next(texts)
-                await indexing.take_in(session, document, text)
-                count -= len(list(pieces("-", text, [])))
+                await indexing.take_in(session, document, next(texts))
+                count -= document.chunks
     await database.close()
     return str(project.id)
 
@@ -258,6 +256,7 @@ def main() -> None:
         )
         for count in (FEW, MANY):
             project = asyncio.run(seed(url, user, texts, count))
+            client = Client(server, token)  # the other one was idle for too long
             took = search_seconds(client, project, collection)
             for share in (0.5, 0.95):
                 what = f"search in {count} chunks: seconds, p{share * 100:g}"

@@ -1,4 +1,4 @@
-"""Messages hold a summary of all that stands above them, and what files that named.
+"""Messages get summaries of all that stands above them.
 
 Revision ID: 2c9f71e4a8d6
 Revises: 1f7c5ba9e346
@@ -15,10 +15,21 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("messages", sa.Column("summary", sa.Text(), nullable=True))
-    op.add_column("messages", sa.Column("summary_files", sa.JSON(), nullable=True))
+    op.create_table(
+        "message_summaries",
+        sa.Column("message_id", sa.Uuid(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("files", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["message_id"],
+            ["messages.id"],
+            name=op.f("fk_message_summaries_message_id_messages"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("message_id", name=op.f("pk_message_summaries")),
+    )
 
 
 def downgrade() -> None:
-    op.drop_column("messages", "summary_files")
-    op.drop_column("messages", "summary")
+    op.drop_table("message_summaries")

@@ -26,7 +26,7 @@ from app.models.job import Job
 from app.models.knowledge import Chunk, Posting, ProjectDocument
 from app.models.link import MailLink
 from app.models.lockout import LoginCounter
-from app.models.message import Message
+from app.models.message import Message, MessageSummary
 from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
 from app.models.model import RegisteredModel
@@ -80,6 +80,7 @@ __all__ = [
     "MailLink",
     "Message",
     "MessageLog",
+    "MessageSummary",
     "ModelRoute",
     "OidcCode",
     "OidcLogin",

@@ -46,9 +46,6 @@ class Message(Identified, Base):
     wrote it, which is another one where a route was asked for.
     `credits` is what the reply has cost so far, of which `billed` is booked.
     `rating` is the user's own judgement of a reply: -1, 0 (none) or 1.
-    `summary` tells of all messages up to this one, itself included: what stands above
-    it never changes, so it is true on every branch below. `summary_files` are the
-    blocks by which these messages named files.
     """
 
     __tablename__ = "messages"
@@ -89,8 +86,6 @@ class Message(Identified, Base):
     lease_expires_at: Mapped[datetime | None]
     rating: Mapped[int] = mapped_column(SmallInteger, default=0)
     rating_comment: Mapped[str | None] = mapped_column(Text)
-    summary: Mapped[str | None] = mapped_column(Text)
-    summary_files: Mapped[list[dict[str, Any]] | None] = mapped_column(NullableJson)
     created_at: Mapped[datetime] = mapped_column(default=utcnow)
     siblings: Mapped[str] = column_property(
         case(
@@ -127,6 +122,23 @@ class Message(Identified, Base):
     @property
     def attachments(self) -> list[dict[str, Any]]:
         return attachments_of(self.content)
+
+
+class MessageSummary(Base):
+    """What was said up to a message, itself included, in short.
+
+    What stands above a message never changes, so it is true on every branch below.
+    `files` are the blocks by which these messages named files.
+    """
+
+    __tablename__ = "message_summaries"
+
+    message_id: Mapped[UUID] = mapped_column(
+        ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True
+    )
+    text: Mapped[str] = mapped_column(Text)
+    files: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
 
 
 def in_order(siblings: str) -> list[UUID]:

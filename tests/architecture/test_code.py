@@ -74,6 +74,7 @@ DOMAINS = {
     "audit": "what was done by whom",
     "auth": "logging in, sessions, tokens",
     "chat": "chats, and turns in them",
+    "context": "what a model gets to see in a turn",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
     "file": "what users upload",

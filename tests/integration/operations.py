@@ -455,6 +455,8 @@ OPERATIONS = [
     Operation("PATCH", V1 + "/projects/{project}/documents/{document}", 200, _new_text),
     Operation("DELETE", V1 + "/projects/{project}/documents/{document}", 204),
     Operation("GET", V1 + "/projects/{project}/search", 200, _words),
+    Operation("GET", V1 + "/projects/{project}/context", 200, _words),
+    Operation("GET", V1 + "/chats/{chat}/context", 200, _words),
     Operation("GET", f"{V1}/models"),
     Operation("GET", V1 + "/models/{model}", everybodys=True),
     Operation("POST", f"{V1}/models", 201, _new_model, admin="models"),

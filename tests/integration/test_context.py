@@ -12,9 +12,11 @@ from app.models import Project, ProjectDocument, ProjectMember
 from app.services.knowledge import indexing
 from tests.client import Client
 from tests.conftest import Server
+from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 
 MODEL = "openai/fake-small"
+CLAUDE = "anthropic/claude-opus-5"
 SECRET = "The vault opens with the number 7391 and with nothing else."
 TRAVEL = "Travel is booked by the office. Whoever travels keeps all receipts."
 INSTRUCTIONS = "Answer like a pirate."
@@ -231,6 +233,27 @@ async def test_all_before_the_last_question_is_sent_again_word_for_word(
     bodies = [call.body["messages"] for call in fake_openai.calls]
     for before, after in pairwise(bodies):
         assert json.dumps(after).startswith(json.dumps(before[:-1]).removesuffix("]"))
+
+
+async def test_the_mark_for_the_cache_ends_the_documents(
+    serve: Any, fake_anthropic: FakeAnthropic
+) -> None:
+    """They are the same bytes in each turn, so they are read once."""
+    variables = {
+        "ANTHROPIC_BASE_URL": fake_anthropic.url,
+        "ANTHROPIC_API_KEY": API_KEY,
+    }
+    async with serve(**variables) as server:
+        client = await server.client()
+        ship = await project(server, client)
+        chat = await client.chat(model=CLAUDE, title="Named", project_id=ship)
+        for question in ("What opens the vault?", "Who books travel?"):
+            await client.ask(chat, question)
+
+    first, second = [call.body["system"] for call in fake_anthropic.calls]
+    assert first == second
+    assert first[-1]["cache_control"] == {"type": "ephemeral"}
+    assert SECRET in first[-1]["text"]
 
 
 async def test_quotes_are_cited_by_their_place_in_the_document(

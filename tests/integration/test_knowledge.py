@@ -349,8 +349,9 @@ async def test_two_jobs_for_one_document_index_it_once(database: Database) -> No
     assert ready.chunks == await count(database, Chunk)
 
 
+@pytest.mark.parametrize("text", ["Lions alone.", LONG.replace("zebra", "lion")])
 async def test_a_text_that_changes_while_it_is_indexed_is_the_new_one(
-    database: Database,
+    database: Database, text: str
 ) -> None:
     project = await a_project(database)
     document = await add(database, project, LONG)
@@ -360,13 +361,34 @@ async def test_a_text_that_changes_while_it_is_indexed_is_the_new_one(
     async with database.unit_of_work() as session:
         row = await session.get(ProjectDocument, document, with_for_update=True)
         assert row is not None
-        await indexing.take_in(session, row, "Lions alone.")
+        await indexing.take_in(session, row, text)
     await job
+    if len(text) > AT_ONCE:
+        assert (await state_of(database, document)).state == "pending"
+        await Indexing(database).index(document)
 
-    assert [one.text for one in await find(database, project, "lions zebras")] == [
+    found = await find(database, project, "lions zebras", limit=1000)
+    assert all(text[one.start : one.end] == one.text for one in found)
+    assert len(found) == await count(database, Chunk) >= 1
+
+
+async def test_a_job_that_comes_late_leaves_what_is_newer(database: Database) -> None:
+    project = await a_project(database)
+    document = await add(database, project, LONG)
+    job = Indexing(database)
+    taken = await job._take(document)
+    assert taken is not None
+    async with database.unit_of_work() as session:
+        row = await session.get(ProjectDocument, document, with_for_update=True)
+        assert row is not None
+        await indexing.take_in(session, row, "Lions alone.")
+
+    assert await job._clear(taken) is False
+    await job.index(document)
+
+    assert [one.text for one in await find(database, project, "lions")] == [
         "Lions alone."
     ]
-    assert await count(database, Chunk) == 1
 
 
 async def test_what_cannot_be_indexed_now_says_so_and_is_tried_again(

@@ -56,6 +56,7 @@ OWNED: Mapping[str, Owned] = {
     "postings": Owned(not_exported="which words these have, as numbers"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
+    "message_summaries": Owned(),
     "message_logs": Owned(hidden=frozenset({"messages"})),
     "chat_shares": Owned(hidden=frozenset({"token_hash"})),
     "search_entries": Owned(not_exported="the words of messages and titles, again"),

@@ -8,7 +8,7 @@ AS_DATA = (
 )
 
 _TAGS = re.compile(
-    r"<(?=/?\s*(?:documents?|passages?|attachments?|summary_of_earlier_messages)\b)",
+    r"<(?=\s*/?\s*(?:documents?|passages?|attachments?|summary_of_earlier_messages)\b)",
     re.IGNORECASE,
 )
 _IN_ATTRIBUTE = str.maketrans({'"': "'", "<": "(", ">": ")", "\n": " "})

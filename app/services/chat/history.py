@@ -30,7 +30,7 @@ from app.core.database import Database
 from app.core.exceptions import NotFoundError
 from app.core.statements import Statement
 from app.integrations.llm.base import Block
-from app.models import Chat, Message
+from app.models import Chat, Message, MessageSummary
 from app.services.authorization import owned
 
 MOST = 500
@@ -143,11 +143,18 @@ def _history(*, from_leaf: bool) -> Statement:
             prompt.label("system_prompt"),
             chat.c.temporary,
             chat.c.leaf_id,
-            *(getattr(Message, name) for name in Said._fields),
+            Message.id,
+            Message.parent_id,
+            Message.role,
+            Message.status,
+            Message.content,
+            MessageSummary.text.label("summary"),
+            MessageSummary.files.label("summary_files"),
         )
         .select_from(chat)
         .join(line, true(), isouter=True)
         .join(Message, Message.id == line.c.id, isouter=True)
+        .join(MessageSummary, MessageSummary.message_id == line.c.id, isouter=True)
         .order_by(line.c.depth)
     )
     return Statement(statement)
@@ -176,9 +183,10 @@ def _line(chat: Subquery, *, start: BindParameter[UUID] | None) -> CTE:
             parent.parent_id,
             line.c.depth + 1,
             total,
-            parent.summary.is_not(None),
+            MessageSummary.message_id.is_not(None),
         )
         .join(line, parent.id == line.c.parent_id)
+        .join(MessageSummary, MessageSummary.message_id == parent.id, isouter=True)
         .where(
             ~line.c.summarised,
             line.c.depth < bindparam("most", type_=Integer()),

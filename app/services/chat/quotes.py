@@ -20,7 +20,7 @@ ASK_FOR_QUOTES = (
 )
 
 _PARAGRAPH = "\n\n"
-_MOST_LOOKUPS = 300
+_MOST_LOOKUPS = 1000
 """Of one reply: looking a quote up takes time, and others wait."""
 
 _LONGEST = 4000  # characters of a quote
@@ -42,8 +42,50 @@ _MARK = re.compile(r"^ {0,3}> ?", re.MULTILINE)
 _GAP = re.compile(r"\s*(?:\[\s*)?(?:\.{3}|…)(?:\s*\])?\s*")
 _EMPHASIS = re.compile(r"\*\*|__")
 _ENDS = ".,;:!?"
-_ALIKE = ("'’‘´`", '"“”„«»', "-‐‑–—")  # noqa: RUF001 - what looks alike is the point
-_FORMS = {one: f"[{re.escape(all_)}]" for all_ in _ALIKE for one in all_}
+_ALIKE = {
+    "'": "’‘´`",  # noqa: RUF001 - what looks alike is the point
+    '"': "“”„«»",
+    "-": "‐‑–—",  # noqa: RUF001 - the same
+    " ": "".join(filter(str.isspace, map(chr, range(0x3001)))),
+}
+_PLAIN = {ord(one): plain for plain, forms in _ALIKE.items() for one in forms}
+_SPACES = re.compile(r" {2,}")
+
+
+class _Searched:
+    """A source in which quotes are looked up, whatever its white space and marks."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        plain = source.text.translate(_PLAIN)  # as many characters
+        self._text = _SPACES.sub(" ", plain)
+        self._places, self._shifts = [0], [0]
+        """From each place in `_text` on, how many characters more stand before it."""
+        for gap in _SPACES.finditer(plain):
+            shift = self._shifts[-1] + len(gap[0]) - 1
+            self._places.append(gap.end() - shift)
+            self._shifts.append(shift)
+
+    def find(self, quote: str) -> Citation | None:
+        wanted = " ".join(quote.translate(_PLAIN).split())
+        if not any(map(str.isalnum, wanted)):
+            return None
+        # Not all scripts have spaces; only a short word is often a part of another one.
+        whole = len(wanted) < _LONG_ENOUGH and wanted.isascii()
+        start = self._text.find(wanted)
+        while whole and start >= 0 and not self._stands_alone(start, wanted):
+            start = self._text.find(wanted, start + 1)
+        if start < 0:
+            return None
+        last = start + len(wanted) - 1
+        return _citation(self.source, self._original(start), self._original(last) + 1)
+
+    def _stands_alone(self, start: int, wanted: str) -> bool:
+        around = self._text[max(start - 1, 0) : start + len(wanted) + 1]
+        return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", around) is not None
+
+    def _original(self, place: int) -> int:
+        return place + self._shifts[bisect_right(self._places, place) - 1]
 
 
 class Quotes:
@@ -53,6 +95,7 @@ class Quotes:
         self, sources: Sequence[Source], *, text: str, known: Iterable[dict[str, Any]]
     ) -> None:
         self._sources = sources
+        self._searched: dict[int, _Searched] = {}
         self._open = text.rpartition(_PARAGRAPH)[2]
         """The paragraph that is being written."""
         self._cited = {(c["source"], c["start"], c["end"]) for c in known}
@@ -91,19 +134,26 @@ class Quotes:
         return citation
 
     def _find(self, quote: str, name: str) -> Citation | None:
-        named = [s for s in self._sources if _is_called(s, name)]
+        named = [n for n, s in enumerate(self._sources) if _is_called(s, name)]
         enough = len(quote) >= _LONG_ENOUGH or len(quote.split()) >= _WORDS_ENOUGH
-        sources = [*named, *self._sources] if enough else named
+        numbers = dict.fromkeys(
+            [*named, *range(len(self._sources))] if enough else named
+        )
         # With what writers add: their own full stop, and emphasis.
         ended, bare = quote.rstrip(_ENDS), _EMPHASIS.sub("", quote)
         for wanted in dict.fromkeys((quote, ended, bare)):
-            for source in sources:
+            for number in numbers:
                 if self._left <= 0:
                     return None
                 self._left -= 1
-                if place := _place(wanted, source.text):
-                    return _citation(source, *place)
+                if found := self._source(number).find(wanted):
+                    return found
         return None
+
+    def _source(self, number: int) -> _Searched:
+        if number not in self._searched:
+            self._searched[number] = _Searched(self._sources[number])
+        return self._searched[number]
 
 
 def _quoted(text: str) -> Iterator[tuple[str, str]]:
@@ -122,27 +172,6 @@ def _quoted(text: str) -> Iterator[tuple[str, str]]:
 
 def _is_called(source: Source, name: str) -> bool:
     return bool(name) and name.strip().casefold() == source.name.casefold()
-
-
-def _place(quote: str, text: str) -> tuple[int, int] | None:
-    """Where it stands in a text, but for white space and the forms of marks."""
-    words = quote.split()
-    if not any(map(str.isalnum, quote)):
-        return None
-    # Nearly all that is not there is told by one word, in a fraction of the time.
-    plain = [word for word in words if not _FORMS.keys() & set(word)]
-    if plain and max(plain, key=len) not in text:
-        return None
-    pattern = r"\s+".join("".join(map(_form, word)) for word in words)
-    found = re.search(rf"(?<!\w){pattern}(?!\w)", text)
-    # Not all scripts have spaces; only a short word is often a part of another one.
-    if found is None and (len(quote) >= _LONG_ENOUGH or not quote.isascii()):
-        found = re.search(pattern, text)
-    return found.span() if found else None
-
-
-def _form(character: str) -> str:
-    return _FORMS.get(character) or re.escape(character)
 
 
 def _citation(source: Source, start: int, end: int) -> Citation:

@@ -5,16 +5,17 @@ branch stops there, and gives the model the summary in place of all above.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy.exc import IntegrityError
 
 from app.core.database import Database
 from app.core.exceptions import AppError
 from app.integrations.llm.base import Block, ChatMessage, ChatRequest
 from app.integrations.llm.routing import Router
 from app.integrations.llm.tokens import estimate_blocks, estimate_tokens
-from app.models import Chat, Message
+from app.models import Chat, Message, MessageSummary
 from app.services.chat import aside, history
 from app.services.chat.books import Books
 from app.services.chat.history import Said
@@ -64,8 +65,10 @@ async def write(
         summary = await aside.ask(router, books, chat, request, kind="summary")
         if not summary:
             return
-        files += [b for said in part for b in said.content if b["type"] == "file"]
-        await _store(database, part[-1].id, summary=summary, summary_files=files)
+        files = files + [
+            b for said in part for b in said.content if b["type"] == "file"
+        ]
+        await _store(database, part[-1].id, summary=summary, files=files)
 
 
 def _to_tell(branch: Sequence[Said], room: int) -> tuple[list[Said], Said | None]:
@@ -151,12 +154,12 @@ def _conversation(part: Sequence[Said], summary: str | None) -> Block:
 
 
 async def _store(
-    database: Database, message_id: UUID, *, summary: str, summary_files: list[Block]
+    database: Database, message_id: UUID, *, summary: str, files: list[Block]
 ) -> None:
     """Unless another job was faster, or the message is no more."""
-    async with database.unit_of_work() as session:
-        await session.execute(
-            update(Message)
-            .where(Message.id == message_id, Message.summary.is_(None))
-            .values(summary=summary.replace("\0", ""), summary_files=summary_files)
-        )
+    row = MessageSummary(
+        message_id=message_id, text=summary.replace("\0", ""), files=files
+    )
+    with suppress(IntegrityError):
+        async with database.unit_of_work() as session:
+            session.add(row)

@@ -38,8 +38,10 @@ _POSTINGS: Table = Posting.__table__  # type: ignore[assignment]  # a mapped cla
 
 
 async def take_in(session: AsyncSession, document: ProjectDocument, text: str) -> None:
-    """Give a document, a new one or not, its text, and see to it that it is found."""
+    """Give a document, a new or a locked one, its text, and see that it is found."""
     document.text = text
+    # A job that is at work on what was there before ends.
+    document.version = (document.version or 0) + 1
     document.characters, document.indexed = len(text), 0
     document.tokens = estimate_tokens(text)
     had, document.chunks, document.terms = document.chunks or 0, 0, 0
@@ -53,7 +55,6 @@ async def take_in(session: AsyncSession, document: ProjectDocument, text: str) -
     found = list(pieces(document.title, text, document.pages))
     document.terms = await _store(session, document, found)
     document.chunks, document.indexed = len(found), len(text)
-    document.version += 1  # a job that is at work on what was there before ends
     document.state = "ready"
     await session.flush()
 
@@ -84,7 +85,8 @@ class Indexing:
         if document is None:
             return
         try:
-            await self._clear(document.id)
+            if not await self._clear(document):
+                return
             async for batch in self._batches(document):
                 if not await self._add(document, batch):
                     return
@@ -96,7 +98,8 @@ class Indexing:
 
     async def remove(self, document_id: UUID) -> None:
         """Delete a document, however large, in small steps."""
-        await self._clear(document_id)
+        while await self._clear_some(document_id) == _CLEARED:
+            pass
         async with self._database.unit_of_work() as session:
             await session.execute(
                 delete(ProjectDocument).where(ProjectDocument.id == document_id)
@@ -129,18 +132,26 @@ class Indexing:
             document.indexed = document.chunks = document.terms = 0
             return document
 
-    async def _clear(self, document_id: UUID) -> None:
+    async def _clear(self, document: ProjectDocument) -> bool:
+        """False where the document is gone, or was taken up anew."""
+        cleared = _CLEARED
+        while cleared == _CLEARED:
+            cleared = await self._clear_some(document.id, only_for=document)
+        return cleared >= 0
+
+    async def _clear_some(
+        self, document_id: UUID, *, only_for: ProjectDocument | None = None
+    ) -> int:
+        """How many chunks went; -1 where others have taken the document up anew."""
         some = select(Chunk.id).where(Chunk.document_id == document_id).limit(_CLEARED)
-        while True:
-            async with self._working:
-                begun = perf_counter()
-                async with self._database.unit_of_work() as session:
-                    done = await session.execute(
-                        delete(Chunk).where(Chunk.id.in_(some))
-                    )
-                await asyncio.sleep(perf_counter() - begun)
-            if changed_rows(done) < _CLEARED:
-                return
+        async with self._working:
+            begun = perf_counter()
+            async with self._database.unit_of_work() as session:
+                if only_for is not None and not await _update(session, only_for):
+                    return -1
+                done = await session.execute(delete(Chunk).where(Chunk.id.in_(some)))
+            await asyncio.sleep(perf_counter() - begun)
+        return changed_rows(done)
 
     async def _batches(self, document: ProjectDocument) -> AsyncIterator[list[Piece]]:
         """The pieces of a document; each, and all that is done with a batch, rests."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
@@ -62,16 +62,8 @@ async def get(
     session: AsyncSession, principal: Principal, project_id: UUID, document_id: UUID
 ) -> ProjectDocument:
     """With its text."""
-    found = await session.scalar(
-        visible_to(principal, ProjectDocument)
-        .where(
-            ProjectDocument.id == document_id, ProjectDocument.project_id == project_id
-        )
-        .options(undefer(ProjectDocument.text))
-    )
-    if found is None:
-        raise NotFoundError("There is no document with this id.")
-    return found
+    statement = _one(principal, project_id, document_id)
+    return await _there(session, statement.options(undefer(ProjectDocument.text)))
 
 
 async def change(
@@ -83,7 +75,9 @@ async def change(
 ) -> ProjectDocument:
     """Raises ConflictError for a new text of a file's document."""
     project = await require_role(session, principal, project_id, "editor", lock=True)
-    document = await get(session, principal, project_id, document_id)
+    # Locked: a job may be about to take it up.
+    statement = _one(principal, project_id, document_id).with_for_update(key_share=True)
+    document = await _there(session, statement.options(undefer(ProjectDocument.text)))
     if form.text is not None and document.file_id is not None:
         raise ConflictError(
             "This document's text is its file's: upload another file.",
@@ -99,7 +93,8 @@ async def remove(
     session: AsyncSession, principal: Principal, project_id: UUID, document_id: UUID
 ) -> None:
     await require_role(session, principal, project_id, "editor")
-    document = await get(session, principal, project_id, document_id)
+    statement = _one(principal, project_id, document_id).with_for_update()
+    document = await _there(session, statement)
     await indexing.remove(session, document)
 
 
@@ -113,6 +108,23 @@ async def search(
 ) -> list[Found]:
     await require(session, principal, Project, project_id)
     return await search_in(session, project_id, query, limit=limit)
+
+
+def _one(
+    principal: Principal, project_id: UUID, document_id: UUID
+) -> Select[ProjectDocument]:
+    return visible_to(principal, ProjectDocument).where(
+        ProjectDocument.id == document_id, ProjectDocument.project_id == project_id
+    )
+
+
+async def _there(
+    session: AsyncSession, statement: Select[ProjectDocument]
+) -> ProjectDocument:
+    found = await session.scalar(statement)
+    if found is None:
+        raise NotFoundError("There is no document with this id.")
+    return found
 
 
 async def _refuse_twice(session: AsyncSession, project_id: UUID, file_id: UUID) -> None:
