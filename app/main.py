@@ -32,6 +32,9 @@ from app.tasks.worker import Worker
 
 VERSION = "0.1.0"
 
+_FORM_BYTES = 2**20
+"""What an upload may have around its file."""
+
 _ = tasks  # importing it registers them
 
 
@@ -115,6 +118,7 @@ def _gates(settings: Settings, runtime: Runtime) -> list[Gate]:
         BodyLimit(
             limit=limits.max_body_bytes,
             gateway_limit=limits.max_gateway_body_bytes,
+            file_limit=settings.storage.max_file_bytes + _FORM_BYTES,
             seconds=limits.body_seconds,
         ),
     ]

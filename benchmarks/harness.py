@@ -39,12 +39,13 @@ _SERVER_CPU, _LOAD_CPU = _CPUS[0], _CPUS[-1]
 _KEPT = ("PATH", "LANG", "TERM", "TMPDIR")
 LITELLM_KEY = "sk-bench"
 _EMAIL, _PASSWORD = "bench@example.org", "correct horse battery staple 7"
-_ADMIN = {"ADMIN_EMAIL": "desk@example.org", "ADMIN_PASSWORD": _PASSWORD}
+ADMIN = {"ADMIN_EMAIL": "desk@example.org", "ADMIN_PASSWORD": _PASSWORD}
 _LIMITS = {
     "daily_conversations": 10**9,
     "monthly_credits": 10**15,
     "requests_per_minute": 10**9,
     "tokens_per_minute": 10**9,
+    "project_tokens": 10**9,
 }
 
 
@@ -120,7 +121,7 @@ class Workplace:
     def workroom(self, name: str = "workroom", **env: str) -> Server:
         """Workroom as its users run it: default settings, a line for every request."""
         port = _free_port()
-        env = {"PORT": str(port), "ACCESS_TOKEN_MINUTES": "600", **_ADMIN, **env}
+        env = {"PORT": str(port), "ACCESS_TOKEN_MINUTES": "600", **ADMIN, **env}
         process = self._start(name, ["-m", "app", "serve"], _SERVER_CPU, env)
         self._wait(name, f"http://127.0.0.1:{port}/health/ready")
         return Server(port, process)
@@ -213,7 +214,7 @@ def register(server: Server, name: str = "") -> tuple[str, str]:
 
 def _raise_limits(server: Server, user_id: str) -> None:
     """Limits are kept, and so cost what they cost, but nobody gets to them."""
-    login = {"login": _ADMIN["ADMIN_EMAIL"], "password": _PASSWORD}
+    login = {"login": ADMIN["ADMIN_EMAIL"], "password": _PASSWORD}
     desk = f"{server.url}/api/v1/admin"
     token = call(f"{desk}/auth/login", login)["access_token"]
     call(f"{desk}/users/{user_id}/limits", _LIMITS, token, method="PUT")

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -82,6 +83,12 @@ def text_of(events: list[Event]) -> str:
     return "".join(e.data["text"] for e in events if e.name == "delta")
 
 
+def file_form(content: bytes, name: str) -> aiohttp.FormData:
+    form = aiohttp.FormData(quote_fields=False)  # as browsers send a name
+    form.add_field("file", BytesIO(content), filename=name)
+    return form
+
+
 class Client:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -148,6 +155,9 @@ class Client:
         answer = await self.post("/chats", json=fields)
         assert answer.status == 201, answer.body
         return str(answer.json["id"])
+
+    async def upload(self, content: bytes, name: str = "a file") -> Answer:
+        return await self.post("/files", data=file_form(content, name))
 
     async def ask(self, chat_id: str, content: str, **fields: Any) -> list[Event]:
         """Send a message and read its stream to the end."""

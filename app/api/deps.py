@@ -22,6 +22,7 @@ from app.core.database import Database, Session
 from app.core.exceptions import UnauthenticatedError
 from app.core.keys import looks_like_key
 from app.integrations.llm.routing import Router
+from app.schemas.context import ContextQuery
 from app.schemas.desk import Kind, Permission, UserStatus
 from app.schemas.user import Email
 from app.services import idempotency
@@ -334,3 +335,5 @@ class BranchQuery(BaseModel):
 
 
 BranchDep = Annotated[BranchQuery, Query()]
+
+AskedDep = Annotated[ContextQuery, Query()]

@@ -40,6 +40,12 @@ _RULES = (
         r"/(?:api/)?v1/files(?:/.*)?", reading=("files", "read"), changing=("files",)
     ),
     _rule(
+        r"/api/v1/projects/[^/]+/documents(?:/.*)?",
+        reading=("read",),
+        changing=("files",),
+    ),
+    _rule(r"/api/v1/projects(?:/.*)?", reading=("read",)),
+    _rule(
         r"/v1/fine_tuning/.*|/api/v1/(?:finetune|datasets)(?:/.*)?",
         reading=("finetune",),
         changing=("finetune",),

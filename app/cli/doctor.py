@@ -27,6 +27,8 @@ from app.core.database import Database
 from app.core.lock import holder
 from app.core.migrations import alembic_config, run_with_connection
 from app.integrations.mail.smtp import SmtpMailer
+from app.integrations.storage.base import Storage, StorageError
+from app.integrations.storage.choice import connect as connect_storage
 from app.services.audit.checking import Findings, check
 from app.services.runtime import Runtime
 
@@ -70,6 +72,7 @@ def _examine() -> Iterator[Check]:
         yield from _audit(settings)
     yield _port(settings)
     yield _mail(settings)
+    yield _storage(settings)
     yield _models(settings)
 
 
@@ -197,6 +200,27 @@ def _mail(settings: Settings) -> Check:
     except SMTPException as error:
         return Check("mail", "problem", f"{server}: {error}: check the SMTP settings")
     return Check("mail", "ok", f"{server} takes mail from us")
+
+
+def _storage(settings: Settings) -> Check:
+    """Looks at a bucket; a folder is in the data folder."""
+    if settings.storage.storage == "local":
+        return Check("files", "ok", f"kept in {settings.server.data_dir / 'files'}")
+    bucket = f"{settings.storage.s3_endpoint}/{settings.storage.s3_bucket}"
+    try:
+        asyncio.run(_look_at(connect_storage(settings)))
+    except StorageError as error:
+        return Check(
+            "files",
+            "problem",
+            f"{bucket}: {error.detail} Check the S3 settings.",
+        )
+    return Check("files", "ok", f"kept in {bucket}")
+
+
+async def _look_at(storage: Storage) -> None:
+    async for _ in storage.objects("originals/"):
+        return
 
 
 def _models(settings: Settings) -> Check:

@@ -27,6 +27,7 @@ _TITLES = {
     "models": "Models",
     "turns": "Replies in progress",
     "jobs": "Background jobs",
+    "storage": "Files",
     "mail": "Mail",
     "message_logs": "What models were asked and said, for admins",
 }

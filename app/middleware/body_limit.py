@@ -23,25 +23,39 @@ from app.core.exceptions import (
 )
 from app.middleware.front import Verdict, Visit
 
+_UPLOADS = "/api/v1/files"
+
 _SLOWEST = 16 * 2**10
 """Bytes for which a second is added to the time that a body may take."""
 
 
 class BodyLimit:
-    def __init__(self, *, limit: int, gateway_limit: int, seconds: float) -> None:
-        """The limits in bytes; the gateway's is for paths under /v1."""
+    def __init__(
+        self, *, limit: int, gateway_limit: int, file_limit: int, seconds: float
+    ) -> None:
+        """The limits in bytes; the gateway's is for paths under /v1.
+
+        `file_limit` is an upload's, which nobody takes into memory.
+        """
         self._limit = limit
         self._gateway_limit = gateway_limit
+        self._file_limit = file_limit
         self._seconds = seconds
 
     def enter(self, visit: Visit) -> Verdict:
-        gateway = visit.scope["path"].startswith("/v1/")
-        limit = self._gateway_limit if gateway else self._limit
+        limit = self._limit_for(visit.scope["method"], visit.scope["path"])
         error = _refusal(visit.headers, limit)
         if error is not None:
             return problem(error.problem())
         visit.receive = _Body(visit, limit=limit, seconds=self._seconds).receive
         return None
+
+    def _limit_for(self, method: str, path: str) -> int:
+        if path.startswith("/v1/"):
+            return self._gateway_limit
+        if path == _UPLOADS and method == "POST":
+            return self._file_limit
+        return self._limit
 
 
 def _refusal(headers: Mapping[bytes, bytes], limit: int) -> AppError | None:

@@ -19,17 +19,20 @@ from app.models.desk import (
     DeskSession,
     SupportStaff,
 )
+from app.models.file import File, FileText
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
+from app.models.knowledge import Chunk, Posting, ProjectDocument
 from app.models.link import MailLink
 from app.models.lockout import LoginCounter
-from app.models.message import Message
+from app.models.message import Message, MessageSummary
 from app.models.message_log import MessageLog
 from app.models.mfa import Authenticator, RecoveryCode
 from app.models.model import RegisteredModel
 from app.models.oidc import Identity, OidcCode, OidcLogin
 from app.models.plan import FIRST_PLAN, Limits, Plan
+from app.models.project import Project, ProjectMember
 from app.models.route import ModelRoute
 from app.models.servicekey import ReportedUsage, ServiceKey
 from app.models.setting import Setting
@@ -55,6 +58,7 @@ __all__ = [
     "Base",
     "Chat",
     "ChatShare",
+    "Chunk",
     "CreditAccount",
     "CreditEntry",
     "CreditHolder",
@@ -63,6 +67,8 @@ __all__ = [
     "DeskAccount",
     "DeskRefreshToken",
     "DeskSession",
+    "File",
+    "FileText",
     "IdempotencyKey",
     "Identity",
     "IpRule",
@@ -74,10 +80,15 @@ __all__ = [
     "MailLink",
     "Message",
     "MessageLog",
+    "MessageSummary",
     "ModelRoute",
     "OidcCode",
     "OidcLogin",
     "Plan",
+    "Posting",
+    "Project",
+    "ProjectDocument",
+    "ProjectMember",
     "RecoveryCode",
     "RefreshToken",
     "RegisteredModel",

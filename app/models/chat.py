@@ -24,7 +24,8 @@ class Chat(Identified, Timestamped, Base):
     `leaf_id` is where the branch that people see ends: its newest message, or the one
     that they chose. Who sends a message moves it on from the leaf they knew, so of two
     at once only one can. A `temporary` chat is in no list and no search, and goes
-    when nobody has used it for a day.
+    when nobody has used it for a day. Its owner may have left the project that it is
+    bound to, so whoever reads something of that asks for it anew.
     """
 
     __tablename__ = "chats"
@@ -34,9 +35,13 @@ class Chat(Identified, Timestamped, Base):
         Index("ix_chats_updated_at", "updated_at",
               sqlite_where=text('"temporary" = 1'),
               postgresql_where=text('"temporary"')),
+        Index("ix_chats_project_id_user_id", "project_id", "user_id"),
     )  # fmt: skip
 
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    project_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("projects.id", ondelete="SET NULL")
+    )
     title: Mapped[str | None] = mapped_column(String(200))
     model: Mapped[str] = mapped_column(String(200))
     system_prompt: Mapped[str | None] = mapped_column(Text)

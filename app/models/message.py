@@ -37,7 +37,8 @@ _sibling_ids = select(func.aggregate_strings(cast(_sibling.c.id, String), " "))
 class Message(Identified, Base):
     """One node of a chat's tree.
 
-    `content` is a list of blocks in the shape of the Anthropic Messages API. Only a
+    `content` is a list of blocks in the shape of the Anthropic Messages API, and of
+    references to files (see `services/file/attachments.py`). Only a
     reply that is being written has a lease: where it runs out, the process that wrote
     is gone. `attempt` counts how often the reply was continued, and `resumed_from` is
     the position in it (see `services/chat/reply.py`) that the last continuation found.
@@ -118,6 +119,27 @@ class Message(Identified, Base):
     def text(self) -> str:
         return text_of(self.content)
 
+    @property
+    def attachments(self) -> list[dict[str, Any]]:
+        return attachments_of(self.content)
+
+
+class MessageSummary(Base):
+    """What was said up to a message, itself included, in short.
+
+    What stands above a message never changes, so it is true on every branch below.
+    `files` are the blocks by which these messages named files.
+    """
+
+    __tablename__ = "message_summaries"
+
+    message_id: Mapped[UUID] = mapped_column(
+        ForeignKey("messages.id", ondelete="CASCADE"), primary_key=True
+    )
+    text: Mapped[str] = mapped_column(Text)
+    files: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=utcnow)
+
 
 def in_order(siblings: str) -> list[UUID]:
     """`Message.siblings` as ids, the oldest first."""
@@ -126,3 +148,15 @@ def in_order(siblings: str) -> list[UUID]:
 
 def text_of(content: list[dict[str, Any]]) -> str:
     return "".join(b["text"] for b in content if b["type"] == "text")
+
+
+def attachments_of(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The files that a message names."""
+    return [
+        {"id": b["file_id"], **{name: b[name] for name in _OF_FILE}}
+        for b in content
+        if b["type"] == "file"
+    ]
+
+
+_OF_FILE = ("name", "mime", "kind", "size")

@@ -17,6 +17,9 @@ class ChatCreate(BaseModel):
     title: Title | None = None
     model: ModelName | None = None
     system_prompt: SystemPrompt | None = None
+    project_id: UUID | None = Field(
+        None, description="A project that one is in, for its chats to lean on."
+    )
     temporary: bool = Field(
         default=False,
         description="In no list and no search; deleted a day after its last use.",
@@ -50,6 +53,7 @@ class ChatRead(ReadModel):
     title: str | None
     model: str
     system_prompt: str | None
+    project_id: UUID | None
     archived: bool
     pinned: bool
     temporary: bool

@@ -13,9 +13,10 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
 )
 
-from app.models.message import Message, in_order, text_of
+from app.models.message import Message, attachments_of, in_order, text_of
 from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
 
@@ -24,6 +25,9 @@ MAX_IMAGE_BYTES = 3_750_000
 
 MAX_DOCUMENT_BYTES = 4_500_000
 """The same of a document."""
+
+MAX_FILES = 20
+"""Files with one message."""
 
 _SIGNATURES = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -52,7 +56,11 @@ def _is_what_it_says(source: "ImageSource | PdfSource") -> Any:
     return source
 
 
-def _says_something(content: "str | list[AnyBlock]") -> "str | list[AnyBlock]":
+def _says_something(
+    content: "str | list[AnyBlock]", told: ValidationInfo
+) -> "str | list[AnyBlock]":
+    if told.data.get("file_ids"):
+        return content
     if isinstance(content, str):
         content_says = bool(content.strip())
     else:
@@ -110,6 +118,10 @@ Blocks = Annotated[list[AnyBlock], Field(max_length=1000, fail_fast=True)]
 
 
 class _Content(BaseModel):
+    # Before the content, which may be empty beside files.
+    file_ids: Annotated[list[UUID], Field(max_length=MAX_FILES)] = Field(
+        [], description="Files that go with the message, each of them ready."
+    )
     content: Annotated[
         Annotated[Text, Tag("str")] | Annotated[Blocks, Tag("list[Block]")],
         # So that an error tells of the form that was meant, and not of both.
@@ -121,7 +133,8 @@ class _Content(BaseModel):
     @property
     def blocks(self) -> list[dict[str, Any]]:
         if isinstance(self.content, str):
-            return [{"type": "text", "text": self.content}]
+            blocks = [{"type": "text", "text": self.content}]
+            return blocks if self.content.strip() else []
         return [
             block.model_dump(exclude_none=True)
             for block in self.content
@@ -170,11 +183,29 @@ class CitationRead(BaseModel):
     quote: str
     start: int
     end: int
+    page: int | None = Field(None, description="From 1, where the source has pages.")
+
+
+class MessageCitation(CitationRead):
+    source_id: UUID | None = Field(
+        None, description="The project's document, or the file; null for the manual."
+    )
+
+
+_CITATION_DEFAULTS = {"page": None, "source_id": None}
+"""Of citations that are older than these."""
 
 
 def _as_told(content: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Stored blocks as clients know them: the input of a tool as an object."""
-    return [_with_input(b) if b["type"] == "tool_use" else b for b in content]
+    """Stored blocks as clients know them: the input of a tool as an object.
+
+    Files are told as `attachments`.
+    """
+    return [
+        _with_input(b) if b["type"] == "tool_use" else b
+        for b in content
+        if b["type"] != "file"
+    ]
 
 
 def _with_input(block: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +219,16 @@ def _with_input(block: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in block.items() if k != "input_json"}, "input": given}
 
 
+class AttachmentRead(BaseModel):
+    """A file that went with a message; it may be deleted since."""
+
+    id: UUID
+    name: str
+    mime: str
+    kind: Literal["image", "document", "data"]
+    size: int
+
+
 class MessageRead(ReadModel):
     id: UUID
     chat_id: UUID
@@ -195,13 +236,14 @@ class MessageRead(ReadModel):
     role: Literal["user", "assistant"]
     content: Annotated[list[dict[str, Any]], BeforeValidator(_as_told)]
     text: str
+    attachments: list[AttachmentRead]
     model: str | None
     status: Literal["streaming", "complete", "stopped", "interrupted", "error"]
     stop_reason: str | None
     error: dict[str, Any] | None = Field(description="The problem of a failed reply.")
     usage: UsageRead | None
     credits: int = Field(description="Its price in millionths of a US dollar.")
-    citations: list[CitationRead]
+    citations: list[MessageCitation]
     sibling_ids: list[UUID] = Field(
         description="All versions at this place, itself among them, the oldest first."
     )
@@ -210,7 +252,7 @@ class MessageRead(ReadModel):
     created_at: datetime
 
 
-_COMPUTED = {"text", "sibling_ids"}
+_COMPUTED = {"text", "attachments", "sibling_ids"}
 MESSAGE_COLUMNS = (
     *(name for name in MessageRead.model_fields if name not in _COMPUTED),
     "siblings",
@@ -232,7 +274,9 @@ def message_row(row: dict[str, Any]) -> dict[str, Any]:
     siblings: str = row.pop("siblings")
     row["sibling_ids"] = in_order(siblings) if " " in siblings else [row["id"]]
     row["text"] = text_of(row["content"])
+    row["attachments"] = attachments_of(row["content"])
     row["content"] = _as_told(row["content"])
+    row["citations"] = [_CITATION_DEFAULTS | cited for cited in row["citations"]]
     row["usage"] = row["usage"] and _USAGE_DEFAULTS | row["usage"]
     return row
 

@@ -64,6 +64,7 @@ class UsageLimits(BaseModel):
     requests_per_minute: int | None
     tokens_per_minute: int | None
     storage_bytes: int | None
+    storage_used: int = Field(description="Bytes of all files.")
     file_bytes: int | None
     project_tokens: int | None
     models: list[str] | None = Field(

@@ -5,14 +5,26 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, select
+from sqlalchemy import BindParameter, ColumnElement, Select, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
 
 from app.core.database import utcnow
 from app.core.exceptions import ForbiddenError, NotFoundError
-from app.models import ApiKey, Base, Chat, KeyLimits, Message, UserSession
+from app.models import (
+    ApiKey,
+    Base,
+    Chat,
+    File,
+    KeyLimits,
+    Message,
+    Project,
+    ProjectDocument,
+    ProjectMember,
+    User,
+    UserSession,
+)
 
 M = TypeVar("M", bound=Base)
 
@@ -46,8 +58,22 @@ def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement
     if model is Message:
         mine = select(Chat.id).where(Chat.user_id == owner)
         return Message.chat_id.in_(mine)
+    if model is Project:
+        return _member_of_project(owner)
+    if model is ProjectDocument:
+        projects = select(Project.id).where(_member_of_project(owner))
+        there = ProjectDocument.state != "deleted"
+        return ProjectDocument.project_id.in_(projects) & there
     column: ColumnElement[bool] = _OWNERS[model] == owner
     return column
+
+
+def _member_of_project(user: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    """Their own projects, and those that they are in, unless the owner is gone."""
+    joined = select(ProjectMember.project_id).where(ProjectMember.user_id == user)
+    owner_there = exists().where(User.id == Project.user_id, User.status != "deleted")
+    member = or_(Project.user_id == user, Project.id.in_(joined))
+    return member & owner_there & Project.deleted.is_(False)
 
 
 async def require(
@@ -91,6 +117,7 @@ def require_fresh(since: datetime | None) -> None:
 _OWNERS: dict[type[Base], Any] = {
     ApiKey: ApiKey.user_id,
     Chat: Chat.user_id,
+    File: File.user_id,
     UserSession: UserSession.user_id,
 }
 _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
@@ -100,6 +127,8 @@ _SHOWN: dict[type[Base], tuple[ExecutableOption, ...]] = {
 _NAMES: dict[type[Base], str] = {
     ApiKey: "API key",
     Chat: "chat",
+    File: "file",
     Message: "message",
+    Project: "project",
     UserSession: "session",
 }

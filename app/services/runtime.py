@@ -26,6 +26,8 @@ from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
 from app.integrations.mail.file import FileMailer
 from app.integrations.mail.smtp import SmtpMailer
+from app.integrations.storage.base import Storage
+from app.integrations.storage.choice import connect as connect_storage
 from app.services.account.accounts import Accounts
 from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
@@ -35,10 +37,13 @@ from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
 from app.services.desk.principal import DeskPrincipals
+from app.services.file.attachments import Attachments
+from app.services.file.service import Files
 from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
+from app.services.knowledge.indexing import Indexing
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -123,6 +128,21 @@ class _People(NamedTuple):
             ),
         )
 
+    def linked_accounts(self, settings: Settings) -> LinkedAccounts:
+        return LinkedAccounts(
+            settings, passwords=self.passwords, auth=self.auth, logins=self.logins
+        )
+
+    def accounts(self, live: LiveSettings, *, crypto: Crypto, turns: Turns) -> Accounts:
+        return Accounts(
+            live,
+            crypto=crypto,
+            passwords=self.passwords,
+            auth=self.auth,
+            logins=self.logins,
+            turns=turns,
+        )
+
 
 class _Installation(NamedTuple):
     """What admins say of the installation; each process knows all of it."""
@@ -176,6 +196,7 @@ class _Calls(NamedTuple):
         crypto: Crypto,
         router: Router,
         principals: Principals,
+        storage: Storage,
     ) -> "_Calls":
         plans = Plans(database, bus)
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
@@ -193,6 +214,7 @@ class _Calls(NamedTuple):
                 principals=principals,
                 bus=bus,
                 books=books,
+                attachments=Attachments(database, storage),
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
@@ -233,6 +255,9 @@ class Runtime:
     books: Books
     gateway: Gateway
     asides: Asides
+    storage: Storage
+    files: Files
+    indexing: Indexing
     accounts: Accounts
     erasure: Erasure
     shutdown: Shutdown = field(default_factory=Shutdown)
@@ -257,6 +282,7 @@ class Runtime:
         limiter = connect_limiter(settings.redis)
         people = _People.build(settings, database=database, bus=bus, crypto=crypto)
         installation = _Installation.build(live, database=database, bus=bus)
+        storage = connect_storage(settings)
         calls = _Calls.build(
             live,
             database=database,
@@ -265,8 +291,13 @@ class Runtime:
             crypto=crypto,
             router=installation.router,
             principals=people.principals,
+            storage=storage,
+        )
+        files = Files.build(
+            settings.storage, database=database, storage=storage, plans=calls.plans
         )
         mailer = _mailer(settings)
+        indexing = Indexing(database)
         return cls(
             live=live,
             database=database,
@@ -274,24 +305,20 @@ class Runtime:
             bus=bus,
             limiter=limiter,
             lag=LoopLag(settings.limits.max_loop_lag),
-            linked_accounts=LinkedAccounts(
-                settings,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-            ),
             mailer=mailer,
+            storage=storage,
+            files=files,
             introspector=Introspector(database, people.principals, people.tokens),
-            accounts=Accounts(
-                live,
-                crypto=crypto,
-                passwords=people.passwords,
-                auth=people.auth,
-                logins=people.logins,
-                turns=calls.turns,
-            ),
+            indexing=indexing,
+            linked_accounts=people.linked_accounts(settings),
+            accounts=people.accounts(live, crypto=crypto, turns=calls.turns),
             erasure=Erasure(
-                settings.accounts, database=database, crypto=crypto, mailer=mailer
+                settings.accounts,
+                database=database,
+                crypto=crypto,
+                mailer=mailer,
+                sweeper=files.sweeper,
+                indexing=indexing,
             ),
             **people._asdict(),
             **installation._asdict(),

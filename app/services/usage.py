@@ -21,6 +21,7 @@ from app.schemas.usage import (
     UsageSummary,
 )
 from app.services.credits.batches import COUNTS, NO_KEY
+from app.services.file.files import stored_bytes
 from app.services.plan import limits_of
 
 _DAYS = 30
@@ -102,6 +103,7 @@ async def limits(session: AsyncSession, user_id: UUID) -> UsageLimits:
         requests_per_minute=allowed.requests_per_minute,
         tokens_per_minute=allowed.tokens_per_minute,
         storage_bytes=allowed.storage_bytes,
+        storage_used=await stored_bytes(session, user_id),
         file_bytes=allowed.file_bytes,
         project_tokens=allowed.project_tokens,
         models=None if allowed.models is None else list(allowed.models),

@@ -9,11 +9,14 @@ from app.tasks import (
     auth,
     chat,
     desk,
+    file,
     idempotency,
     job,
+    knowledge,
     link,
     mail,
     message_log,
+    project,
 )
 
 __all__ = [
@@ -22,9 +25,12 @@ __all__ = [
     "auth",
     "chat",
     "desk",
+    "file",
     "idempotency",
     "job",
+    "knowledge",
     "link",
     "mail",
     "message_log",
+    "project",
 ]

@@ -6,13 +6,14 @@ A route that is not listed here fails `test_authorization.py`.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from secrets import token_bytes
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from app.api.shortcuts import QuickRoute
-from tests.client import Answer, Client
+from tests.client import Answer, Client, file_form
 from tests.conftest import desk_form
 from tests.integration.things import (
     PASSWORD,
@@ -168,6 +169,42 @@ def _fork(things: Things) -> Request:
 
 def _rating(_things: Things) -> Request:
     return {"json": {"value": 1, "comment": "Well said."}}
+
+
+def _upload(_things: Things) -> Request:
+    return {"data": file_form(token_bytes(9).hex().encode(), "note.txt")}
+
+
+def _file_name(_things: Things) -> Request:
+    return {"json": {"name": "renamed.txt"}}
+
+
+def _new_project(_things: Things) -> Request:
+    return {"json": {"name": "New", "instructions": "Be exact."}}
+
+
+def _project_changes(_things: Things) -> Request:
+    return {"json": {"name": "Changed", "archived": True}}
+
+
+def _new_member(things: Things) -> Request:
+    return {"json": {"email": things.newcomer, "role": "editor"}}
+
+
+def _role(_things: Things) -> Request:
+    return {"json": {"role": "editor"}}
+
+
+def _new_document(_things: Things) -> Request:
+    return {"json": {"title": "New", "text": "What is new."}}
+
+
+def _new_text(_things: Things) -> Request:
+    return {"json": {"text": "What is newer."}}
+
+
+def _words(_things: Things) -> Request:
+    return {"params": {"q": "What is the guide?"}}
 
 
 def _introspection(things: Things) -> Request:
@@ -393,6 +430,33 @@ OPERATIONS = [
     Operation("POST", V1 + "/messages/{reply}/stop"),
     Operation("POST", V1 + "/messages/{reply}/continue"),
     Operation("POST", V1 + "/messages/{reply}/regenerate"),
+    Operation("POST", f"{V1}/files", 201, _upload),
+    Operation("GET", f"{V1}/files"),
+    Operation("GET", V1 + "/files/{file}"),
+    Operation("PATCH", V1 + "/files/{file}", 200, _file_name),
+    Operation("DELETE", V1 + "/files/{file}", 204),
+    Operation("GET", V1 + "/files/{file}/content"),
+    Operation("GET", V1 + "/files/{file}/thumbnail"),
+    Operation("GET", V1 + "/files/{file}/text"),
+    # A folder has no addresses: a right request, but for that.
+    Operation("GET", V1 + "/files/{file}/download-url", 409),
+    Operation("POST", f"{V1}/projects", 201, _new_project),
+    Operation("GET", f"{V1}/projects"),
+    Operation("GET", V1 + "/projects/{project}"),
+    Operation("PATCH", V1 + "/projects/{project}", 200, _project_changes),
+    Operation("DELETE", V1 + "/projects/{project}", 204),
+    Operation("GET", V1 + "/projects/{project}/members"),
+    Operation("POST", V1 + "/projects/{project}/members", 201, _new_member),
+    Operation("PATCH", V1 + "/projects/{project}/members/{member}", 200, _role),
+    Operation("DELETE", V1 + "/projects/{project}/members/{member}", 204),
+    Operation("POST", V1 + "/projects/{project}/documents", 201, _new_document),
+    Operation("GET", V1 + "/projects/{project}/documents"),
+    Operation("GET", V1 + "/projects/{project}/documents/{document}"),
+    Operation("PATCH", V1 + "/projects/{project}/documents/{document}", 200, _new_text),
+    Operation("DELETE", V1 + "/projects/{project}/documents/{document}", 204),
+    Operation("GET", V1 + "/projects/{project}/search", 200, _words),
+    Operation("GET", V1 + "/projects/{project}/context", 200, _words),
+    Operation("GET", V1 + "/chats/{chat}/context", 200, _words),
     Operation("GET", f"{V1}/models"),
     Operation("GET", V1 + "/models/{model}", everybodys=True),
     Operation("POST", f"{V1}/models", 201, _new_model, admin="models"),

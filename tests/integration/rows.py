@@ -27,11 +27,11 @@ async def settled(server: Server) -> None:
         logs._room.clear()
         await logs._room.wait()  # for each batch that was stored
     await server.runtime.credits.flush()
-    statement = select(func.count()).where(Job.run_at <= utcnow())
-    busy = statement.where(Job.state.in_(["queued", "running"]))
+    busy = select(func.count()).where(Job.state.in_(["queued", "running"]))
     while True:
         async with server.runtime.database.unit_of_work(read_only=True) as session:
-            if not await session.scalar(busy):
+            # By the time of now: a job that ends may have asked for another.
+            if not await session.scalar(busy.where(Job.run_at <= utcnow())):
                 return
         await asyncio.sleep(0.01)
 

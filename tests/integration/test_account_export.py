@@ -132,8 +132,9 @@ async def test_what_is_deleted_meanwhile_is_left_out(server: Server) -> None:
     chat = await ada.chat(title="Short lived")
     await ada.reply(chat, "Hello?")
     runtime = server.runtime
+    principal = Principal(me, session_id)
     pieces = export.content(
-        runtime.database, runtime.principals, Principal(me, session_id)
+        runtime.database, runtime.storage, runtime.principals, principal
     )
     begun = await anext(pieces)
 
@@ -151,8 +152,9 @@ async def test_it_ends_with_its_session(server: Server) -> None:
     me = UUID((await ada.get("/users/me")).json["id"])
     session_id = UUID((await ada.get("/auth/sessions")).json["items"][0]["id"])
     runtime = server.runtime
+    principal = Principal(me, session_id)
     pieces = export.content(
-        runtime.database, runtime.principals, Principal(me, session_id)
+        runtime.database, runtime.storage, runtime.principals, principal
     )
     assert await anext(pieces)
 
@@ -170,8 +172,9 @@ async def test_an_export_ends_where_its_reader_leaves(
     ada = await server.client("ada")
     me = UUID((await ada.get("/users/me")).json["id"])
     runtime = server.runtime
+    principal = Principal(me, UUID(int=0))
     pieces = export.content(
-        runtime.database, runtime.principals, Principal(me, UUID(int=0))
+        runtime.database, runtime.storage, runtime.principals, principal
     )
     assert await anext(pieces)
 

@@ -201,8 +201,12 @@ async def test_another_users_thing_reads_like_one_that_never_was(
         chat=never,
         question=never,
         reply=never,
+        file=never,
         link=never,
         apikey=never,
+        project=never,
+        document=never,
+        member=never,
     )
 
     for operation in PRIVATE:
@@ -240,8 +244,22 @@ async def test_a_foreign_id_inside_ones_own_request_is_not_found(
         ("POST", "fork", {"json": {"message_id": owner.reply}}),
     ]
 
+    smuggled = [
+        (method, f"chats/{other.chat}/{rest}", request)
+        for method, rest, request in smuggled
+    ]
+    project = f"projects/{other.project}"
+    smuggled += [
+        ("POST", "chats", {"json": {"project_id": owner.project}}),
+        ("POST", f"{project}/documents", {"json": {"file_id": owner.file}}),
+        ("GET", f"{project}/documents/{owner.document}", {}),
+        ("PATCH", f"{project}/documents/{owner.document}", {"json": {"title": "Mine"}}),
+        ("DELETE", f"{project}/documents/{owner.document}", {}),
+        ("DELETE", f"{project}/members/{owner.user}", {}),
+    ]
+
     for method, rest, request in smuggled:
-        path = f"{V1}/chats/{other.chat}/{rest}"
+        path = f"{V1}/{rest}"
         answer = await send(other.client, method, path, **request)
         assert answer.status == 404, (method, rest, request)
         assert_tells_nothing(answer, owner)

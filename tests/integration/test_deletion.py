@@ -88,7 +88,9 @@ async def exported(server: Server, account: Account) -> bytes:
     """Her export without a session: that of a login would be another each time."""
     principal = Principal(account.id, UUID(int=0))
     runtime = server.runtime
-    pieces = export.content(runtime.database, runtime.principals, principal)
+    pieces = export.content(
+        runtime.database, runtime.storage, runtime.principals, principal
+    )
     return b"".join([piece async for piece in pieces])
 
 

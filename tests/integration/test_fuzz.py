@@ -46,7 +46,7 @@ ODD_TEXTS = (
 GOOD_TEXTS = (
     "guide/manual", "new@example.com", "a long pass phrase", "ada", "What is a turn?",
 )  # fmt: skip
-NAMES_OF_THINGS = ("chat", "question", "reply")
+NAMES_OF_THINGS = ("chat", "question", "reply", "project", "document", "member")
 PLACEHOLDERS = tuple(f"@{name}" for name in NAMES_OF_THINGS)
 """Stand for ids that are known only when the server runs."""
 

@@ -1,7 +1,9 @@
 """What one user has, to be named in requests."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from ipaddress import ip_network
 from itertools import cycle
 from secrets import token_hex
@@ -13,6 +15,8 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
 from app.models import (
+    File,
+    FileText,
     IpRule,
     Job,
     MailLink,
@@ -24,6 +28,7 @@ from app.models import (
 )
 from app.schemas.desk import AdminCreate, Permission, StaffCreate
 from app.services.audit import SYSTEM
+from app.services.file import places
 from app.services.link import links
 from tests.client import Client
 from tests.conftest import Server, desk_form
@@ -49,6 +54,15 @@ class Things:
     question: str
     reply: str
     """It was stopped, so it can be continued."""
+    file: str
+    """It is ready, and has a text and a thumbnail."""
+    project: str
+    document: str
+    """A text in the project."""
+    member: str
+    """The id of somebody who may read the project."""
+    newcomer: str
+    """The e-mail address of somebody who is not in it."""
     apikey: str
     """It was rotated, and the one of before works, too."""
     link: str
@@ -99,9 +113,15 @@ class Things:
             self.chat,
             self.question,
             self.reply,
+            self.file,
             self.apikey,
+            self.project,
+            self.document,
+            self.member,
         }
-        return ids | {self.email, f"The chat of {self.name}", f"asked by {self.name}"}
+        words = {f"The chat of {self.name}", f"asked by {self.name}"}
+        words |= {f"The project of {self.name}", f"a text of {self.name}"}
+        return ids | words | {self.email, f"Notes of {self.name}"}
 
 
 async def mailed_link(server: Server, purpose: links.Purpose, email: str) -> str:
@@ -150,6 +170,56 @@ async def _message_log(server: Server, user_id: str) -> str:
     async with server.runtime.database.unit_of_work() as session:
         session.add(log)
     return str(log.id)
+
+
+async def _file(server: Server, user_id: str, name: str) -> str:
+    content = f"Notes of {name}"
+    file = File(
+        user_id=UUID(user_id),
+        name=f"{content}.txt",
+        mime="text/plain",
+        kind="document",
+        size=len(content),
+        sha256=sha256(content.encode()).hexdigest(),
+        status="ready",
+        has_text=True,
+        has_thumbnail=True,
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(file)
+        await session.flush()
+        session.add(FileText(file_id=file.id, text=content, pages=[]))
+    for place in (places.original, places.thumbnail):
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield content.encode()
+
+        await server.runtime.storage.put(place(file.user_id, file.id), pieces())
+    return str(file.id)
+
+
+async def _account(server: Server, name: str) -> User:
+    user = User(email=f"{name}@example.org", password_hash="!")
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(user)
+    return user
+
+
+async def _project(server: Server, client: Client, name: str) -> dict[str, str]:
+    """A project with a document and a member."""
+    made = await client.post("/projects", json={"name": f"The project of {name}"})
+    path = f"/projects/{made.json['id']}"
+    text = {"title": "A note", "text": f"The guide: a text of {name}."}
+    document = await client.post(f"{path}/documents", json=text)
+    member = await _account(server, f"member-{name}")
+    await client.post(f"{path}/members", json={"email": member.email})
+    newcomer = await _account(server, f"newcomer-{name}")
+    return {
+        "project": made.json["id"],
+        "document": document.json["id"],
+        "member": str(member.id),
+        "newcomer": newcomer.email,
+    }
 
 
 async def _ip_rule(server: Server) -> str:
@@ -207,6 +277,8 @@ async def make_things(server: Server, name: str) -> Things:
         chat=chat,
         question=events[0].data["user_message_id"],
         reply=reply,
+        file=await _file(server, me.json["id"], name),
+        **await _project(server, client, name),
         apikey=key.json["id"],
         link=share.json["token"],
         deleted=str(await _deleted_user(server, f"gone-{name}")),

@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from app.cli import cli, doctor, main, serve
 from app.core.config import load_settings, variables
 from app.core.lock import FolderLock
+from tests.fakes.s3 import VARIABLES, s3_server
 
 KEY = "correct horse battery staple, 0123456789"
 
@@ -276,6 +277,20 @@ class TestDoctor:
         state, detail = self.checks(code=1)["mail"]
         assert state == "problem"
         assert f"127.0.0.1:{nowhere}" in detail
+
+    def test_tells_where_files_are_kept(self, folder: Path) -> None:
+        set_up(folder, PORT=str(free_port()))
+        assert self.checks()["files"][0] == "ok"
+
+        with s3_server() as url:
+            bucket = {**VARIABLES, "S3_ENDPOINT_URL": url}
+            set_up(folder, PORT=str(free_port()), **bucket)
+            assert self.checks()["files"] == ("ok", f"kept in {url}/workroom")
+
+            set_up(folder, PORT=str(free_port()), **{**bucket, "S3_BUCKET": "nobodys"})
+            state, detail = self.checks(code=1)["files"]
+        assert state == "problem"
+        assert f"{url}/nobodys" in detail
 
     def test_tells_the_models_of_every_provider(self, folder: Path) -> None:
         set_up(

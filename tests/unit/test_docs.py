@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core.config import ROOT, variables
-from app.integrations.search.lexical import Document, passages, slug
+from app.integrations.search.passages import Document, passages, slug
 
 PAGES = sorted(
     [

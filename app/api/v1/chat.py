@@ -50,6 +50,7 @@ async def list_chats(
         str | None,
         Query(max_length=500, description="Words of the title or of messages."),
     ] = None,
+    project_id: Annotated[UUID | None, Query()] = None,
     archived: Annotated[bool, Query()] = False,
 ) -> Response:
     """The pinned first, then the last changed; with `q` those that hold the words."""
@@ -57,6 +58,7 @@ async def list_chats(
         database,
         user,
         query=q or None,
+        project_id=project_id,
         archived=archived,
         limit=page.limit,
         cursor=page.cursor,

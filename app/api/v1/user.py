@@ -44,7 +44,7 @@ async def delete_account(
 async def export_account(runtime: RuntimeDep, user: CurrentUser) -> Response:
     """All that the account owns: tables as JSON Lines, chats as Markdown."""
     return StreamingResponse(
-        export.content(runtime.database, runtime.principals, user),
+        export.content(runtime.database, runtime.storage, runtime.principals, user),
         media_type=export.MEDIA_TYPE,
         headers={
             "Content-Disposition": f'attachment; filename="{export.FILE_NAME}"',

@@ -33,6 +33,7 @@ from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
 from app.core.config.server import ServerSettings
 from app.core.config.settings import GROUPS, Settings
+from app.core.config.storage import StorageSettings
 from app.core.config.turns import TurnSettings
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SecuritySettings",
     "ServerSettings",
     "Settings",
+    "StorageSettings",
     "TurnSettings",
     "changed",
     "choices",

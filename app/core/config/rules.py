@@ -18,6 +18,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_cors(settings),
         *_mail(settings),
         *_models(settings),
+        *_storage(settings),
     ]
 
 
@@ -107,3 +108,15 @@ def _models(settings: Settings) -> Iterator[str]:
 
 def _is_origin(value: str) -> bool:
     return re.fullmatch(r"https?://[^\s/?#@]+", value) is not None
+
+
+def _storage(settings: Settings) -> Iterator[str]:
+    storage = settings.storage
+    if storage.storage == "s3" and not storage.s3_bucket:
+        yield "S3_BUCKET: is not set: name the bucket for files, as STORAGE is s3"
+    if storage.s3_endpoint_url and not storage.s3_endpoint_url.startswith(
+        ("http://", "https://")
+    ):
+        yield "S3_ENDPOINT_URL: begin it with https:// or http://"
+    if bool(storage.s3_access_key_id) != bool(storage.s3_secret_access_key):
+        yield "S3_ACCESS_KEY_ID: set S3_SECRET_ACCESS_KEY along with it"

@@ -16,6 +16,7 @@ from app.core.config.models import ModelSettings
 from app.core.config.redis import RedisSettings
 from app.core.config.security import SecuritySettings
 from app.core.config.server import ServerSettings
+from app.core.config.storage import StorageSettings
 from app.core.config.turns import TurnSettings
 
 
@@ -36,6 +37,7 @@ class Settings:
     models: ModelSettings
     turns: TurnSettings
     jobs: JobSettings
+    storage: StorageSettings
     mail: MailSettings
     message_logs: MessageLogSettings
     sources: Mapping[str, str] = field(default_factory=dict)

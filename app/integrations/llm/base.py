@@ -46,12 +46,31 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A text that an answer may quote: a document, or a passage of one.
+
+    It stands in the document from character `start` on, which is on `page`, counted
+    from 1; `pages` are the characters of the document at which its pages begin. Either
+    may be unknown. `id` is the document's.
+    """
+
+    name: str
+    text: str
+    start: int = 0
+    page: int | None = None
+    pages: Sequence[int] = ()
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """One call of a model; `model` is the provider's own id, without our prefix.
 
     A last message of role assistant is a text that the model is to go on with. None
     leaves a choice to the provider. What a provider has no means for it refuses with a
-    ProviderRejectedError that names it.
+    ProviderRejectedError that names it. For who quotes instead of reading, there are
+    the `sources`, which stand in the messages or in `system` already, and the bare
+    `question`, where the last message may hold more.
     """
 
     model: str
@@ -66,6 +85,8 @@ class ChatRequest:
     stop_sequences: Sequence[str] = ()
     thinking: Thinking | None = None
     output_format: OutputFormat | None = None
+    sources: Sequence[Source] = ()
+    question: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +127,17 @@ class ToolInputDelta:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A quoted span: `quote` equals `source`'s text from `start` to `end` (chars)."""
+    """A quoted span: `quote` equals `source`'s text from `start` to `end` (chars).
+
+    `page` counts from 1; `source_id` is the `Source`'s. Either may be unknown.
+    """
 
     source: str
     quote: str
     start: int
     end: int
+    page: int | None = None
+    source_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

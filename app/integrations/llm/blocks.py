@@ -7,6 +7,7 @@ from app.integrations.llm.base import (
     ChatRequest,
     ModelInfo,
     ProviderRejectedError,
+    Source,
     ToolChoice,
 )
 
@@ -16,6 +17,16 @@ _READABLE = {
     "documents": "documents",
     "tools": "tools",
 }
+
+
+class FileBlock(Block):
+    """A block of an attached file, which is sent as any other.
+
+    `source` is what of it may be quoted; `pages` are a PDF's, for estimates.
+    """
+
+    source: Source | None = None
+    pages: int = 0
 
 
 def require_capabilities(request: ChatRequest, model: ModelInfo) -> None:

@@ -1,15 +1,19 @@
 """The guide: what answers in an installation that has no AI model.
 
-It looks the question up in Workroom's own manual and quotes what it finds there, with
-its source; where it finds nothing it says so, and how to connect a model. The same
-question always gets the same answer, so an answer that was cut off can be continued
-exactly.
+It looks the question up in the sources that it is given, which are a project's
+documents and a chat's attachments, and in Workroom's own manual, and quotes what it
+finds there, with its source; where it finds nothing it says so, and how to connect a
+model. The same question always gets the same answer, so an answer that was cut off can
+be continued exactly.
+
+What it quotes of a given source is cited like any model's quotes, by who gave the
+source. It makes the citations of its manual itself.
 """
 
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,18 +27,15 @@ from app.integrations.llm.base import (
     Prices,
     ProviderEvent,
     ProviderRejectedError,
+    Source,
     Stop,
     TextDelta,
     Usage,
 )
 from app.integrations.llm.blocks import rejected_field
-from app.integrations.search.lexical import (
-    Document,
-    LexicalIndex,
-    Passage,
-    SearchIndex,
-    terms,
-)
+from app.integrations.search.lexical import LexicalIndex, SearchIndex
+from app.integrations.search.passages import Document, Passage
+from app.integrations.search.words import terms
 
 RELEVANT = 0.28
 """The least score of a passage that is quoted; tests/unit/integrations/llm/ holds the
@@ -59,12 +60,17 @@ _FOLLOW_UP = re.compile(
 )
 _PIECE = re.compile(r"\s*(?:\S+\s*){1,3}|\s+")
 
-_INTRODUCTION = "I am the guide, not an AI model: I quote Workroom's manual."
+_INTRODUCTION = "I am the guide, not an AI model: I quote {}."
+_MANUAL = "Workroom's manual"
+_GIVEN = "what this chat has to lean on"
 
-_NOTHING_FOUND = """\
-I am the guide, not an AI model: I can only quote Workroom's manual, and I found \
-nothing in it about this.
+_NOTHING_FOUND = "I am the guide, not an AI model: I can only quote {}, and I found "
+_NOTHING_IN_MANUAL = _NOTHING_FOUND.format(_MANUAL) + "nothing in it about this."
+_NOTHING_GIVEN = (
+    _NOTHING_FOUND.format(f"{_GIVEN} and {_MANUAL}") + "nothing in them about this."
+)
 
+_HOW_TO_CONNECT = """\
 To get an answer from a model, connect one: set its variables in `.env` and start \
 Workroom again.
 
@@ -81,7 +87,7 @@ Ask me "How do I connect AWS Bedrock?" or "How do I use Ollama?" for the steps.
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A whole answer; each citation with the place in `text` where its quote ends."""
+    """A whole answer; each citation of the manual with where in `text` it ends."""
 
     text: str
     citations: tuple[tuple[int, Citation], ...] = ()
@@ -95,7 +101,7 @@ class GuideProvider:
 
     def __init__(self, docs: Path = ROOT / "docs") -> None:
         self._docs = docs
-        self._index: SearchIndex | None = None
+        self._index: LexicalIndex | None = None
         self._building = threading.Lock()
 
     async def models(self) -> list[ModelInfo]:
@@ -114,7 +120,8 @@ class GuideProvider:
             raise ProviderRejectedError(f"The guide has no model {request.model}.")
         _refuse_wishes(request)
         given, messages = _split_off_given(request.messages)
-        answer = await asyncio.to_thread(self._answer, _questions(messages))
+        questions = _questions(messages, request.question)
+        answer = await asyncio.to_thread(self._answer, questions, request.sources)
         if answer.text.startswith(given):
             for event in _rest(answer, len(given)):
                 yield event
@@ -126,11 +133,19 @@ class GuideProvider:
     async def close(self) -> None:
         """Holds nothing that needs closing."""
 
-    def _answer(self, questions: list[str]) -> _Answer:
+    def _answer(self, questions: list[str], sources: Sequence[Source]) -> _Answer:
         """In a thread: the first question reads the manual."""
-        return _compose(_find(self._built_index(), questions))
+        manual = self._built_index()
+        if not sources:
+            return _compose(_find([manual], questions), given=frozenset())
+        # A name may stand for several passages, or for several documents.
+        texts = [Document(source.name, source.text) for source in sources]
+        indexes = [LexicalIndex(texts, beside=manual), manual]
+        return _compose(
+            _find(indexes, questions), given=frozenset(s.name for s in sources)
+        )
 
-    def _built_index(self) -> SearchIndex:
+    def _built_index(self) -> LexicalIndex:
         with self._building:
             if self._index is None:
                 self._index = LexicalIndex(_manual(self._docs))
@@ -169,29 +184,30 @@ def _text(message: ChatMessage) -> str:
     return "".join(b["text"] for b in message.content if b.get("type") == "text")
 
 
-def _questions(messages: Sequence[ChatMessage]) -> list[str]:
+def _questions(messages: Sequence[ChatMessage], last: str | None) -> list[str]:
     """The user's last question, then the one before it."""
-    asked = [_text(m) for m in messages if m.role == "user"]
-    return asked[:-3:-1]
+    asked = [_text(m) for m in messages if m.role == "user"][:-3:-1]
+    return asked if last is None else [last, *asked[1:]]
 
 
-def _find(index: SearchIndex, questions: list[str]) -> list[Passage]:
+def _find(indexes: Sequence[SearchIndex], questions: list[str]) -> list[Passage]:
     last, before = (*questions, "", "")[:2]
     both = f"{last} {last} {before}"
     if before and (_FOLLOW_UP.match(last) or not terms(last)):
-        return _relevant(index, both)
-    found = _relevant(index, last)
+        return _relevant(indexes, both)
+    found = _relevant(indexes, last)
     if not found and before and len(terms(last)) <= FEW_TERMS:
-        return _relevant(index, both)
+        return _relevant(indexes, both)
     return found
 
 
-def _relevant(index: SearchIndex, query: str) -> list[Passage]:
-    """The passages worth quoting, best first."""
-    hits = index.search(query, MOST_QUOTES)
+def _relevant(indexes: Sequence[SearchIndex], query: str) -> list[Passage]:
+    """The passages worth quoting, best first; of equal ones the first index's."""
+    hits = [hit for index in indexes for hit in index.search(query, MOST_QUOTES)]
+    hits.sort(key=lambda hit: -hit.score)
     chosen: list[Passage] = []
     room = MOST_QUOTED_CHARS
-    for hit in hits:
+    for hit in hits[:MOST_QUOTES]:
         room -= len(hit.passage.text)
         if hit.score < max(RELEVANT, NEARLY_AS_GOOD * hits[0].score):
             break
@@ -200,10 +216,12 @@ def _relevant(index: SearchIndex, query: str) -> list[Passage]:
     return chosen
 
 
-def _compose(found: list[Passage]) -> _Answer:
+def _compose(found: list[Passage], *, given: Collection[str]) -> _Answer:
     if not found:
-        return _Answer(_NOTHING_FOUND)
-    text = _INTRODUCTION
+        nothing = _NOTHING_GIVEN if given else _NOTHING_IN_MANUAL
+        return _Answer(f"{nothing}\n\n{_HOW_TO_CONNECT}")
+    quoted = {_GIVEN if passage.source in given else _MANUAL: None for passage in found}
+    text = _INTRODUCTION.format(" and ".join(quoted))
     citations: list[tuple[int, Citation]] = []
     for section in _by_section(found):
         lead = section[0].lead
@@ -213,7 +231,8 @@ def _compose(found: list[Passage]) -> _Answer:
             # Rows go on with their table; other passages are quotes of their own.
             text += ("\n" if lead else "\n\n") if number else ""
             text += _quoted(passage.text)
-            citations.append((len(text), _citation(passage)))
+            if passage.source not in given:
+                citations.append((len(text), _citation(passage)))
     return _Answer(text + "\n", tuple(citations))
 
 

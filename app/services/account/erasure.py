@@ -19,12 +19,21 @@ from app.core.crypto import Crypto, CryptoError
 from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import AppError
 from app.integrations.mail.base import Mailer
-from app.models import DeletedUser, IdempotencyKey, Job, MailLink, User
+from app.models import (
+    DeletedUser,
+    IdempotencyKey,
+    Job,
+    MailLink,
+    Project,
+    User,
+)
 from app.schemas.account import ErasureReport
 from app.services import audit
 from app.services.account import holdings, sealing
 from app.services.account.accounts import not_deleted
 from app.services.audit import SYSTEM, Actor
+from app.services.file.sweeping import Sweeper
+from app.services.knowledge.indexing import Indexing
 
 _BATCH = 20  # rows, with all that hangs on them: a chat may have many messages
 _log = structlog.get_logger()
@@ -38,21 +47,27 @@ class Erasure:
         database: Database,
         crypto: Crypto,
         mailer: Mailer,
+        sweeper: Sweeper,
+        indexing: Indexing,
     ) -> None:
         self._keep_backups = timedelta(days=settings.keep_backups_days)
         self._database = database
         self._crypto = crypto
         self._mailer = mailer
+        self._sweeper = sweeper
+        self._indexing = indexing
 
     async def erase(self, actor: Actor, user_id: UUID) -> ErasureReport:
         """Leave nothing of a deleted account; NotFoundError for one that is not."""
         address = await self._condemn(actor, user_id)
         rows = await self._count(user_id)
+        await self._empty_projects(user_id)
         for table in _emptied_first():
             while await self._delete_some(table, user_id):
                 pass
         if address is not None:
             await self._mailer.forget(address)
+        await self._sweeper.erase(user_id)
         now = utcnow()
         report = ErasureReport(
             user_id=user_id,
@@ -131,6 +146,16 @@ class Erasure:
                 if holdings.OWNED[table.name].kept is None
             }
         return {name: count for name, count in counts.items() if count}
+
+    async def _empty_projects(self, user_id: UUID) -> None:
+        """A project has so many rows that they go in batches of their own."""
+        async with self._database.unit_of_work(read_only=True) as session:
+            found = await session.scalars(
+                select(Project.id).where(Project.user_id == user_id)
+            )
+            projects = found.all()
+        for project_id in projects:
+            await self._indexing.remove_all(project_id)
 
     async def _delete_some(self, table: Table, user_id: UUID) -> int:
         (key,) = table.primary_key.columns

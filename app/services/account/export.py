@@ -1,13 +1,13 @@
 """All that a user owns as one zip, made while it is sent, in bounded memory.
 
-Tables as JSON Lines, for programs, and chats as Markdown, for people. It tells nothing
-of when it was made: while nothing changes, two exports are the same bytes.
+Tables as JSON Lines, for programs, chats as Markdown, for people, and files. It tells
+nothing of when it was made: while nothing changes, two exports are the same bytes.
 """
 
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 from uuid import UUID
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -17,11 +17,13 @@ from sqlalchemy import RowMapping, Table, select
 
 from app.core.database import Database
 from app.core.exceptions import NotFoundError
-from app.models import Base, Chat
+from app.integrations.storage.base import MissingObjectError, Storage
+from app.models import Base, Chat, File
 from app.services.account import holdings
 from app.services.authorization import Principal
 from app.services.chat import export as chats
 from app.services.chat.reply import Follower
+from app.services.file import places
 from app.services.principal import Principals
 
 MEDIA_TYPE = "application/zip"
@@ -49,7 +51,10 @@ class _Outgoing:
 
 
 async def content(
-    database: Database, principals: Principals, principal: Principal
+    database: Database,
+    storage: Storage,
+    principals: Principals,
+    principal: Principal,
 ) -> AsyncGenerator[bytes]:
     """The zip's bytes. Each batch of rows is read in a transaction of its own.
 
@@ -57,17 +62,19 @@ async def content(
     """
     follower = Follower()
     with principals.following(principal, follower):
-        async with aclosing(_zip(database, principal.user_id)) as pieces:
+        async with aclosing(_zip(database, storage, principal.user_id)) as pieces:
             async for piece in pieces:
                 if follower.closed_by is not None:
                     raise follower.closed_by
                 yield piece
 
 
-async def _zip(database: Database, user_id: UUID) -> AsyncGenerator[bytes]:
+async def _zip(
+    database: Database, storage: Storage, user_id: UUID
+) -> AsyncGenerator[bytes]:
     outgoing = _Outgoing()
     with ZipFile(outgoing, "w") as archive:  # type: ignore[call-overload]  # it needs no more than `write`
-        async for name, pieces in _files(database, user_id):
+        async for name, pieces in _entries(database, storage, user_id):
             entry = ZipInfo(name)
             entry.compress_type = ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as file:
@@ -78,8 +85,8 @@ async def _zip(database: Database, user_id: UUID) -> AsyncGenerator[bytes]:
     yield outgoing.taken()
 
 
-async def _files(
-    database: Database, user_id: UUID
+async def _entries(
+    database: Database, storage: Storage, user_id: UUID
 ) -> AsyncIterator[tuple[str, AsyncIterator[bytes]]]:
     """Each file's name and content; a table without rows has none."""
     for table in holdings.tables():
@@ -92,6 +99,11 @@ async def _files(
             chat = await session.get(Chat, chat_id)
         if chat is not None:  # deleted meanwhile
             yield _name(chat), _markdown(database, chat)
+    for file_id in await _keys(database, Base.metadata.tables["files"], user_id):
+        async with database.unit_of_work(read_only=True) as session:
+            file = await session.get(File, file_id)
+        if file is not None and file.status != "rejected":
+            yield f"files/{file.id.hex[-8:]} {file.name}", _content(storage, file)
 
 
 async def _keys(database: Database, table: Table, user_id: UUID) -> Sequence[Any]:
@@ -127,6 +139,12 @@ async def _markdown(database: Database, chat: Chat) -> AsyncIterator[bytes]:
             yield piece
     except NotFoundError as error:  # its messages are in another file all the same
         yield f"\n*({error.detail})*\n".encode()
+
+
+async def _content(storage: Storage, file: File) -> AsyncIterator[bytes]:
+    with suppress(MissingObjectError):  # deleted meanwhile: the entry stays empty
+        async for piece in storage.read(places.original(file.user_id, file.id)):
+            yield piece
 
 
 def _name(chat: Chat) -> str:

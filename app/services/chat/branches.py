@@ -1,6 +1,6 @@
 """A chat's tree of messages: the branch that is shown, copying one, cutting one off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import after_commit
 from app.core.exceptions import NotFoundError
-from app.models import Chat, Message
+from app.models import Chat, Message, MessageSummary
 from app.schemas.chat import ChatFork
 from app.services.authorization import Principal, require
 from app.services.chat import search
@@ -98,6 +98,7 @@ async def fork(
         title=form.title or chat.title,
         model=chat.model,
         system_prompt=chat.system_prompt,
+        project_id=chat.project_id,
         leaf_id=new_ids[ids[-1]] if ids else None,
     )
     session.add(copy)
@@ -112,6 +113,7 @@ async def fork(
             parent = new_ids[old]
         ordered = [rows[old] for old in batch]
         await session.execute(insert(Message), ordered)
+        await _copy_summaries(session, {old: new_ids[old] for old in batch})
         await search.index_messages(session, [Message(**row) for row in ordered])
     return copy
 
@@ -146,6 +148,20 @@ async def _copies(
             raise TurnInProgressError(row["id"])
         rows[row["id"]] = {**row, "chat_id": chat_id}
     return rows
+
+
+async def _copy_summaries(session: AsyncSession, copies: Mapping[UUID, UUID]) -> None:
+    """What is told of the messages holds for their copies."""
+    found = await session.execute(
+        select(
+            MessageSummary.message_id, MessageSummary.text, MessageSummary.files
+        ).where(MessageSummary.message_id.in_(copies))
+    )
+    rows = [
+        {**row, "message_id": copies[row["message_id"]]} for row in found.mappings()
+    ]
+    if rows:
+        await session.execute(insert(MessageSummary), rows)
 
 
 def _subtree(message_id: UUID) -> CTE:

@@ -21,7 +21,7 @@ from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import FieldError, ValidationFailedError
 from app.core.statements import Statement
 from app.integrations.llm.routing import Router
-from app.models import Chat
+from app.models import Chat, Project
 from app.schemas.chat import ChatCreate, ChatRead, ChatUpdate
 from app.services.authorization import Principal, owned, require
 from app.services.chat import branches, search
@@ -36,14 +36,20 @@ _NEWS = {"title", "model", "system_prompt", "archived"}
 async def create(
     session: AsyncSession, principal: Principal, router: Router, form: ChatCreate
 ) -> Chat:
-    """Raises BadRequestError for a model that is not on offer."""
+    """Raises BadRequestError for a model that is not on offer.
+
+    And NotFoundError for a project that they are not in.
+    """
     model = form.model or await router.providers.default_name()
     await router.candidates(model)
+    if form.project_id is not None:
+        await require(session, principal, Project, form.project_id)
     chat = Chat(
         user_id=principal.user_id,
         title=form.title,
         model=model,
         system_prompt=form.system_prompt,
+        project_id=form.project_id,
         temporary=form.temporary,
     )
     session.add(chat)
@@ -58,6 +64,7 @@ async def listing(
     principal: Principal,
     *,
     query: str | None,
+    project_id: UUID | None,
     archived: bool,
     limit: int,
     cursor: str | None,
@@ -66,8 +73,8 @@ async def listing(
     """A page and the cursor of the next one.
 
     Pinned chats first, then those changed last; what is found by a `query` runs by
-    the last change alone. Rows of `ChatRead`'s fields, not objects: this is the read
-    that people do most.
+    the last change alone. With a `project_id`, those of one's own that are bound to it.
+    Rows of `ChatRead`'s fields, not objects: this is the read that people do most.
     """
     known: dict[str, Any] = {
         "owner": principal.user_id,
@@ -77,11 +84,13 @@ async def listing(
     }
     if cursor is not None:
         known |= zip(("pinned", "updated_at", "id"), _position(cursor), strict=True)
-    after = cursor is not None
+    after, bound = cursor is not None, project_id is not None
+    if bound:
+        known["project"] = project_id
     if query is None:
-        rows = (await database.run(_all(after=after)(**known))).rows
+        rows = (await database.run(_all(after=after, bound=bound)(**known))).rows
     else:
-        statement = _page(after=after, searching=True)
+        statement = _page(after=after, bound=bound, searching=True)
         async with database.unit_of_work(read_only=True) as session:
             words = search.holding(session, principal.user_id, query)
             found = await session.execute(statement.where(*words), known)
@@ -91,12 +100,12 @@ async def listing(
 
 
 @cache
-def _all(*, after: bool) -> Statement:
-    return Statement(_page(after=after, searching=False))
+def _all(*, after: bool, bound: bool) -> Statement:
+    return Statement(_page(after=after, bound=bound, searching=False))
 
 
 @cache
-def _page(*, after: bool, searching: bool) -> Select[Any]:
+def _page(*, after: bool, bound: bool, searching: bool) -> Select[Any]:
     """Built once: building it costs more than running it."""
     columns = [Chat.pinned, Chat.updated_at, Chat.id][searching:]
     statement = select(
@@ -106,6 +115,10 @@ def _page(*, after: bool, searching: bool) -> Select[Any]:
         Chat.archived == bindparam("archived", type_=Boolean()),
         Chat.temporary.is_(False),
     )
+    if bound:
+        statement = statement.where(
+            Chat.project_id == bindparam("project", type_=Uuid())
+        )
     if after:
         place = [bindparam(column.key, type_=column.type) for column in columns]
         statement = statement.where(tuple_(*columns) < tuple_(*place))

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
+    BindParameter,
     ColumnElement,
     Integer,
     Select,
+    Subquery,
     Text,
     Uuid,
     and_,
@@ -27,10 +30,10 @@ from app.core.database import Database
 from app.core.exceptions import NotFoundError
 from app.core.statements import Statement
 from app.integrations.llm.base import Block
-from app.models import Chat, Message
-from app.services.authorization import Principal, owned
+from app.models import Chat, Message, MessageSummary
+from app.services.authorization import owned
 
-_MOST = 500
+MOST = 500
 """Messages looked at for a context; a window fills long before."""
 
 _MOST_CHARACTERS = 18_000_000
@@ -46,6 +49,7 @@ class ChatFacts:
 
     id: UUID
     user_id: UUID
+    project_id: UUID | None
     model: str
     title: str | None
     system_prompt: str | None
@@ -54,24 +58,36 @@ class ChatFacts:
 
 
 class Said(NamedTuple):
-    """A message as far as what follows it goes."""
+    """A message as far as what follows it goes.
+
+    `summary` tells of all up to it, itself included, where one has been written, and
+    `summary_files` are the blocks by which these messages named files.
+    """
 
     id: UUID
     parent_id: UUID | None
     role: str
     status: str
     content: Sequence[Block]
+    summary: str | None = None
+    summary_files: Sequence[Block] | None = None
 
 
 async def read(
-    database: Database, principal: Principal, chat_id: UUID, *, start: UUID | None
+    database: Database,
+    owner: UUID,
+    chat_id: UUID,
+    *,
+    start: UUID | None,
+    most: int = MOST,
 ) -> tuple[ChatFacts, list[Said]]:
     """The chat, and its messages from `start` (by default its leaf) up, nearest first.
 
-    One statement. `start` is always among them, older ones while they can be sent.
+    One statement. `start` is always among them; older ones while they can be sent, up
+    to the first that has a summary.
     Raises NotFoundError for what is not there or not theirs.
     """
-    known = {"owner": principal.user_id, "chat": chat_id}
+    known = {"owner": owner, "chat": chat_id, "most": most}
     if start is None:
         found = await database.run(_history(from_leaf=True)(**known))
     else:
@@ -81,7 +97,8 @@ async def read(
     first = found.rows[0]
     chat = ChatFacts(
         id=chat_id,
-        user_id=principal.user_id,
+        user_id=owner,
+        project_id=first["project_id"],
         model=first["chat_model"],
         title=first["title"],
         system_prompt=first["system_prompt"],
@@ -92,10 +109,12 @@ async def read(
         if start is not None:
             raise NotFoundError("There is no message with this `parent_id` here.")
         return chat, []
-    return chat, [
-        Said(row["id"], row["parent_id"], row["role"], row["status"], row["content"])
-        for row in found.rows
-    ]
+    return chat, [Said(*(row[name] for name in Said._fields)) for row in found.rows]
+
+
+def unread(branch: Sequence[Said]) -> bool:
+    """Whether the chat has more above than was looked at."""
+    return branch[-1].parent_id is not None
 
 
 def size(message: type[Message]) -> ColumnElement[int]:
@@ -106,45 +125,19 @@ def size(message: type[Message]) -> ColumnElement[int]:
 @cache
 def _history(*, from_leaf: bool) -> Statement:
     chat = (
-        select(
-            Chat.id,
-            Chat.model,
-            Chat.title,
-            Chat.system_prompt,
-            Chat.temporary,
-            Chat.leaf_id,
-        )
+        select(*_CHAT)
         .where(
             owned(Chat, bindparam("owner", type_=Uuid())),
             Chat.id == bindparam("chat", type_=Uuid()),
         )
         .subquery()
     )
-    start = chat.c.leaf_id if from_leaf else bindparam("start", type_=Uuid())
-    line = (
-        select(
-            Message.id,
-            Message.parent_id,
-            literal(1).label("depth"),
-            size(Message).label("size"),
-        )
-        .join(chat, and_(Message.chat_id == chat.c.id, Message.id == start))
-        .cte("line", recursive=True)
-    )
-    parent = aliased(Message)
-    total = line.c.size + size(parent)
-    line = line.union_all(
-        select(parent.id, parent.parent_id, line.c.depth + 1, total)
-        .join(line, parent.id == line.c.parent_id)
-        .where(
-            line.c.depth < literal(_MOST, Integer()),
-            total <= literal(_MOST_CHARACTERS, Integer()),
-        )
-    )
+    line = _line(chat, start=None if from_leaf else bindparam("start", type_=Uuid()))
     # It may be long, and is wanted once.
     prompt = case((line.c.depth > 1, None), else_=chat.c.system_prompt)
     statement: Select[Any] = (
         select(
+            chat.c.project_id,
             chat.c.model.label("chat_model"),
             chat.c.title,
             prompt.label("system_prompt"),
@@ -155,10 +148,59 @@ def _history(*, from_leaf: bool) -> Statement:
             Message.role,
             Message.status,
             Message.content,
+            MessageSummary.text.label("summary"),
+            MessageSummary.files.label("summary_files"),
         )
         .select_from(chat)
         .join(line, true(), isouter=True)
         .join(Message, Message.id == line.c.id, isouter=True)
+        .join(MessageSummary, MessageSummary.message_id == line.c.id, isouter=True)
         .order_by(line.c.depth)
     )
     return Statement(statement)
+
+
+def _line(chat: Subquery, *, start: BindParameter[UUID] | None) -> CTE:
+    """The ids from `start` (or else the chat's leaf) up, with their depth."""
+    first = chat.c.leaf_id if start is None else start
+    line = (
+        select(
+            Message.id,
+            Message.parent_id,
+            literal(1).label("depth"),
+            size(Message).label("size"),
+            # Of the first message all is wanted, whatever summary ends with it.
+            literal(value=False).label("summarised"),
+        )
+        .join(chat, and_(Message.chat_id == chat.c.id, Message.id == first))
+        .cte("line", recursive=True)
+    )
+    parent = aliased(Message)
+    total = line.c.size + size(parent)
+    return line.union_all(
+        select(
+            parent.id,
+            parent.parent_id,
+            line.c.depth + 1,
+            total,
+            MessageSummary.message_id.is_not(None),
+        )
+        .join(line, parent.id == line.c.parent_id)
+        .join(MessageSummary, MessageSummary.message_id == parent.id, isouter=True)
+        .where(
+            ~line.c.summarised,
+            line.c.depth < bindparam("most", type_=Integer()),
+            total <= literal(_MOST_CHARACTERS, Integer()),
+        )
+    )
+
+
+_CHAT = (
+    Chat.id,
+    Chat.project_id,
+    Chat.model,
+    Chat.title,
+    Chat.system_prompt,
+    Chat.temporary,
+    Chat.leaf_id,
+)

@@ -40,6 +40,9 @@ def _parts(block: Block) -> Iterator[str]:
             yield _image(block)
         case "document":
             yield _document(block)
+        case "file":
+            name, mime = _SIGNS.sub(r"\\\1", block["name"]), block["mime"]
+            yield f"**File:** {name} ({_KINDS.get(mime, mime)})"
         case "tool_use":
             yield _call(block)
         case "tool_result":

@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Database
 from app.core.statements import Bound, Statement
+from app.integrations.search.words import UNSPACED
 from app.models import Chat, Message, SearchEntry
 
 MOST_WORDS = 10
@@ -41,9 +42,7 @@ _MOST_CHARACTERS = 100_000  # of a message: what one entry may hold is limited
 _LONGEST_WORD = 40
 _BATCH = 200
 _ACCENTS = re.compile("[\u0300-\u036f]")
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-# Chinese and Japanese put no spaces between words: there a character is a word.
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
+_WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
 M = TypeVar("M", Chat, Message)
 _Insert = TypeVar("_Insert", sqlite.Insert, postgresql.Insert)
 

@@ -18,7 +18,7 @@ from app.services.authorization import Principal, require
 from app.services.chat import export
 from app.services.chat.beginning import TurnInProgressError
 
-_PUBLIC = {"text", "image", "document"}
+_PUBLIC = {"text", "image", "document", "file"}
 
 
 async def create(
@@ -102,6 +102,8 @@ def _for_all(block: Block) -> Block:
     """A document is named only: what is in it was never shown in the chat."""
     if block["type"] == "document":
         return {"type": "document", "title": block.get("title")}
+    if block["type"] == "file":  # by its name: the file itself is not shared
+        return {"type": "document", "title": block["name"]}
     return block
 
 

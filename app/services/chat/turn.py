@@ -25,8 +25,7 @@ from app.core.metrics import FIRST_TOKEN, TOKENS, TURNS, TURNS_RUNNING, quick
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import (
     Block,
-    ChatRequest,
-    ModelInfo,
+    Citation,
     ProviderEvent,
     TextDelta,
     ThinkingDelta,
@@ -41,6 +40,8 @@ from app.schemas.message import message_json
 from app.services import job as jobs
 from app.services.chat import search
 from app.services.chat.books import Account
+from app.services.chat.choices import Choice
+from app.services.chat.quotes import Quotes
 from app.services.chat.reply import Position, Reply
 
 Ending = Literal["stopped", "interrupted"]
@@ -55,27 +56,14 @@ _tokens = quick(TOKENS)
 _turns = quick(TURNS)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A model that may write the reply, and what it would be asked."""
-
-    candidate: Candidate
-    request: ChatRequest
-    input_estimate: int
-
-    @property
-    def model(self) -> ModelInfo:
-        return self.candidate.model
-
-
 @dataclass(slots=True, eq=False)
 class Turn:
     """A turn that runs in this process.
 
     `message` is its reply's row as stored last; `choices` are what may write it, in
-    this order, and `chosen` is which was called last. `earlier` is what attempts before
-    this one used; `failure` is why it failed, once it has. `account` is what this
-    attempt is paid from; `on_event` tells other processes.
+    this order, and `chosen` is which was called last; `quotes` finds what it quotes.
+    `earlier` is what attempts before this one used; `failure` is why it failed, once it
+    has. `account` is what this attempt is paid from; `on_event` tells other processes.
     """
 
     message: Message
@@ -89,6 +77,7 @@ class Turn:
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
+    quotes: Quotes | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     chosen: Choice = field(init=False)
     _streaming: asyncio.Task[None] | None = None
@@ -126,6 +115,8 @@ class Turn:
         if self._ending is not None:  # ended before it began
             self._streaming.cancel()
         await asyncio.wait([self._streaming])
+        if self.quotes is not None:
+            self._take(*self.quotes.rest())
         values = self._outcome(self._streaming)
         used, paid = self._settle()
         values["credits"] = values["billed"] = self.message.credits + paid
@@ -201,19 +192,42 @@ class Turn:
         )
         async with aclosing(stream) as events:
             async for event in events:
-                self.reply.apply(event)
-                if self.on_event is not None:
-                    self.on_event(event)
+                if type(event) is Citation:
+                    self._cite(event)
+                    continue
+                self._take(event)
+                if self.quotes is not None and type(event) is TextDelta:
+                    self._take(*self.quotes.read(event.text))
                 if begun and isinstance(event, _TOKENS):
                     waited = time.perf_counter() - begun
                     _first_token(self._provider).observe(waited)
                     begun = 0
+
+    def _take(self, *events: ProviderEvent) -> None:
+        for event in events:
+            self.reply.apply(event)
+            if self.on_event is not None:
+                self.on_event(event)
+
+    def _cite(self, told: Citation) -> None:
+        """What the provider says that it quotes: only the guide's manual is not ours.
+
+        No other one is believed, but where what it quotes stands in a source.
+        """
+        found = self.quotes.check(told) if self.quotes is not None else None
+        if found is None and self._provider == "guide":
+            found = told
+        if found is not None:
+            self._take(found)
 
     def _call(self, candidate: Candidate) -> AsyncGenerator[ProviderEvent]:
         """Have that one write, and be paid for it."""
         assert self.account is not None
         self.chosen = next(c for c in self.choices if c.candidate is candidate)
         self.account.goes_to(candidate.model)
+        if sources := self.chosen.context.sources:
+            reply = self.reply
+            self.quotes = Quotes(sources, text=reply.text, known=reply.citations)
         return candidate.provider.stream(self.chosen.request)  # type: ignore[return-value]  # every provider's stream is an async generator
 
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
@@ -266,13 +280,22 @@ class Turn:
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
-        wants_title = self.wants_title and bool(self.reply.text)
-        stored = await database.transact(self._storing(values, wants_title=wants_title))
-        if stored and wants_title:
+        stored = await database.transact(self._storing(values))
+        if stored and (self.wants_title or self.chosen.context.cut):
             jobs.wake_workers()
         return stored
 
-    def _storing(self, values: dict[str, Any], *, wants_title: bool) -> Script[bool]:
+    def _follow_ups(self) -> Script[None]:
+        """Ask for the jobs that come after a turn that has said something."""
+        if self.wants_title:
+            yield jobs.adding("chat.title", chat_id=str(self.message.chat_id))
+        context = self.chosen.context
+        if context.cut:
+            yield jobs.adding(
+                "chat.summary", message_id=str(self.message.id), room=context.room
+            )
+
+    def _storing(self, values: dict[str, Any]) -> Script[bool]:
         message = self.message
         # By attempt, not by status: where the lease ran out while we still wrote, the
         # reply was called interrupted, and the truth may replace that.
@@ -280,8 +303,8 @@ class Turn:
         if stored.rowcount == 0:
             return False
         yield search.entry(message.chat_id, message.id, self.reply.text)
-        if wants_title:
-            yield jobs.adding("chat.title", chat_id=str(message.chat_id))
+        if self.reply.text:
+            yield from self._follow_ups()
         return True
 
 

@@ -8,17 +8,16 @@ from uuid import UUID
 from app.core.bus import Bus
 from app.core.config import LiveSettings
 from app.core.database import Database, utcnow
-from app.core.exceptions import AppError, BadRequestError, UnavailableError
+from app.core.exceptions import BadRequestError, UnavailableError
 from app.core.statements import Script
-from app.integrations.llm.base import ChatRequest, Usage
-from app.integrations.llm.blocks import require_capabilities
+from app.integrations.llm.base import Usage
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
 from app.models import Message
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
 from app.services.authorization import Principal, require
-from app.services.chat import context, history
+from app.services.chat import history
 from app.services.chat.beginning import (
     TurnInProgressError,
     begin,
@@ -30,12 +29,14 @@ from app.services.chat.beginning import (
 )
 from app.services.chat.books import Books
 from app.services.chat.checkpoints import Checkpoints
+from app.services.chat.choices import Choice, Choices
 from app.services.chat.following import Following
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
-from app.services.chat.turn import Choice, Ending, Turn
+from app.services.chat.turn import Ending, Turn
+from app.services.file.attachments import Attachments
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -52,9 +53,10 @@ class Turns:
         principals: Principals,
         bus: Bus,
         books: Books,
+        attachments: Attachments,
     ) -> None:
         settings = live.started
-        self._live = live
+        self._choices = Choices(live, database, attachments)
         self._slots = Slots(settings.turns)
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database
@@ -63,11 +65,9 @@ class Turns:
         self._tasks: set[asyncio.Task[None]] = set()
         self._bus = bus
         self._books = books
+        self._attachments = attachments
         self._checkpoints = Checkpoints(
-            settings.turns,
-            database=database,
-            running=self._running,
-            bus=bus,
+            settings.turns, database=database, running=self._running, bus=bus
         )
         self.following = Following(
             settings.turns,
@@ -91,16 +91,14 @@ class Turns:
         with too many turns.
         """
         self._admit()
+        files = await self._attachments.references(principal, form.file_ids)
         chat, above = await history.read(
-            self._database, principal, chat_id, start=form.parent_id
+            self._database, principal.user_id, chat_id, start=form.parent_id
         )
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            model=form.model,
-            question=question,
+            principal, chat, branch, model=form.model, question=question
         )
 
     async def edit(
@@ -113,14 +111,12 @@ class Turns:
             raise BadRequestError(
                 "Only a user's message can be edited; a reply is regenerated."
             )
+        files = await self._attachments.references(principal, form.file_ids)
         chat, (_, *above) = await self._history(principal, message)
-        question = new_question(chat, form.blocks, above=above)
+        question = new_question(chat, [*files, *form.blocks], above=above)
+        branch = [said(question), *above]
         return await self._begin(
-            principal,
-            chat,
-            [said(question), *above],
-            question=question,
-            anywhere=True,
+            principal, chat, branch, question=question, anywhere=True
         )
 
     async def regenerate(
@@ -170,10 +166,20 @@ class Turns:
             siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
-        turn = self._turn(chat, branch, candidates, message=reply, reply=Reply())
+        turn = await self._turn(chat, branch, candidates, message=reply, reply=Reply())
         script = begin(chat, question, reply, anywhere=anywhere)
         await self._store_and_start(principal, turn, script, conversation=True)
         return turn
+
+    async def preview(
+        self, chat: ChatFacts, branch: Sequence[Said], *, model: str | None
+    ) -> Choice:
+        """What the first model that may answer would be asked; nothing begins."""
+        candidates = await self._router.candidates(model or chat.model)
+        return (await self._choices.of(chat, branch, candidates))[0]
+
+    async def default_model(self) -> str:
+        return await self._router.providers.default_name()
 
     async def resume(self, principal: Principal, message_id: UUID) -> Turn:
         """Go on with a reply that was interrupted, stopped, cut off or failed."""
@@ -190,7 +196,7 @@ class Turns:
             message.citations,
             attempt=message.attempt + 1,
         )
-        turn = self._turn(chat, branch, candidates, message=message, reply=reply)
+        turn = await self._turn(chat, branch, candidates, message=message, reply=reply)
         turn.earlier = Usage(**message.usage) if message.usage else None
         changes = {
             "status": "streaming",
@@ -204,7 +210,7 @@ class Turns:
         await self._store_and_start(principal, turn, reopen(chat, message, changes))
         return turn
 
-    def _turn(
+    async def _turn(
         self,
         chat: ChatFacts,
         branch: Sequence[Said],
@@ -214,15 +220,7 @@ class Turns:
         reply: Reply,
     ) -> Turn:
         """Raises where no model takes what is asked of it."""
-        choices: list[Choice] = []
-        refusals: list[AppError] = []
-        for candidate in candidates:
-            try:
-                choices.append(self._choice(chat, branch, candidate))
-            except AppError as error:
-                refusals.append(error)
-        if not choices:
-            raise refusals[0]
+        choices = await self._choices.of(chat, branch, candidates)
         return Turn(
             message=message,
             choices=choices,
@@ -231,21 +229,6 @@ class Turns:
             question=next((one.content for one in branch if one.role == "user"), ()),
             wants_title=chat.title is None and not chat.temporary,
         )
-
-    def _choice(
-        self, chat: ChatFacts, branch: Sequence[Said], candidate: Candidate
-    ) -> Choice:
-        """Raises where this model does not take what is asked of it."""
-        model = candidate.model
-        most = self._live.current.models.max_output_tokens
-        max_tokens = min(most, model.max_output_tokens)
-        system = chat.system_prompt or ""
-        seen, input_estimate = context.assemble(
-            branch, system=system, model=model, max_output_tokens=max_tokens
-        )
-        request = ChatRequest(model.id, seen, system, max_tokens)
-        require_capabilities(request, model)
-        return Choice(candidate, request, input_estimate)
 
     async def _store_and_start(
         self,
@@ -390,5 +373,5 @@ class Turns:
     ) -> tuple[ChatFacts, list[Said]]:
         """The message's chat, and the branch from the message up."""
         return await history.read(
-            self._database, principal, message.chat_id, start=message.id
+            self._database, principal.user_id, message.chat_id, start=message.id
         )

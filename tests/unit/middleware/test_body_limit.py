@@ -14,7 +14,9 @@ LIMIT = 1000
 
 
 def limited(inner: ASGIApp, *, seconds: float = 60) -> Front:
-    gate = BodyLimit(limit=LIMIT, gateway_limit=2 * LIMIT, seconds=seconds)
+    gate = BodyLimit(
+        limit=LIMIT, gateway_limit=2 * LIMIT, file_limit=3 * LIMIT, seconds=seconds
+    )
     return behind(gate, inner=inner)
 
 
@@ -37,6 +39,19 @@ async def test_calls_by_the_gateway_have_a_limit_of_their_own() -> None:
     answers = [
         await ask(limited(Inner()), longer, path=path)
         for path in ("/v1/messages", "/v1", "/v10/messages", "/api/v1/chats")
+    ]
+
+    assert [answer.status for answer in answers] == [200, 413, 413, 413]
+
+
+async def test_uploads_of_files_have_a_limit_of_their_own() -> None:
+    longer = {"Content-Length": str(3 * LIMIT)}
+    asked = [("POST", "/api/v1/files"), ("PATCH", "/api/v1/files"),
+             ("POST", "/api/v1/files/x"), ("POST", "/v1/files")]  # fmt: skip
+
+    answers = [
+        await ask(limited(Inner()), longer, method=method, path=path)
+        for method, path in asked
     ]
 
     assert [answer.status for answer in answers] == [200, 413, 413, 413]

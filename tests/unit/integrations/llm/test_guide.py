@@ -14,12 +14,13 @@ from app.integrations.llm.base import (
     Provider,
     ProviderEvent,
     ProviderRejectedError,
+    Source,
     Stop,
     TextDelta,
     Usage,
 )
 from app.integrations.llm.guide import GuideProvider
-from app.integrations.search.lexical import slug
+from app.integrations.search.passages import slug
 
 BEDROCK = "How do I connect AWS Bedrock?"
 
@@ -240,6 +241,54 @@ async def test_rows_of_one_table_are_quoted_as_one_table(guide: GuideProvider) -
     rows = [c for c in citations_of(events) if c.quote.startswith("| `")]
     assert len(rows) > 1
     assert text_of(events).count("> | setting | default | meaning |") == 1
+
+
+# What it is given ---------------------------------------------------------------------
+
+SHEEP = Source("sheep.md", "# Wool\n\nSheep are shorn in June, before the heat comes.")
+
+
+async def with_sources(
+    guide: GuideProvider, question: str, *sources: Source, last: str | None = None
+) -> list[ProviderEvent]:
+    request = ChatRequest("manual", [user(question)], sources=sources, question=last)
+    return [event async for event in guide.stream(request)]
+
+
+async def test_what_it_is_given_is_quoted_with_its_name(guide: GuideProvider) -> None:
+    events = await with_sources(guide, "When are sheep shorn?", SHEEP)
+
+    answer = text_of(events)
+    assert "> Sheep are shorn in June, before the heat comes." in answer
+    assert "`sheep.md" in answer
+    assert "I quote what this chat has to lean on." in answer
+    assert citations_of(events) == []  # whoever gave it looks its quotes up
+
+
+async def test_the_manual_still_answers_what_only_it_knows(
+    guide: GuideProvider,
+) -> None:
+    events = await with_sources(guide, BEDROCK, SHEEP)
+
+    assert first_source(events) == "docs/guides/bedrock.md"
+    assert "Sheep" not in text_of(events)
+
+
+async def test_finding_nothing_it_says_where_it_looked(guide: GuideProvider) -> None:
+    events = await with_sources(guide, "Who wrote Hamlet?", SHEEP)
+
+    assert "what this chat has to lean on and Workroom's manual" in text_of(events)
+    assert "AWS_REGION" in text_of(events)
+
+
+async def test_the_question_is_told_apart_from_what_stands_before_it(
+    guide: GuideProvider,
+) -> None:
+    asked = f"Passages follow: {SHEEP.text}\n\nWho wrote Hamlet?"
+
+    events = await with_sources(guide, asked, SHEEP, last="Who wrote Hamlet?")
+
+    assert "found nothing" in text_of(events)
 
 
 # The same again ---------------------------------------------------------------------

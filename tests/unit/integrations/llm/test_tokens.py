@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 
 from app.integrations.llm.base import ChatMessage
+from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.tokens import (
+    DOCUMENT_TOKENS,
     TokenTally,
     estimate_blocks,
     estimate_body,
@@ -75,3 +77,12 @@ def test_a_client_s_body_counts_as_the_request_that_it_makes() -> None:
         {**body, "system": [text("123456789")], "messages": [{"content": [text("1")]}]}
     ) == estimate_input(request)
     assert estimate_body({"messages": []}) == 0
+
+
+def test_a_pdf_whose_pages_are_known_is_estimated_by_them() -> None:
+    source = {"type": "base64", "media_type": "application/pdf", "data": "A" * 6400}
+    known = FileBlock(type="document", source=source)
+    known.pages = 20
+
+    assert estimate_blocks([dict(known)]) == DOCUMENT_TOKENS + 100
+    assert estimate_blocks([known]) == 20 * DOCUMENT_TOKENS

@@ -7,15 +7,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.integrations.search.lexical import (
+from app.integrations.search.lexical import LexicalIndex
+from app.integrations.search.passages import (
+    LONGEST_CHARS,
+    PASSAGE_CHARS,
     TABLE_CHARS,
     Document,
-    LexicalIndex,
     Passage,
     passages,
     slug,
-    terms,
 )
+from app.integrations.search.words import terms
 
 
 def cut(text: str) -> list[Passage]:
@@ -80,6 +82,50 @@ def test_passages_hold_every_line_but_headings_once_and_in_order(text: str) -> N
         assert end <= start
         for line in text[end:start].split("\n"):
             assert not line.strip() or line.lstrip().startswith(("#", "|"))
+
+
+_paragraph = st.lists(
+    st.one_of(
+        st.text(max_size=30),
+        st.sampled_from(["word ", "The end. ", " ", "x" * 900, "it says:\n", "\n\n"]),
+        st.just("  " * 1500),
+    ),
+    max_size=60,
+).map(lambda parts: "".join(part * 9 for part in parts))
+
+
+@given(_paragraph, st.booleans())
+@example("\n- " + "x" * 9000, True)
+@example("| a |\n| - |\n" + "| b |\n" * 300 + "| " + "long " * 2000, True)
+@example("```\n" + "code()\n" * 2000, True)
+def test_no_passage_is_too_long_and_nothing_is_lost(
+    text: str,
+    markdown: bool,  # noqa: FBT001 - an argument of the test's own
+) -> None:
+    found = list(passages(Document("a.md", text, markdown=markdown)))
+
+    for passage in found:
+        assert text[passage.start : passage.end] == passage.text
+        assert 0 < len(passage.text) <= LONGEST_CHARS
+    if not markdown:
+        kept = "".join(passage.text for passage in found)
+        assert "".join(kept.split()) == "".join(text.split())
+
+
+def test_a_long_paragraph_is_cut_behind_sentences() -> None:
+    found = cut("This is one sentence of the many. " * 200)
+
+    assert len(found) > 1
+    assert all(p.text.endswith("many.") for p in found)
+    assert all(len(p.text) > PASSAGE_CHARS / 2 for p in found[:-1])
+
+
+def test_signs_of_markdown_are_text_where_there_is_none() -> None:
+    text = "import os\n\n# not a heading\n\nprint(1)"
+
+    (passage,) = passages(Document("a.py", text, markdown=False))
+
+    assert passage.text == text
 
 
 @given(markdown)

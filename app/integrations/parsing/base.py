@@ -1,0 +1,41 @@
+"""Looking into a file: what it is, the text in it, a small picture of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.core.exceptions import AppError
+
+ZIP = "application/zip"
+"""What an office document is called until its inside was looked at."""
+
+PDF = "application/pdf"
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+
+TEXT_NAME, THUMBNAIL_NAME = "text", "thumbnail"
+"""What a parser writes beside its result, into the folder that it is given."""
+
+THUMBNAIL_MIME = "image/webp"
+
+
+class UnreadableFileError(AppError):
+    """A file that is refused; `detail` says why, as the end of `The file ...`."""
+
+    status, code, title = 422, "unreadable_file", "The file cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """`pages` are the offsets in `text` at which pages start.
+
+    `text` is None where there is none, or more than is kept.
+    """
+
+    mime: str
+    text: str | None = None
+    pages: list[int] = field(default_factory=list)
+    page_count: int | None = None
+    width: int | None = None
+    height: int | None = None
+    thumbnail: Path | None = None

@@ -1,0 +1,25 @@
+"""The port to what looks for viruses."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from app.core.exceptions import UnavailableError
+
+
+class ScannerError(UnavailableError):
+    """It cannot be reached, or does not take what it is sent."""
+
+    code = "scanner_unavailable"
+
+
+class Scanner(Protocol):
+    async def scan(self, chunks: AsyncIterator[bytes]) -> str | None:
+        """The name of what was found; None where nothing was."""
+
+
+class NoScanner:
+    """Of an installation that has none."""
+
+    async def scan(self, chunks: AsyncIterator[bytes]) -> str | None:
+        del chunks
+        return None

@@ -1,0 +1,122 @@
+"""Looking into a file that was uploaded: the job that makes it ready, or rejects it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.database import Database
+from app.integrations.parsing.base import Parsed, UnreadableFileError
+from app.integrations.parsing.process import Parser
+from app.integrations.scanning.base import Scanner
+from app.integrations.storage.base import MissingObjectError, Storage
+from app.models import File, FileText
+from app.services import job as jobs
+from app.services.file import kinds, places
+
+_PIECE = 2**20
+
+
+class Inspection:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        parser: Parser,
+        scanner: Scanner,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._parser = parser
+        self._scanner = scanner
+
+    async def inspect(self, file_id: UUID) -> None:
+        """Make it ready or reject it; does nothing to one that is no longer pending."""
+        async with self._database.unit_of_work(read_only=True) as session:
+            file = await session.get(File, file_id)
+        if file is None or file.status != "pending":
+            return
+        try:
+            with TemporaryDirectory(prefix="workroom-") as folder:
+                await self._look_into(file, Path(folder))
+        except UnreadableFileError as error:
+            await self._reject(file_id, error.detail)
+        except MissingObjectError:
+            await self._reject(file_id, "was lost before it could be looked into")
+
+    async def _look_into(self, file: File, folder: Path) -> None:
+        key = places.original(file.user_id, file.id)
+        found = await self._scanner.scan(self._storage.read(key))
+        if found is not None:
+            raise UnreadableFileError(f"holds a virus: {found}")
+        path, written = folder / "file", folder / "found"
+        await asyncio.to_thread(written.mkdir)
+        await _save(self._storage.read(key), path)
+        parsed = await self._parser.parse(path, file.mime, written)
+        thumbnail = places.thumbnail(file.user_id, file.id)
+        if parsed.thumbnail is not None:
+            await self._storage.put(thumbnail, _pieces(parsed.thumbnail))
+        async with self._database.unit_of_work() as session:
+            kept = await _make_ready(session, file.id, parsed)
+        if not kept:  # deleted meanwhile
+            await self._storage.delete([thumbnail])
+
+    async def _reject(self, file_id: UUID, reason: str) -> None:
+        async with self._database.unit_of_work() as session:
+            file = await _pending(session, file_id)
+            if file is not None:
+                reject(session, file, reason)
+
+
+def reject(session: AsyncSession, file: File, reason: str) -> None:
+    """Keep the row, to say why, and nothing else of it."""
+    file.status, file.reason = "rejected", f"The file {reason}."[:500]
+    remove(session, file)
+
+
+def remove(session: AsyncSession, file: File) -> None:
+    """Have storage rid of it, once this is committed."""
+    jobs.enqueue(
+        session, "file.remove", user_id=str(file.user_id), file_id=str(file.id)
+    )
+
+
+async def _make_ready(session: AsyncSession, file_id: UUID, parsed: Parsed) -> bool:
+    file = await _pending(session, file_id)
+    if file is None:
+        return False
+    file.status = "ready"
+    file.mime = parsed.mime
+    file.kind = kinds.of_parsed(parsed.mime, file.kind)
+    file.width, file.height, file.pages = parsed.width, parsed.height, parsed.page_count
+    file.has_text = parsed.text is not None
+    file.has_thumbnail = parsed.thumbnail is not None
+    if parsed.text is not None:
+        session.add(FileText(file_id=file_id, text=parsed.text, pages=parsed.pages))
+    return True
+
+
+async def _pending(session: AsyncSession, file_id: UUID) -> File | None:
+    found: File | None = await session.scalar(
+        select(File)
+        .where(File.id == file_id, File.status == "pending")
+        .with_for_update()
+    )
+    return found
+
+
+async def _save(pieces: AsyncIterator[bytes], path: Path) -> None:
+    with path.open("wb") as file:
+        async for piece in pieces:
+            await asyncio.to_thread(file.write, piece)
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, _PIECE):
+            yield piece

@@ -1,0 +1,20 @@
+from datetime import timedelta
+from uuid import UUID
+
+from app.core.queue import task
+from app.services.runtime import Runtime
+
+
+@task("file.inspect")
+async def inspect(runtime: Runtime, *, file_id: str) -> None:
+    await runtime.files.inspection.inspect(UUID(file_id))
+
+
+@task("file.remove")
+async def remove(runtime: Runtime, *, user_id: str, file_id: str) -> None:
+    await runtime.files.sweeper.remove(UUID(user_id), UUID(file_id))
+
+
+@task("file.sweep", every=timedelta(hours=1))
+async def sweep(runtime: Runtime) -> None:
+    await runtime.files.sweeper.sweep()

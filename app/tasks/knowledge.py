@@ -1,0 +1,14 @@
+from uuid import UUID
+
+from app.core.queue import task
+from app.services.runtime import Runtime
+
+
+@task("knowledge.index")
+async def index(runtime: Runtime, *, document_id: str) -> None:
+    await runtime.indexing.index(UUID(document_id))
+
+
+@task("knowledge.remove")
+async def remove(runtime: Runtime, *, document_id: str) -> None:
+    await runtime.indexing.remove(UUID(document_id))
