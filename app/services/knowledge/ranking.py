@@ -26,6 +26,7 @@ from sqlalchemy import (
     cast,
     func,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -214,6 +215,9 @@ def _statements(dialect: str) -> _Statements:
         .subquery()
     )
     scoring, score = _scoring(weighted)
+    additions = scoring.where(among(Posting.chunk_id, "chunks"))
+    if dialect != "sqlite":
+        additions = _additions_in_postgresql(weighted)
     return _Statements(
         counts=select(
             keys.c.value, select(func.count()).select_from(having).scalar_subquery()
@@ -221,7 +225,7 @@ def _statements(dialect: str) -> _Statements:
         candidates=scoring.order_by(score.desc(), Posting.chunk_id).limit(
             bindparam("most", type_=Integer())
         ),
-        additions=scoring.where(among(Posting.chunk_id, "chunks")),
+        additions=additions,
         # In one order, for sums of what is rounded.
         terms=select(Posting.key, Posting.chunk_id, Posting.count, Posting.length)
         .where(among(Posting.chunk_id, "chunks"))
@@ -243,6 +247,32 @@ def _scoring(
         .group_by(Posting.chunk_id)
     )
     return scoring, score
+
+
+def _additions_in_postgresql(weighted: FromClause) -> Select[int, Any]:
+    """The same of some chunks: by each key and chunk in the index.
+
+    Left to itself, PostgreSQL walks over every key of the index for these chunks. The
+    offset keeps it from joining otherwise.
+    """
+    posting = (
+        select(Posting.chunk_id, Posting.count, Posting.length)
+        .where(
+            Posting.key == weighted.c.key,
+            _among_in_postgresql(Posting.chunk_id, "chunks"),
+        )
+        .offset(0)
+        .lateral("posting")
+    )
+    norm = bindparam("norm", type_=Float()) + (
+        bindparam("slope", type_=Float()) * posting.c.length
+    )
+    score = func.sum(weighted.c.weight * posting.c.count / (posting.c.count + norm))
+    return (
+        select(posting.c.chunk_id, score)
+        .select_from(weighted.join(posting, true()))
+        .group_by(posting.c.chunk_id)
+    )
 
 
 def _among_in_sqlite(column: Any, name: str) -> ColumnElement[bool]:
