@@ -23,7 +23,7 @@ from app.models.file import File, FileText
 from app.models.idempotency import IdempotencyKey
 from app.models.ip_rule import IpRule
 from app.models.job import Job
-from app.models.knowledge import Chunk, Posting, ProjectDocument
+from app.models.knowledge import Chunk, ChunkVector, Posting, ProjectDocument
 from app.models.link import MailLink
 from app.models.lockout import LoginCounter
 from app.models.message import Message, MessageSummary
@@ -59,6 +59,7 @@ __all__ = [
     "Chat",
     "ChatShare",
     "Chunk",
+    "ChunkVector",
     "CreditAccount",
     "CreditEntry",
     "CreditHolder",

@@ -1,4 +1,4 @@
-"""What documents say: their text, the passages that it was cut into, their words."""
+"""What documents say: their text, its passages, and by what these are found."""
 
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     SmallInteger,
     String,
@@ -30,7 +31,8 @@ class ProjectDocument(Identified, Timestamped, Base):
     out of the index. `version` counts how often its text was taken up to
     be indexed; `indexed` is how many of its characters have been by now. `pages` are
     the offsets at which its pages start; empty where it has none. `chunks` and `terms`
-    are what search needs of each to know the average passage's length.
+    are what search needs of each to know the average passage's length. `embedder` names
+    the model that made its vectors, of `embedded` chunks by now.
     """
 
     __tablename__ = "project_documents"
@@ -57,6 +59,8 @@ class ProjectDocument(Identified, Timestamped, Base):
     tokens: Mapped[int]
     chunks: Mapped[int] = mapped_column(default=0)
     terms: Mapped[int] = mapped_column(BigInteger, default=0)
+    embedder: Mapped[str | None] = mapped_column(String(255))
+    embedded: Mapped[int] = mapped_column(default=0)
     pages: Mapped[list[Any]] = mapped_column(JSON, default=list)
     text: Mapped[str] = mapped_column(Text, deferred=True, deferred_raiseload=True)
 
@@ -106,3 +110,19 @@ class Posting(Base):
     )
     count: Mapped[int] = mapped_column(SmallInteger)
     length: Mapped[int]
+
+
+class ChunkVector(Base):
+    """What a chunk means, by its document's `embedder`: a vector of length 1.
+
+    It is 4 bytes for each number, floats in little-endian order.
+    """
+
+    __tablename__ = "chunk_vectors"
+
+    chunk_id: Mapped[int] = mapped_column(
+        ForeignKey("chunks.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    vector: Mapped[bytes] = mapped_column(LargeBinary)

@@ -43,6 +43,7 @@ from app.services.gateway.asides import Asides
 from app.services.gateway.calls import Gateway
 from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
+from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.indexing import Indexing
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
@@ -184,6 +185,7 @@ class _Calls(NamedTuple):
     turns: Turns
     gateway: Gateway
     asides: Asides
+    embedding: Embedding
 
     @classmethod
     def build(
@@ -202,6 +204,12 @@ class _Calls(NamedTuple):
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         message_logs = MessageLogs(live, database=database, crypto=crypto)
         books = Books(credits_, message_logs)
+        embedding = Embedding(
+            live.started.models.embedding,
+            database=database,
+            router=router,
+            books=books,
+        )
         return cls(
             plans=plans,
             credits=credits_,
@@ -215,9 +223,11 @@ class _Calls(NamedTuple):
                 bus=bus,
                 books=books,
                 attachments=Attachments(database, storage),
+                embedding=embedding,
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
+            embedding=embedding,
         )
 
 
@@ -255,6 +265,7 @@ class Runtime:
     books: Books
     gateway: Gateway
     asides: Asides
+    embedding: Embedding
     storage: Storage
     files: Files
     indexing: Indexing
@@ -297,7 +308,7 @@ class Runtime:
             settings.storage, database=database, storage=storage, plans=calls.plans
         )
         mailer = _mailer(settings)
-        indexing = Indexing(database)
+        indexing = Indexing(database, embedder=settings.models.embedding)
         return cls(
             live=live,
             database=database,

@@ -1,3 +1,4 @@
+from datetime import timedelta
 from uuid import UUID
 
 from app.core.queue import task
@@ -12,3 +13,13 @@ async def index(runtime: Runtime, *, document_id: str) -> None:
 @task("knowledge.remove")
 async def remove(runtime: Runtime, *, document_id: str) -> None:
     await runtime.indexing.remove(UUID(document_id))
+
+
+@task("knowledge.embed")
+async def embed(runtime: Runtime, *, document_id: str) -> None:
+    await runtime.embedding.embed(UUID(document_id))
+
+
+@task("knowledge.embed_missing", every=timedelta(minutes=10))
+async def embed_missing(runtime: Runtime) -> None:
+    await runtime.embedding.embed_missing()

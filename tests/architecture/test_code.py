@@ -45,6 +45,7 @@ CATCHES_EVERYTHING = {
     "app/integrations/parsing/office.py: parse": "a broken document, in a child alone",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"
+_NUMPY = "25 MB, only where passages are embedded"
 _OBSTORE = "5 MB, for a process that meets a file"
 IMPORTS_LATE = {
     "app/integrations/storage/objects.py: _obstore": _OBSTORE,
@@ -63,6 +64,9 @@ IMPORTS_LATE = {
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: found": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: signed": _BOTO,
+    "app/services/knowledge/vectors.py: packed": _NUMPY,
+    "app/services/knowledge/vectors.py: _matrix": _NUMPY,
+    "app/services/knowledge/vectors.py: _nearest": _NUMPY,
     "app/integrations/search/words.py: _stem": "3 MB that an idle server spares",
 }
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
@@ -77,6 +81,7 @@ DOMAINS = {
     "context": "what a model gets to see in a turn",
     "credits": "balances, leases, the ledger",
     "desk": "admins and support staff themselves",
+    "embedding": "texts as vectors, for whoever asks",
     "file": "what users upload",
     "gateway": "models for other people's clients, in the formats that these speak",
     "health": "whether the process can work",

@@ -5,7 +5,7 @@ It has /v1/models, /v1/chat/completions, streamed or whole, and /v1/embeddings.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -35,12 +35,16 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class FakeOpenAI(FakeServer):
-    """With an `api_key`, it takes no other; without one, any or none."""
+    """With an `api_key`, it takes no other; without one, any or none.
+
+    `meaning` makes the vector of an input, so long.
+    """
 
     def __init__(self, plan: FaultPlan | None = None, api_key: str = "") -> None:
         super().__init__(plan)
         self.api_key = api_key
         self.times_listed = 0
+        self.meaning: Callable[[Any, int], list[float]] = vector_of
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/chat/completions", self._complete)
         self.app.router.add_post("/v1/embeddings", self._embed)
@@ -76,7 +80,7 @@ class FakeOpenAI(FakeServer):
         if refusal := self._refusal(request, call, fault, _embedding_mistake(body)):
             return refusal
         length = body.get("dimensions", DIMENSIONS)
-        vectors = [vector_of(one, length) for one in body["input"]]
+        vectors = [self.meaning(one, length) for one in body["input"]]
         data = [
             {"object": "embedding", "index": number, "embedding": vector}
             for number, vector in enumerate(vectors)

@@ -3,7 +3,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
-from app.api.deps import CurrentUser, PageDep, SessionDep
+from app.api.deps import CurrentUser, DatabaseDep, EmbeddingDep, PageDep, SessionDep
 from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.project import (
@@ -109,10 +109,16 @@ async def remove_member(
 
 @router.post("/{project_id}/documents", status_code=status.HTTP_201_CREATED)
 async def add_document(
-    session: SessionDep, user: CurrentUser, project_id: UUID, form: DocumentCreate
+    session: SessionDep,
+    embedding: EmbeddingDep,
+    user: CurrentUser,
+    project_id: UUID,
+    form: DocumentCreate,
 ) -> DocumentRead:
     """For its owner and editors. A short text is found at once, a long one soon."""
-    added = await documents.add(session, user, project_id, form)
+    added = await documents.add(
+        session, user, project_id, form, embedder=embedding.model
+    )
     return DocumentRead.model_validate(added)
 
 
@@ -139,13 +145,17 @@ async def get_document(
 @router.patch("/{project_id}/documents/{document_id}")
 async def change_document(
     session: SessionDep,
+    embedding: EmbeddingDep,
     user: CurrentUser,
     project_id: UUID,
+    *,
     document_id: UUID,
     form: DocumentUpdate,
 ) -> DocumentRead:
     """For its owner and editors; of a file's document, the title alone."""
-    changed = await documents.change(session, user, project_id, document_id, form)
+    changed = await documents.change(
+        session, user, project_id, document_id, form, embedder=embedding.model
+    )
     return DocumentRead.model_validate(changed)
 
 
@@ -161,14 +171,18 @@ async def remove_document(
 
 @router.get("/{project_id}/search")
 async def search_project(
-    session: SessionDep,
+    database: DatabaseDep,
+    embedding: EmbeddingDep,
     user: CurrentUser,
     project_id: UUID,
+    *,
     q: Annotated[str, Query(max_length=4000)],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> SearchRead:
     """The passages of its documents that answer a question best, best first."""
-    found = await documents.search(session, user, project_id, q, limit=limit)
+    found = await documents.search(
+        database, embedding, user, project_id, q, limit=limit
+    )
     return SearchRead(
         items=[
             FoundRead(

@@ -13,6 +13,13 @@ class ModelSettings(Group):
         description="provider/id used where a chat names none; by default the first "
         "that is available.",
     )
+    embedding: str = Field(
+        "",
+        alias="EMBEDDING_MODEL",
+        description="provider/id of a model for embeddings, such as "
+        "bedrock/amazon.titan-embed-text-v2:0: projects are searched by what passages "
+        "mean, too; empty: by their words alone.",
+    )
     catalogue: Path | None = Field(
         None,
         alias="MODEL_CATALOGUE",

@@ -51,9 +51,12 @@ OWNED: Mapping[str, Owned] = {
     "file_texts": Owned(not_exported="the words of files, which are exported"),
     "projects": Owned(),
     "project_members": Owned(),
-    "project_documents": Owned(hidden=frozenset({"version", "terms"})),
+    "project_documents": Owned(
+        hidden=frozenset({"version", "terms", "embedder", "embedded"})
+    ),
     "chunks": Owned(not_exported="the texts of documents, again, in pieces"),
     "postings": Owned(not_exported="which words these have, as numbers"),
+    "chunk_vectors": Owned(not_exported="what these mean, as numbers"),
     "chats": Owned(),
     "messages": Owned(hidden=frozenset({"lease_expires_at", "resumed_from"})),
     "message_summaries": Owned(),

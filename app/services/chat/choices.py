@@ -13,6 +13,7 @@ from app.services.chat.context import Context, assemble
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.offers import Gathered, gather
 from app.services.file.attachments import Attachments, ReadAttachments
+from app.services.knowledge.embedding import Embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,16 @@ class Choice:
 
 class Choices:
     def __init__(
-        self, live: LiveSettings, database: Database, attachments: Attachments
+        self,
+        live: LiveSettings,
+        database: Database,
+        attachments: Attachments,
+        embedding: Embedding,
     ) -> None:
         self._live = live
         self._database = database
         self._attachments = attachments
+        self._embedding = embedding
 
     async def of(
         self,
@@ -51,7 +57,7 @@ class Choices:
         Raises the first one's refusal where none does.
         """
         rooms = [one.model.context_window - self._most(one.model) for one in candidates]
-        gathered = await gather(self._database, chat, branch, rooms)
+        gathered = await gather(self._database, self._embedding, chat, branch, rooms)
         attached = await self._attachments.read(chat.user_id, branch)
         choices: list[Choice] = []
         refusals: list[AppError] = []

@@ -24,6 +24,7 @@ from app.services.chat.framing import AS_DATA, framed, plain
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.quotes import ASK_FOR_QUOTES
 from app.services.chat.shares import Dropped, Offer, Piece, cost
+from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.search import Found, search
 
 Mode = Literal["full", "retrieval"]
@@ -168,7 +169,11 @@ class Gathered:
 
 
 async def gather(
-    database: Database, chat: ChatFacts, branch: Sequence[Said], rooms: Sequence[int]
+    database: Database,
+    embedding: Embedding,
+    chat: ChatFacts,
+    branch: Sequence[Said],
+    rooms: Sequence[int],
 ) -> Gathered:
     """What the sources say to models that take so many tokens of input each.
 
@@ -177,7 +182,9 @@ async def gather(
     """
     knowledge = None
     if chat.project_id is not None:
-        knowledge = await _knowledge(database, chat, branch, rooms)
+        knowledge = await _knowledge(
+            database, embedding, chat, chat.project_id, branch=branch, rooms=rooms
+        )
     return Gathered(
         chat.system_prompt,
         knowledge,
@@ -186,9 +193,14 @@ async def gather(
 
 
 async def _knowledge(
-    database: Database, chat: ChatFacts, branch: Sequence[Said], rooms: Sequence[int]
+    database: Database,
+    embedding: Embedding,
+    chat: ChatFacts,
+    project: UUID,
+    *,
+    branch: Sequence[Said],
+    rooms: Sequence[int],
 ) -> Knowledge | None:
-    project = chat.project_id
     read = await database.run(_PROJECT(project=project, user=chat.user_id))
     if not read.rows:
         return None
@@ -201,11 +213,14 @@ async def _knowledge(
     query = question(branch) if len(whole) < len(rooms) and documents else ""
     if not wanted and not query:
         return known
+    near = await embedding.near(chat.user_id, project, query)
     async with database.unit_of_work(read_only=True) as session:
         texts = await _texts(session, wanted)
         found: Sequence[Found] = ()
-        if query and chat.project_id is not None:
-            found = await search(session, chat.project_id, query, limit=MOST_PASSAGES)
+        if query:
+            found = await search(
+                session, project, query, limit=MOST_PASSAGES, near=near
+            )
     return replace(known, texts=texts, found=found)
 
 

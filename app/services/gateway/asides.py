@@ -1,27 +1,20 @@
 """What clients call besides models that talk: embeddings, counts, and the list."""
 
-import time
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from app.core.exceptions import AppError, NotFoundError
 from app.core.metrics import GATEWAY_CALLS, quick
-from app.integrations.llm.base import Usage
 from app.integrations.llm.counting import TokenCounter
-from app.integrations.llm.embeddings import (
-    Embedded,
-    EmbedRequest,
-    embed,
-    estimate_inputs,
-)
+from app.integrations.llm.embeddings import estimate_inputs
 from app.integrations.llm.routes import as_one
-from app.integrations.llm.routing import Candidate, Router
+from app.integrations.llm.routing import Router
 from app.integrations.llm.tokens import estimate_input
 from app.schemas.model import ModelRead
+from app.services import embedding
 from app.services import model as models
 from app.services.authorization import Principal
-from app.services.chat.books import Account, Books
+from app.services.chat.books import Books
 from app.services.gateway import embeddings
 from app.services.gateway.body import model_name
 from app.services.gateway.errors import told
@@ -52,48 +45,17 @@ class Asides:
                 key=principal.key,
                 asked=name,
             )
-            made = await self._paid(account, candidates, ask.request, tokens)
+            status = "error"
+            try:
+                made = await embedding.embedded(
+                    self._router, account, candidates, ask.request, tokens=tokens
+                )
+                status = "complete"
+            finally:
+                _calls(account.model.provider, status).inc()
         except AppError as error:
             raise told(error) from error
         return embeddings.write(made, name, ask.encoding)
-
-    async def _paid(
-        self,
-        account: Account,
-        candidates: Sequence[Candidate],
-        request: EmbedRequest,
-        tokens: int,
-    ) -> Embedded:
-        used, paid = Usage(0, 0), 0
-
-        def took(part: Embedded) -> None:
-            nonlocal used
-            read = used.input_tokens + part.input_tokens
-            used = Usage(read, 0, estimated=used.estimated or part.estimated)
-
-        def call(candidate: Candidate) -> Awaitable[Embedded]:
-            account.goes_to(candidate.model)
-            asked = replace(request, model=candidate.model.id)
-            return embed(candidate.provider, asked, took=took)
-
-        begun, status = time.perf_counter(), "error"
-        try:
-            made = await self._router.answered(candidates, call, tokens=tokens)
-            status = "complete"
-        finally:
-            # Some of many calls may be answered, and billed, though not all of them.
-            if used.input_tokens:
-                paid = account.settle(used)
-            account.cancel()  # it does nothing where it is settled
-            _calls(account.model.provider, status).inc()
-            await account.log(
-                status=status,
-                used=used,
-                paid=paid,
-                seconds=time.perf_counter() - begun,
-                messages=(),
-            )
-        return made
 
     async def models(self, principal: Principal) -> list[ModelRead]:
         """Those that the caller may call now, routes first."""

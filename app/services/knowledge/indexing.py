@@ -50,10 +50,13 @@ async def take_in(
     document: ProjectDocument,
     text: str,
     found: Sequence[Piece] | None = None,
+    *,
+    embedder: str = "",
 ) -> None:
     """Give a document, a new or a locked one, its text, and see that it is found.
 
-    `found` is what `cut` made of it, where that was done before.
+    `found` is what `cut` made of it, where that was done before. `embedder` is the
+    model that makes vectors of it, where there is one: a job does that.
     """
     document.text = text
     # A job that is at work on what was there before ends.
@@ -61,6 +64,7 @@ async def take_in(
     document.characters, document.indexed = len(text), 0
     document.tokens = estimate_tokens(text)
     had, document.chunks, document.terms = document.chunks or 0, 0, 0
+    document.embedder, document.embedded = None, 0
     document.state = "pending"
     await session.flush()
     if len(text) > AT_ONCE or had > _CHUNKS_AT_ONCE:
@@ -73,6 +77,8 @@ async def take_in(
     document.terms = await _store(session, document, found)
     document.chunks, document.indexed = len(found), len(text)
     document.state = "ready"
+    if embedder:
+        jobs.enqueue(session, "knowledge.embed", document_id=str(document.id))
     await session.flush()
 
 
@@ -92,8 +98,9 @@ async def remove(session: AsyncSession, document: ProjectDocument) -> None:
 class Indexing:
     """The jobs of this process: one of them works at a time, the others rest."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, embedder: str = "") -> None:
         self._database = database
+        self._embedder = embedder
         self._working = asyncio.Lock()
 
     async def index(self, document_id: UUID) -> None:
@@ -107,10 +114,10 @@ class Indexing:
             async for batch in self._batches(document):
                 if not await self._add(document, batch):
                     return
-            await self._change(document, state="ready")
+            await self._finish(document)
         except (AppError, SQLAlchemyError):
             with suppress(AppError, SQLAlchemyError):
-                await self._change(document, state="failed")
+                await self._fail(document)
             raise  # the job is tried again
 
     async def remove(self, document_id: UUID) -> None:
@@ -147,6 +154,7 @@ class Indexing:
             document.version += 1
             document.state = "indexing"
             document.indexed = document.chunks = document.terms = 0
+            document.embedder, document.embedded = None, 0
             return document
 
     async def _clear(self, document: ProjectDocument) -> bool:
@@ -205,9 +213,15 @@ class Indexing:
                 await _store(session, document, batch)
         return ours
 
-    async def _change(self, document: ProjectDocument, *, state: str) -> None:
+    async def _finish(self, document: ProjectDocument) -> None:
         async with self._database.unit_of_work() as session:
-            await _update(session, document, state=state)
+            ours = await _update(session, document, state="ready")
+            if ours and self._embedder:
+                jobs.enqueue(session, "knowledge.embed", document_id=str(document.id))
+
+    async def _fail(self, document: ProjectDocument) -> None:
+        async with self._database.unit_of_work() as session:
+            await _update(session, document, state="failed")
 
 
 async def _update(

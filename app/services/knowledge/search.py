@@ -1,7 +1,12 @@
-"""Finding what a project's documents say, by words."""
+"""Finding what a project's documents say, by words, and by what they mean.
 
-from collections import Counter
-from collections.abc import Mapping
+Both rankings become one by reciprocal rank fusion: G. V. Cormack, C. L. A. Clarke, S.
+Buettcher, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+methods", SIGIR 2009. It takes ranks alone, for scores of the two cannot be compared.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,6 +23,9 @@ MOST_CHARACTERS = 4000
 
 _FEWEST_TERMS = 3
 """A shorter question is a name or a code as often as not: it means what it says."""
+
+_RANKS = 60
+"""The paper's k: how little the first place counts more than the next ones."""
 
 _SPARE = 20
 """Chunks that are looked at beyond what is asked for: some may be of documents that are
@@ -44,28 +52,62 @@ class Found:
 
 
 async def search(
-    session: AsyncSession, project_id: UUID, query: str, *, limit: int
+    session: AsyncSession,
+    project_id: UUID,
+    query: str,
+    *,
+    limit: int,
+    near: Sequence[int] = (),
 ) -> list[Found]:
-    """The best passages, best first. Who asks must be in the project: see `require`."""
+    """The best passages, best first. Who asks must be in the project: see `require`.
+
+    `near` are the chunks that mean most nearly the same, where that is known: see
+    `Embedding.near`. By both, scores are 0 to 1.
+    """
+    scores = await _by_words(session, project_id, query, limit=limit)
+    if near:
+        by_words = [chunk for chunk, _ in best(scores, len(scores))]
+        scores = fused([by_words, near])
+    return await _found(session, project_id, scores, limit)
+
+
+def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
+    """Scores from 0 to 1, which is for what is first in all rankings."""
+    scores: dict[int, float] = defaultdict(float)
+    most = len(rankings) / (_RANKS + 1)
+    for ranking in rankings:
+        for rank, chunk in enumerate(ranking, 1):
+            scores[chunk] += 1 / (_RANKS + rank) / most
+    return scores
+
+
+async def _by_words(
+    session: AsyncSession, project_id: UUID, query: str, *, limit: int
+) -> dict[int, float]:
     asked = Counter(key_of(project_id, t) for t in terms(query[:MOST_CHARACTERS]))
     corpus = await corpus_of(session, project_id)
     if not corpus.chunks or not asked:
-        return []
+        return {}
     ranking = Ranking(session, corpus)
     scores = await ranking.by_question(asked, at_least=limit)
     if len(asked) >= _FEWEST_TERMS:
-        scores = await ranking.with_feedback(scores, asked.total())
-    return await _found(session, scores, limit)
+        return await ranking.with_feedback(scores, asked.total())
+    return scores
 
 
 async def _found(
-    session: AsyncSession, scores: Mapping[int, float], limit: int
+    session: AsyncSession, project_id: UUID, scores: Mapping[int, float], limit: int
 ) -> list[Found]:
     ranked = dict(best(scores, limit + _SPARE))
     rows = await session.execute(
         select(Chunk, ProjectDocument.title)
         .join(ProjectDocument, ProjectDocument.id == Chunk.document_id)
-        .where(Chunk.id.in_(ranked), ProjectDocument.state == "ready")
+        .where(
+            Chunk.id.in_(ranked),
+            # What was near a moment ago may be gone, and its number another's.
+            ProjectDocument.project_id == project_id,
+            ProjectDocument.state == "ready",
+        )
     )
     chunks = {chunk.id: (chunk, title) for chunk, title in rows}
     return [

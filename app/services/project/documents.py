@@ -7,6 +7,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
+from app.core.database import Database
 from app.core.exceptions import ConflictError, NotFoundError
 from app.models import Project, ProjectDocument
 from app.schemas.project import DocumentCreate, DocumentUpdate
@@ -14,6 +15,7 @@ from app.services import plan
 from app.services.authorization import Principal, require, visible_to
 from app.services.file.reading import FileText, text_of
 from app.services.knowledge import indexing
+from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.search import Found
 from app.services.knowledge.search import search as search_in
 from app.services.paging import Paging, page
@@ -23,11 +25,16 @@ _TITLE = 255  # characters: what a file's name may have
 
 
 async def add(
-    session: AsyncSession, principal: Principal, project_id: UUID, form: DocumentCreate
+    session: AsyncSession,
+    principal: Principal,
+    project_id: UUID,
+    form: DocumentCreate,
+    *,
+    embedder: str,
 ) -> ProjectDocument:
     """Raises ConflictError where it is in already, or the project would be too large.
 
-    And what `text_of` does of a file.
+    And what `text_of` does of a file. `embedder` is as in `indexing.take_in`.
     """
     title, text = form.title or "", form.text or ""
     found = indexing.cut(title, text)
@@ -44,7 +51,7 @@ async def add(
         pages=source.pages,
     )
     session.add(document)
-    await indexing.take_in(session, document, source.text, found)
+    await indexing.take_in(session, document, source.text, found, embedder=embedder)
     await _refuse_too_large(session, project)
     return document
 
@@ -74,6 +81,8 @@ async def change(
     project_id: UUID,
     document_id: UUID,
     form: DocumentUpdate,
+    *,
+    embedder: str,
 ) -> ProjectDocument:
     """Raises ConflictError for a new text of a file's document."""
     project = await require_role(session, principal, project_id, "editor", lock=True)
@@ -86,7 +95,8 @@ async def change(
             code="text_of_a_file",
         )
     document.title = form.title or document.title
-    await indexing.take_in(session, document, form.text or document.text)
+    text = form.text or document.text
+    await indexing.take_in(session, document, text, embedder=embedder)
     await _refuse_too_large(session, project)
     return document
 
@@ -101,15 +111,19 @@ async def remove(
 
 
 async def search(
-    session: AsyncSession,
+    database: Database,
+    embedding: Embedding,
     principal: Principal,
     project_id: UUID,
     query: str,
     *,
     limit: int,
 ) -> list[Found]:
-    await require(session, principal, Project, project_id)
-    return await search_in(session, project_id, query, limit=limit)
+    # Before the session: a model is asked, and nothing is held meanwhile.
+    near = await embedding.near(principal.user_id, project_id, query)
+    async with database.unit_of_work(read_only=True) as session:
+        await require(session, principal, Project, project_id)
+        return await search_in(session, project_id, query, limit=limit, near=near)
 
 
 def _one(
