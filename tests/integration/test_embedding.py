@@ -15,6 +15,7 @@ from app.models import Chunk, ChunkVector, ProjectDocument, UsageDay
 from app.services.audit import SYSTEM
 from app.services.knowledge import embedding as embedding_module
 from app.services.knowledge import vectors as vectors_module
+from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.search import search as search_in
 from app.services.knowledge.vectors import Held, Vectors, packed
 from tests.client import Client
@@ -59,10 +60,22 @@ def meaning(text: str, length: int) -> list[float]:
 
 
 @pytest.fixture
-def variables(fake_openai: FakeOpenAI, tmp_path: Path) -> dict[str, str]:
-    fake_openai.meaning = meaning
+def catalogue(tmp_path: Path) -> Path:
     catalogue = tmp_path / "catalogue.toml"
     catalogue.write_text(CATALOGUE)
+    return catalogue
+
+
+@pytest.fixture
+def small(catalogue: Path) -> None:
+    """A model that takes 20 tokens."""
+    catalogue.write_text(CATALOGUE.replace("8192", "20"))
+
+
+@pytest.fixture
+def variables(fake_openai: FakeOpenAI, catalogue: Path) -> dict[str, str]:
+    fake_openai.meaning = meaning
+    fake_openai.plan.input_tokens = 2  # no more than is reserved for
     return {
         "OPENAI_BASE_URL": fake_openai.base_url,
         "MODEL_CATALOGUE": str(catalogue),
@@ -143,23 +156,6 @@ async def test_without_a_model_words_alone_are_searched(
     assert fake_openai.calls == []
 
 
-async def test_what_both_find_is_better_than_what_one_finds(
-    server: Server, ada: Client, project: str
-) -> None:
-    both = "Petrol is a fuel for a vehicle."
-    await paste(ada, project, both)
-    await paste(ada, project, "Petrol, petrol, he said, and set the boat on sail.")
-    await settled(server)
-
-    found = (await search(ada, project, "petrol")).json["items"]
-
-    assert {found[0]["text"], found[1]["text"]} == {both, CARS}
-    assert found[0]["score"] <= 1
-    assert [item["score"] for item in found] == sorted(
-        (item["score"] for item in found), reverse=True
-    )
-
-
 async def test_a_turn_gets_passages_by_what_they_mean(
     server: Server, ada: Client, project: str, fake_openai: FakeOpenAI
 ) -> None:
@@ -220,18 +216,19 @@ async def test_who_cannot_pay_searches_by_words(
     server: Server, ada: Client, project: str
 ) -> None:
     """TRUST M1."""
-    await ada.patch(f"/projects/{project}", json={"context_mode": "retrieval"})
-    admin = await server.admin("plans", "credits")
-    plan = {"name": "poor", "monthly_credits": 0}
-    assert (await admin.post("/admin/plans", json=plan)).status == 201
-    path = f"/admin/users/{await user_id(ada)}/plan"
-    assert (await admin.put(path, json={"plan": "poor"})).status == 200
-    await paste(ada, project, "A boat in the harbour.")
+    admin = await server.admin("plans")
+    bob = await server.client("bob")
+    path = f"/admin/users/{await invite(ada, project, 'bob')}/limits"
+    assert (await admin.put(path, json={"monthly_credits": 1})).status == 204
+    own = await project_of(bob)
+    await paste(bob, own, CARS)
     await settled(server)
 
-    assert await texts(ada, project, "ship") == []
-    assert await texts(ada, project, "harbour") == ["A boat in the harbour."]
-    assert [one.embedded for one in await documents_of(server, project)] == [1, 1, 0]
+    for of_bob in (project, own):
+        assert await texts(bob, of_bob, "car") == []
+        assert await texts(bob, of_bob, "petrol") == [CARS]
+    assert [one.embedded for one in await documents_of(server, own)] == [0]
+    assert await paid(server, bob) == 0
 
 
 # The index --------------------------------------------------------------------------
@@ -324,14 +321,27 @@ async def test_a_long_document_is_embedded_in_batches(
     assert (await texts(ada, project, "vehicle"))[0].endswith(CARS)
 
 
+def another(server: Server) -> Embedding:
+    """That of another process."""
+    runtime = server.runtime
+    return Embedding(
+        MODEL, database=runtime.database, router=runtime.router, books=runtime.books
+    )
+
+
 async def test_two_jobs_at_once_embed_a_document_once(
-    server: Server, ada: Client, project: str
+    server: Server, ada: Client, project: str, fake_openai: FakeOpenAI
 ) -> None:
-    """TRUST F4."""
+    """TRUST F4: in this process it is paid for once, in several stored once."""
     await forget(server, project)
     ids = [document.id for document in await documents_of(server, project)]
+    here, before = server.runtime.embedding, len(fake_openai.calls)
 
-    await asyncio.gather(*(server.runtime.embedding.embed(i) for i in (*ids, *ids)))
+    await asyncio.gather(*(here.embed(i) for i in (*ids, *ids)))
+    assert len(fake_openai.calls) == before + 2
+    await forget(server, project)
+    there = another(server)
+    await asyncio.gather(*(one.embed(i) for one in (here, there) for i in ids))
 
     assert await count(server.runtime.database, ChunkVector) == 2
     assert [one.embedded for one in await documents_of(server, project)] == [1, 1]
@@ -353,20 +363,19 @@ async def test_vectors_of_a_text_that_has_changed_meanwhile_are_not_stored(
     assert not await embedding._store(batch, [packed([1.0, 0.0])])
 
 
+@pytest.mark.usefixtures("small")
 async def test_what_is_too_long_for_the_model_is_cut_off(
-    serve: Any, variables: dict[str, str], fake_openai: FakeOpenAI
+    server: Server, ada: Client, fake_openai: FakeOpenAI
 ) -> None:
-    catalogue = Path(variables["MODEL_CATALOGUE"])
-    catalogue.write_text(CATALOGUE.replace("8192", "20"))
-    async with serve(**variables) as server:
-        ada = await server.client()
-        project = await project_of(ada)
-        await paste(ada, project, "Ägypten " * 100)
-        await settled(server)
+    project = await project_of(ada)
 
-        ((text,), *_) = asked(fake_openai)
-        assert text == ("A note\n" + "Ägypten " * 100).encode()[:60].decode()
-        assert (await documents_of(server, project))[0].embedded == 1
+    await paste(ada, project, "Ägypten " * 100)
+    await settled(server)
+
+    ((text,),) = asked(fake_openai)
+    # 60 bytes, but for the first half of a letter.
+    assert text == "A note\n" + "Ägypten " * 5 + "Ägypten"
+    assert (await documents_of(server, project))[0].embedded == 1
 
 
 # Failures ---------------------------------------------------------------------------
@@ -402,16 +411,26 @@ async def test_a_model_that_is_slow_is_not_waited_for(
     assert call.outcome == "dropped"
 
 
+async def test_vectors_of_another_length_are_not_compared(
+    ada: Client, project: str, fake_openai: FakeOpenAI
+) -> None:
+    fake_openai.meaning = lambda text, length: meaning(text, length - 1)
+    assert await texts(ada, project, "petrol") == [CARS]
+
+    fake_openai.meaning = meaning
+    assert await texts(ada, project, "car") == [CARS, HORSES]
+
+
 async def test_a_question_that_is_refused_stops_no_other(
     ada: Client, project: str, fake_openai: FakeOpenAI
 ) -> None:
-    def picky(text: str, length: int) -> list[float]:
-        return [] if text == "petrol" else meaning(text, length)
+    fake_openai.meaning = lambda *_: []  # no vector at all: the answer is senseless
+    before = len(fake_openai.calls)
+    assert await texts(ada, project, "petrol") == [CARS]
 
-    fake_openai.meaning = picky
-
-    assert await texts(ada, project, "petrol") != []
+    fake_openai.meaning = meaning
     assert await texts(ada, project, "car") == [CARS, HORSES]
+    assert len(fake_openai.calls) == before + 2
 
 
 # Isolation --------------------------------------------------------------------------

@@ -78,6 +78,8 @@ class Embedding:
             size=_REMEMBERED, ttl=lambda: _REMEMBER_SECONDS
         )
         self._rests_until = 0.0
+        # One batch at a time: two jobs would pay for the same.
+        self._working = asyncio.Lock()
 
     # Searching
 
@@ -187,10 +189,18 @@ class Embedding:
         if not self.model:
             return
         await self._take(document_id)
-        while (batch := await self._batch(document_id)) is not None:
-            made = await self._embedded(batch.owner_id, batch.texts, "document")
-            if not await self._store(batch, made):
-                return  # somebody else is at it, or its text has changed
+        more = True
+        while more:
+            async with self._working:
+                more = await self._next(document_id)
+
+    async def _next(self, document_id: UUID) -> bool:
+        """False where nothing is left to do, or others do it."""
+        batch = await self._batch(document_id)
+        if batch is None:
+            return False
+        made = await self._embedded(batch.owner_id, batch.texts, "document")
+        return await self._store(batch, made)
 
     async def _take(self, document_id: UUID) -> None:
         """Drop the vectors that another model made."""
@@ -306,7 +316,7 @@ async def _without_vectors(
         .order_by(Chunk.id)
         .limit(_BATCH)
     )
-    return found.tuples().all()
+    return found.all()
 
 
 def _cut(text: str, most: int) -> str:

@@ -49,6 +49,10 @@ class _Matrix(NamedTuple):
     rows: "NDArray[np.float32]"
 
 
+_Key = tuple[Held, int]
+"""And how many bytes a vector has: those of another length cannot be compared."""
+
+
 def packed(vector: Sequence[float]) -> bytes:
     """As the database keeps it: of length 1, 4 bytes a number."""
     import numpy as np  # noqa: PLC0415 - 25 MB that go without where nothing is embedded
@@ -63,7 +67,7 @@ class Vectors:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._kept: OrderedDict[Held, tuple[float, _Matrix]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[float, _Matrix]] = OrderedDict()
         self._bytes = 0
         self._loading = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -74,34 +78,32 @@ class Vectors:
         """The chunks that are most like the question, the best first."""
         best: list[tuple[int, float]] = []
         for some in _batches(documents):
-            matrices = await self._of(some, len(question))
+            matrices = await self._of([(one, len(question)) for one in some])
             best += await asyncio.to_thread(_nearest, matrices, question, count)
             best = sorted(best, key=lambda one: (-one[1], one[0]))[:count]
         return [chunk for chunk, _ in best]
 
-    async def _of(self, documents: Sequence[Held], size: int) -> list[_Matrix]:
-        found = self._find(documents)
-        if len(found) < len(documents):
+    async def _of(self, keys: Sequence[_Key]) -> list[_Matrix]:
+        found = self._find(keys)
+        if len(found) < len(keys):
             async with self._loading:
                 # Whoever was before us may have loaded the same.
-                found |= self._find([one for one in documents if one not in found])
-                missing = [one for one in documents if one not in found]
-                found |= await self._load(missing, size)
+                found |= self._find([key for key in keys if key not in found])
+                found |= await self._load([key for key in keys if key not in found])
         return list(found.values())
 
-    def _find(self, documents: Iterable[Held]) -> dict[Held, _Matrix]:
+    def _find(self, keys: Iterable[_Key]) -> dict[_Key, _Matrix]:
         found = {}
         now = time.monotonic()
-        for one in documents:
-            if one in self._kept:
-                _, found[one] = self._kept[one]
-                self._kept[one] = now, found[one]
-                self._kept.move_to_end(one)
+        for key in keys:
+            if key in self._kept:
+                _, found[key] = self._kept[key]
+                self._kept[key] = now, found[key]
+                self._kept.move_to_end(key)
         return found
 
-    async def _load(self, documents: Sequence[Held], size: int) -> dict[Held, _Matrix]:
-        """`size` is a vector's, in bytes: others cannot be compared with it."""
-        by_id = {one.document_id: one for one in documents}
+    async def _load(self, keys: Sequence[_Key]) -> dict[_Key, _Matrix]:
+        by_id = {document.document_id: (document, size) for document, size in keys}
         if not by_id:
             return {}
         vectors = (
@@ -113,16 +115,16 @@ class Vectors:
         rows: dict[UUID, list[tuple[int, bytes]]] = {key: [] for key in by_id}
         async with self._database.unit_of_work(read_only=True) as session:
             for document_id, chunk_id, vector in await session.execute(vectors):
-                if len(vector) == size:
+                if len(vector) == by_id[document_id][1]:
                     rows[document_id].append((chunk_id, vector))
-        loaded = {by_id[key]: _matrix(found, size) for key, found in rows.items()}
+        loaded = {by_id[key]: _matrix(rows[key], by_id[key][1]) for key in by_id}
         self._keep(loaded)
         return loaded
 
-    def _keep(self, loaded: dict[Held, _Matrix]) -> None:
+    def _keep(self, loaded: dict[_Key, _Matrix]) -> None:
         now = time.monotonic()
-        for one, matrix in loaded.items():
-            self._kept[one] = now, matrix
+        for key, matrix in loaded.items():
+            self._kept[key] = now, matrix
             self._bytes += matrix.rows.nbytes
         while self._bytes > _MOST_BYTES:
             self._forget_oldest()
