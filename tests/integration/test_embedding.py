@@ -231,6 +231,45 @@ async def test_who_cannot_pay_searches_by_words(
     assert await paid(server, bob) == 0
 
 
+@pytest.mark.parametrize(
+    "limits", [{"models": ["openai/fake-small"]}, {"daily_credit_limit": 1}]
+)
+async def test_limits_of_a_key_hold_for_its_questions(
+    server: Server, ada: Client, project: str, limits: dict[str, Any]
+) -> None:
+    """TRUST K2."""
+    form = {"name": "a key", "scopes": ["read"]}
+    free = await ada.post("/apikeys", json=form)
+    limited = await ada.post("/apikeys", json={**form, **limits})
+    assert (free.status, limited.status) == (201, 201)
+    program = server.anonymous()
+
+    program.headers["Authorization"] = f"Bearer {limited.json['key']}"
+    assert await texts(program, project, "car") == []
+    program.headers["Authorization"] = f"Bearer {free.json['key']}"
+    assert await texts(program, project, "car") == [CARS, HORSES]
+
+
+async def test_a_key_that_may_not_call_the_model_has_turns_by_words(
+    server: Server, ada: Client, project: str, fake_openai: FakeOpenAI
+) -> None:
+    """TRUST K2."""
+    await ada.patch(f"/projects/{project}", json={"context_mode": "retrieval"})
+    chat = await ada.chat(model="openai/fake-small", project_id=project, title="Cars")
+    form = {"name": "a key", "scopes": ["chat"], "models": ["openai/fake-small"]}
+    made = await ada.post("/apikeys", json=form)
+    program = server.anonymous()
+    program.headers["Authorization"] = f"Bearer {made.json['key']}"
+    before = len(fake_openai.calls)
+
+    await program.ask(chat, "Does my car take petrol?")
+
+    (turn,) = fake_openai.calls[before:]
+    prompt = json.dumps(turn.body["messages"])
+    assert CARS in prompt
+    assert HORSES not in prompt
+
+
 # The index --------------------------------------------------------------------------
 
 
@@ -452,7 +491,9 @@ async def test_vectors_reach_nobody_outside_of_their_project(
     assert len(fake_openai.calls) == before  # nobody pays for that
     assert await texts(bob, other, "car") == ["Of bob's vehicle."]
     assert await texts(ada, project, "car") == [CARS, HORSES]
-    near = await server.runtime.embedding.near(await user_id(bob), UUID(project), "car")
+    near = await server.runtime.embedding.near(
+        await user_id(bob), UUID(project), "car", key=None
+    )
     assert near == []
 
 

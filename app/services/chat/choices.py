@@ -9,6 +9,7 @@ from app.core.exceptions import AppError
 from app.integrations.llm.base import ChatRequest, ModelInfo
 from app.integrations.llm.blocks import require_capabilities
 from app.integrations.llm.routing import Candidate
+from app.models import KeyLimits
 from app.services.chat.context import Context, assemble
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.offers import Gathered, gather
@@ -51,13 +52,18 @@ class Choices:
         chat: ChatFacts,
         branch: Sequence[Said],
         candidates: Sequence[Candidate],
+        *,
+        key: KeyLimits | None,
     ) -> list[Choice]:
         """Those that take what is asked of them, in the order of the candidates.
 
+        `key` is the API key by which it is asked, if any.
         Raises the first one's refusal where none does.
         """
         rooms = [one.model.context_window - self._most(one.model) for one in candidates]
-        gathered = await gather(self._database, self._embedding, chat, branch, rooms)
+        gathered = await gather(
+            self._database, self._embedding, chat, branch, rooms, key=key
+        )
         attached = await self._attachments.read(chat.user_id, branch)
         choices: list[Choice] = []
         refusals: list[AppError] = []

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import Database
 from app.core.statements import Statement
 from app.integrations.llm.base import Source
-from app.models import Project, ProjectDocument
+from app.models import KeyLimits, Project, ProjectDocument
 from app.services.authorization import owned
 from app.services.chat.framing import AS_DATA, framed, plain
 from app.services.chat.history import ChatFacts, Said
@@ -174,8 +174,12 @@ async def gather(
     chat: ChatFacts,
     branch: Sequence[Said],
     rooms: Sequence[int],
+    *,
+    key: KeyLimits | None,
 ) -> Gathered:
     """What the sources say to models that take so many tokens of input each.
+
+    `key` is the API key by which the chat's owner asks, if any.
 
     It takes no statement for a chat without a project. Who is in the project is asked
     here, in each turn: nothing of it is kept for those who have left.
@@ -183,7 +187,13 @@ async def gather(
     knowledge = None
     if chat.project_id is not None:
         knowledge = await _knowledge(
-            database, embedding, chat, chat.project_id, branch=branch, rooms=rooms
+            database,
+            embedding,
+            chat,
+            chat.project_id,
+            branch=branch,
+            rooms=rooms,
+            key=key,
         )
     return Gathered(
         chat.system_prompt,
@@ -200,6 +210,7 @@ async def _knowledge(
     *,
     branch: Sequence[Said],
     rooms: Sequence[int],
+    key: KeyLimits | None,
 ) -> Knowledge | None:
     read = await database.run(_PROJECT(project=project, user=chat.user_id))
     if not read.rows:
@@ -213,7 +224,7 @@ async def _knowledge(
     query = question(branch) if len(whole) < len(rooms) and documents else ""
     if not wanted and not query:
         return known
-    near = await embedding.near(chat.user_id, project, query)
+    near = await embedding.near(chat.user_id, project, query, key=key)
     async with database.unit_of_work(read_only=True) as session:
         texts = await _texts(session, wanted)
         found: Sequence[Found] = ()

@@ -41,7 +41,7 @@ async def of_project(
         temporary=False,
         leaf_id=None,
     )
-    return _shown(await turns.preview(chat, [_said(asked.q)], model=None))
+    return _shown(await turns.preview(principal, chat, [_said(asked.q)], model=None))
 
 
 async def of_chat(
@@ -55,7 +55,7 @@ async def of_chat(
     """Of the next turn of a chat."""
     chat, above = await history.read(database, principal.user_id, chat_id, start=None)
     branch = [_said(asked.q), *above]
-    return _shown(await turns.preview(chat, branch, model=asked.model))
+    return _shown(await turns.preview(principal, chat, branch, model=asked.model))
 
 
 def _said(question: str) -> Said:

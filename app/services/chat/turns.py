@@ -168,17 +168,25 @@ class Turns:
             siblings=siblings,
             lease_expires_at=utcnow() + self._lease,
         )
-        turn = await self._turn(chat, branch, candidates, message=reply, reply=Reply())
+        turn = await self._turn(
+            principal, chat, branch, candidates, message=reply, reply=Reply()
+        )
         script = begin(chat, question, reply, anywhere=anywhere)
         await self._store_and_start(principal, turn, script, conversation=True)
         return turn
 
     async def preview(
-        self, chat: ChatFacts, branch: Sequence[Said], *, model: str | None
+        self,
+        principal: Principal,
+        chat: ChatFacts,
+        branch: Sequence[Said],
+        *,
+        model: str | None,
     ) -> Choice:
         """What the first model that may answer would be asked; nothing begins."""
         candidates = await self._router.candidates(model or chat.model)
-        return (await self._choices.of(chat, branch, candidates))[0]
+        of = await self._choices.of(chat, branch, candidates, key=principal.key)
+        return of[0]
 
     async def default_model(self) -> str:
         return await self._router.providers.default_name()
@@ -198,7 +206,9 @@ class Turns:
             message.citations,
             attempt=message.attempt + 1,
         )
-        turn = await self._turn(chat, branch, candidates, message=message, reply=reply)
+        turn = await self._turn(
+            principal, chat, branch, candidates, message=message, reply=reply
+        )
         turn.earlier = Usage(**message.usage) if message.usage else None
         changes = {
             "status": "streaming",
@@ -214,6 +224,7 @@ class Turns:
 
     async def _turn(
         self,
+        principal: Principal,
         chat: ChatFacts,
         branch: Sequence[Said],
         candidates: Sequence[Candidate],
@@ -222,7 +233,7 @@ class Turns:
         reply: Reply,
     ) -> Turn:
         """Raises where no model takes what is asked of it."""
-        choices = await self._choices.of(chat, branch, candidates)
+        choices = await self._choices.of(chat, branch, candidates, key=principal.key)
         return Turn(
             message=message,
             choices=choices,

@@ -21,7 +21,14 @@ from app.integrations.llm.base import ProviderError
 from app.integrations.llm.embeddings import EmbedRequest, InputType, estimate_inputs
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Router
-from app.models import Chunk, ChunkVector, Project, ProjectDocument, User
+from app.models import (
+    Chunk,
+    ChunkVector,
+    KeyLimits,
+    Project,
+    ProjectDocument,
+    User,
+)
 from app.services.authorization import owned
 from app.services.chat.books import Books
 from app.services.embedding import embedded
@@ -83,18 +90,25 @@ class Embedding:
 
     # Searching
 
-    async def near(self, user_id: UUID, project_id: UUID, query: str) -> list[int]:
+    async def near(
+        self,
+        user_id: UUID,
+        project_id: UUID,
+        query: str,
+        *,
+        key: KeyLimits | None,
+    ) -> list[int]:
         """The chunks of a project that mean most nearly what is asked, best first.
 
-        The question is one call of the model, which the user pays. There are none where
-        nothing is embedded, the user is not in the project, or the model does not
-        answer in time.
+        The question is one call of the model, which the user pays, within the limits of
+        the `key` by which they ask. There are none where nothing is embedded, the user
+        is not in the project, or the model does not answer in time.
         """
         query = query[:MOST_CHARACTERS].strip()
         documents = await self._held(user_id, project_id) if query else []
         if not documents:
             return []
-        question = await self._question(user_id, query)
+        question = await self._question(user_id, query, key)
         if question is None:
             return []
         return await self._vectors.nearest(documents, question, count=_NEAREST)
@@ -116,25 +130,26 @@ class Embedding:
                 Held(key, version, self.model, count) for key, version, count in found
             ]
 
-    async def _question(self, user_id: UUID, query: str) -> bytes | None:
-        key = user_id, query
-        known = self._questions.find(key)
+    async def _question(
+        self, user_id: UUID, query: str, key: KeyLimits | None
+    ) -> bytes | None:
+        known = self._questions.find((user_id, query))
         if known is not None or time.monotonic() < self._rests_until:
             return known
+
+        async def ask() -> bytes:
+            (vector,) = await self._embedded(user_id, [query], "query", key=key)
+            return vector
+
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await self._questions.get(key, lambda: self._asked(key))
+                return await self._questions.get((user_id, query), ask)
         except (AppError, TimeoutError) as error:
             code = error.code if isinstance(error, AppError) else "timeout"
             _log.warning("searched by words alone", model=self.model, code=code)
             if not isinstance(error, AppError) or _is_away(error):
                 self._rests_until = time.monotonic() + _REST_SECONDS
             return None
-
-    async def _asked(self, key: tuple[UUID, str]) -> bytes:
-        user_id, query = key
-        (vector,) = await self._embedded(user_id, [query], "query")
-        return vector
 
     # The index
 
@@ -284,7 +299,12 @@ class Embedding:
     # The model
 
     async def _embedded(
-        self, user_id: UUID, texts: Sequence[str], kind: InputType
+        self,
+        user_id: UUID,
+        texts: Sequence[str],
+        kind: InputType,
+        *,
+        key: KeyLimits | None = None,
     ) -> list[bytes]:
         """Of each text; the user pays. Raises AppError, as `Books.reserve` does."""
         candidates = await self._router.candidates(self.model, able="embeddings")
@@ -299,6 +319,7 @@ class Embedding:
             kind="knowledge",
             input_tokens=tokens,
             output_tokens=0,
+            key=key,
             asked=self.model,
         )
         made = await embedded(self._router, account, candidates, request, tokens=tokens)

@@ -120,7 +120,7 @@ async def search(
     limit: int,
 ) -> list[Found]:
     # Before the session: a model is asked, and nothing is held meanwhile.
-    near = await embedding.near(principal.user_id, project_id, query)
+    near = await embedding.near(principal.user_id, project_id, query, key=principal.key)
     async with database.unit_of_work(read_only=True) as session:
         await require(session, principal, Project, project_id)
         return await search_in(session, project_id, query, limit=limit, near=near)
