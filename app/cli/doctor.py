@@ -252,6 +252,13 @@ def _models(settings: Settings) -> Check:
             "(Bedrock), ANTHROPIC_API_KEY, OPENAI_API_KEY, or OPENAI_BASE_URL (any "
             "compatible server), or start Ollama",
         )
+    if models.embedding and models.embedding not in names:
+        return Check(
+            "models",
+            "warning",
+            f"{found}; EMBEDDING_MODEL is none of them: {models.embedding}. Unless it is "
+            "a route, projects are searched by words alone",
+        )
     return Check("models", "ok", found)
 
 

@@ -20,6 +20,7 @@ from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.faults import FaultPlan
 from tests.fakes.openai import EMBEDDER, FakeOpenAI
+from tests.integration.providers import FAKES, variables_for
 from tests.integration.rows import settled
 from tests.integration.test_knowledge import count
 from tests.integration.test_projects import (
@@ -554,3 +555,29 @@ async def test_of_a_deleted_account_nothing_is_embedded(
     await server.runtime.embedding.embed_missing()
 
     assert len(fake_openai.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("bedrock", "bedrock/amazon.titan-embed-text-v2:0"),
+        ("bedrock", "bedrock/cohere.embed-multilingual-v3"),
+        ("ollama", "ollama/nomic-embed-text:latest"),
+    ],
+)
+async def test_any_provider_that_embeds_will_do(
+    serve: Any, provider: str, model: str
+) -> None:
+    async with FAKES[provider]() as fake:
+        variables = variables_for(provider, fake) | {"EMBEDDING_MODEL": model}
+        async with serve(**variables) as server:
+            ada = await server.client()
+            project = await project_of(ada)
+            for text in (CARS, HORSES):
+                await paste(ada, project, text)
+            await settled(server)
+
+            # No word of it is a term, so all that is found is near.
+            assert set(await texts(ada, project, "Who?")) == {CARS, HORSES}
+
+    assert len(fake.calls) == 3

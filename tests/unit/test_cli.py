@@ -302,6 +302,25 @@ class TestDoctor:
 
         assert self.checks()["models"] == ("ok", "openai (2), guide (1)")
 
+    @pytest.mark.parametrize(
+        ("embedder", "state"), [("my-embedder", "ok"), ("no-embedder", "warning")]
+    )
+    def test_tells_an_embedder_that_is_not_there(
+        self, folder: Path, embedder: str, state: str
+    ) -> None:
+        set_up(
+            folder,
+            PORT=str(free_port()),
+            OPENAI_BASE_URL="http://127.0.0.1:1/v1",
+            OPENAI_MODELS="one,my-embedder",
+            EMBEDDING_MODEL=f"openai/{embedder}",
+        )
+
+        told, detail = self.checks()["models"]
+
+        assert told == state
+        assert ("EMBEDDING_MODEL" in detail) == (state == "warning")
+
     def test_tells_a_model_server_that_does_not_answer(self, folder: Path) -> None:
         set_up(folder, PORT=str(free_port()), OPENAI_BASE_URL="http://127.0.0.1:1/v1")
 
