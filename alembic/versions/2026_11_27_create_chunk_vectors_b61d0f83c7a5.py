@@ -22,6 +22,11 @@ def upgrade() -> None:
         "project_documents",
         sa.Column("embedded", sa.Integer(), nullable=False, server_default="0"),
     )
+    op.create_index(
+        "ix_project_documents_project_id_state_embedder_embedded_chunks",
+        "project_documents",
+        ["project_id", "state", "embedder", "embedded", "chunks", "id"],
+    )
     op.create_table(
         "chunk_vectors",
         sa.Column(
@@ -47,5 +52,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("DELETE FROM jobs WHERE name LIKE 'knowledge.embed%'")
     op.drop_table("chunk_vectors")
+    op.drop_index(
+        "ix_project_documents_project_id_state_embedder_embedded_chunks",
+        "project_documents",
+    )
     op.drop_column("project_documents", "embedded")
     op.drop_column("project_documents", "embedder")

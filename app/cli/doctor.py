@@ -256,8 +256,8 @@ def _models(settings: Settings) -> Check:
         return Check(
             "models",
             "warning",
-            f"{found}; EMBEDDING_MODEL is none of them, {models.embedding}: unless that "
-            "is a route, projects are searched by words alone",
+            f"{found}; EMBEDDING_MODEL is none of them: {models.embedding}. Unless "
+            "that is a route, projects are searched by words alone",
         )
     return Check("models", "ok", found)
 

@@ -43,6 +43,10 @@ class ProjectDocument(Identified, Timestamped, Base):
         ),
         Index("ix_project_documents_project_id_state_chunks_terms_tokens",
               "project_id", "state", "chunks", "terms", "tokens"),
+        # It holds what tells of vectors: SQLite walks through a text, however long, to
+        # what stands behind it in the row.
+        Index("ix_project_documents_project_id_state_embedder_embedded_chunks",
+              "project_id", "state", "embedder", "embedded", "chunks", "id"),
     )  # fmt: skip
 
     project_id: Mapped[UUID] = mapped_column(

@@ -48,7 +48,7 @@ _REMEMBERED, _REMEMBER_SECONDS = 500, 300.0
 """Questions: a turn asks what its preview did, and a search is scrolled through."""
 
 _BATCH = 64  # passages: 256 KiB of vectors
-_PAGE = 100  # documents
+_MOST_DOCUMENTS = 50_000
 
 _BYTES_A_TOKEN = 3
 """What is longer is cut off: models refuse what they cannot take whole. By this a text
@@ -168,26 +168,25 @@ class Embedding:
 
         They lack vectors where the model failed, was another one, or was none.
         """
-        until, after = time.monotonic() + _SPELL_SECONDS, UUID(int=0)
-        while self.model and (page := await self._lacking(after)):
-            for document_id in page:
-                if time.monotonic() > until:
+        until = time.monotonic() + _SPELL_SECONDS
+        for document_id in await self._lacking():
+            if time.monotonic() > until:
+                return
+            try:
+                await self._embed(document_id)
+            except AppError as error:
+                self._tell(document_id, error)
+                if _is_away(error):
                     return
-                try:
-                    await self._embed(document_id)
-                except AppError as error:
-                    self._tell(document_id, error)
-                    if _is_away(error):
-                        return
-            after = page[-1]
 
     def _tell(self, document_id: UUID, error: AppError) -> None:
         told = {"document_id": str(document_id), "model": self.model}
         _log.warning("document not embedded", **told, code=error.code)
 
-    async def _lacking(self, after: UUID) -> Sequence[UUID]:
+    async def _lacking(self) -> Sequence[UUID]:
+        if not self.model:
+            return []
         lacking = select(ProjectDocument.id).where(
-            ProjectDocument.id > after,
             ProjectDocument.state == "ready",
             or_(
                 ProjectDocument.embedder.is_distinct_from(self.model),
@@ -195,10 +194,7 @@ class Embedding:
             ),
         )
         async with self._database.unit_of_work(read_only=True) as session:
-            found = await session.scalars(
-                lacking.order_by(ProjectDocument.id).limit(_PAGE)
-            )
-            return found.all()
+            return (await session.scalars(lacking.limit(_MOST_DOCUMENTS))).all()
 
     async def _embed(self, document_id: UUID) -> None:
         if not self.model:
