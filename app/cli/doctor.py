@@ -219,7 +219,7 @@ def _storage(settings: Settings) -> Check:
 
 
 async def _look_at(storage: Storage) -> None:
-    async for _ in storage.objects("files/"):
+    async for _ in storage.objects("originals/"):
         return
 
 

@@ -23,6 +23,7 @@ from app.core.config import LogSettings
 _SECRET = re.compile("password|secret|token|authorization|cookie|api_?key")
 _LINK = re.compile(r"(/shared/)[^/]+")
 """An address that is a secret itself: who has it may read."""
+_MOMENT = 0.02  # seconds
 _COUNTS = ("input_tokens", "output_tokens", "max_tokens")
 
 about: ContextVar[Mapping[str, Any]] = ContextVar("log_about", default={})  # noqa: B039 - nobody changes it
@@ -129,10 +130,10 @@ def _second(seconds: int) -> str:
 class _Sink:
     """Writes lines to where the libraries' go, without their records: one costs 20 us.
 
-    What is written in one step of an event loop goes out together, at its end: the
-    lines of many requests are one call of the system. A line that cannot be written,
-    on a full disk for example, is lost in silence: it must not end the request that it
-    tells of.
+    What is written within a moment goes out together: the lines of many requests are
+    one call of the system. A warning does not wait, nor what was written before it. A
+    line that cannot be written, on a full disk for example, is lost in silence: it must
+    not end the request that it tells of.
     """
 
     def __init__(self, handlers: Sequence[logging.StreamHandler[Any]]) -> None:
@@ -150,7 +151,7 @@ class _Sink:
             return
         if len(self._waiting) == 1 or loop is not self._flushes_in:
             self._flushes_in = loop
-            loop.call_soon(self.flush)
+            loop.call_later(_MOMENT, self.flush)
 
     def flush(self) -> None:
         lines, self._waiting = self._waiting, []

@@ -1,6 +1,7 @@
 """Who a request is from, without asking the database each time."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -42,6 +43,8 @@ class Principals:
         self._followers: dict[UUID, set[Follower]] = {}
         self._followed: dict[UUID, UUID] = {}
         """The user of each session or key that a stream hangs on."""
+        self._ended: dict[UUID, float] = {}
+        """When sessions, keys, and all of a user's ended; the oldest are forgotten."""
         self._told: list[Callable[[frozenset[UUID], UUID | None], object]] = []
         mfa.on_removal(self.forget_user)
         self._watcher: asyncio.Task[None] | None = None
@@ -130,6 +133,7 @@ class Principals:
     def _forget_user_here(self, user_id: UUID) -> None:
         for tell in self._told:
             tell(frozenset(), user_id)
+        self._note_ends(user_id)
         self._cache.drop(lambda principal: principal.user_id == user_id)
         self.keys.drop(lambda grant: grant.owner == user_id)
         theirs = {sid for sid, user in self._followed.items() if user == user_id}
@@ -140,6 +144,7 @@ class Principals:
         self.keys.drop(lambda grant: grant.id in gone)
         for tell in self._told:
             tell(gone, None)
+        self._note_ends(*gone)
         for session_id in gone:
             for follower in self._followers.get(session_id, ()):
                 follower.close(_ended())
@@ -158,6 +163,22 @@ class Principals:
             if not followers:
                 self._followers.pop(principal.session_id, None)
                 self._followed.pop(principal.session_id, None)
+
+    def require_unended(self, principal: Principal, *, since: float) -> None:
+        """For what is no stream, but has taken its time: raises what ended it.
+
+        `since` is by `time.perf_counter`.
+        """
+        for its in (principal.session_id, principal.user_id):
+            if self._ended.get(its, 0) > since:
+                raise _ended()
+
+    def _note_ends(self, *ended: UUID) -> None:
+        for one in ended:
+            self._ended.pop(one, None)
+            self._ended[one] = time.perf_counter()
+        while len(self._ended) > _CACHED:
+            del self._ended[next(iter(self._ended))]
 
     def _trusted_for(self) -> float:
         return _SECONDS if self._bus.reliable else _SECONDS_UNHEARD

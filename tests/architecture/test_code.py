@@ -41,7 +41,7 @@ IMPORTS_HTTP_EXCEPTION = {
 CATCHES_EVERYTHING = {
     "app/tasks/worker.py: Worker._try": "the top of a worker loop: any task may fail",
     "app/middleware/front.py: Front.__call__": "the top of a request: any may fail",
-    "app/services/message_log/writer.py: _rendered": "the text of any format",
+    "app/services/message_log/entry.py: _text": "the text of any format",
     "app/integrations/parsing/office.py: parse": "a broken document, in a child alone",
 }
 _BOTO = "9 MB and 0.1 s, only where AWS is configured"

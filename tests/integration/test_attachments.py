@@ -14,9 +14,11 @@ from tests import samples
 from tests.client import Client
 from tests.conftest import Server, ServerFactory, on_sqlite
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
+from tests.fakes.bedrock import FakeBedrock
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.integration.branch import store_branch
+from tests.integration.providers import MODELS, variables_for
 from tests.integration.rows import settled
 
 CLAUDE = "anthropic/claude-opus-5"
@@ -105,6 +107,29 @@ async def test_claude_gets_images_and_pdfs_as_they_are(
         },
         {"type": "text", "text": "What is this?"},
     ]
+
+
+@pytest.mark.parametrize("provider", ["bedrock", "mantle"])
+@on_sqlite
+async def test_bedrock_gets_documents_as_claude_does(
+    serve: ServerFactory, fake_bedrock: FakeBedrock, provider: str
+) -> None:
+    image, pdf = samples.image(), samples.pdf("Some words")
+    async with serve(**variables_for(provider, fake_bedrock)) as server:
+        ada = await server.client("ada")
+        ids = [
+            await uploaded(server, ada, image, "a.png"),
+            await uploaded(server, ada, pdf, "a.pdf"),
+            await uploaded(server, ada, samples.slides("One"), "a.pptx"),
+        ]
+        chat = await ada.chat(model=MODELS[provider], title="Named")
+
+        await ada.reply(chat, "What is this?", file_ids=ids)
+
+    picture, document, slides, _asked = question(fake_bedrock.calls[0])
+    assert picture["source"]["data"] == in_base64(image)
+    assert document["source"]["data"] == in_base64(pdf)
+    assert "One" in slides["text"]
 
 
 async def test_a_file_is_sent_again_in_the_next_turn_as_the_same_bytes(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.fakes.anthropic import FakeAnthropic
-from tests.fakes.faults import FaultPlan
+from tests.fakes.faults import Fault, FaultPlan
 from tests.fakes.openai import DIMENSIONS, EMBEDDER, FakeOpenAI
 from tests.integration.gateway import Gateway
 from tests.integration.providers import variables_for
@@ -91,7 +91,8 @@ async def test_of_embeddings_that_fail_what_was_answered_is_paid(
     gateway: Gateway,
 ) -> None:
     """M2."""
-    gateway.fake.plan = FaultPlan(faults=["none", *["unavailable"] * 20])
+    faults: list[Fault] = ["unavailable"] * 20
+    gateway.fake.plan = FaultPlan(faults=["none", *faults])
 
     async with gateway.openai() as client:
         with pytest.raises(openai.InternalServerError):

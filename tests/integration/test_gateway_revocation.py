@@ -79,6 +79,23 @@ async def test_a_stream_ends_with_an_error_within_a_second(
 
 
 @by_each_ending
+async def test_a_whole_answer_is_not_handed_out_any_more(
+    gateway: Gateway, api: Api, end: Ending
+) -> None:
+    """TRUST T4."""
+    gateway.fake.plan.update({"chunk_delay": 1, "words": 1})
+    asked = body(api, gateway.model, "Hello", stream=False)
+
+    posting = asyncio.create_task(caller(gateway, end).post(PATHS[api], json=asked))
+    await until_called(gateway)
+    await end(gateway)
+    answer = await posting
+
+    assert answer.status == 401
+    assert b"w0001" not in answer.body
+
+
+@by_each_ending
 async def test_a_call_that_waits_for_its_first_token_is_refused_within_a_second(
     gateway: Gateway, api: Api, end: Ending
 ) -> None:

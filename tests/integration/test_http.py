@@ -91,8 +91,9 @@ class Log:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Log]:
-    """Its path is to be given as LOG_FILE."""
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    """Its path is to be given as LOG_FILE; lines do not wait for others."""
+    monkeypatch.setattr(logging, "_MOMENT", 0)
     # Loggers keep the level of their first use, whichever test that was in.
     _forget_levels()
     yield Log(tmp_path / "log" / "workroom.log")

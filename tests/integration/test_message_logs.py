@@ -172,18 +172,19 @@ class Later:
         return self.messages
 
 
-async def test_text_that_is_given_later_is_made_in_a_thread(
+async def test_long_text_that_is_given_later_is_made_in_a_thread(
     workshop: Workshop, user: UUID
 ) -> None:
     """So that a call never waits for its own log."""
-    later = Later(ASKED)
+    later, short = Later(ASKED), Later(ASKED)
     async with workshop.writer() as logs:
-        await logs.write(entry(user, messages=later, size=100))
-        assert later.threads == []
+        await logs.write(entry(user, messages=later, size=100_000))
+        await logs.write(entry(user, messages=short, size=100))
+        assert (later.threads, short.threads) == ([], [threading.get_ident()])
 
-    (row,) = await workshop.rows()
-    assert workshop.text(row) == [ASKED]
-    assert len(later.threads) == 1
+    rows = await workshop.rows()
+    assert [workshop.text(row) for row in rows] == [[ASKED], [ASKED]]
+    assert len(later.threads) == len(short.threads) == 1
     assert later.threads[0] != threading.get_ident()
 
 
@@ -195,7 +196,7 @@ async def test_text_that_is_not_kept_is_never_made(
     off, of_shy = Later(ASKED), Later(ASKED)
     held = weakref.ref(off)
     async with workshop.writer() as logs:
-        await logs.write(entry(shy, messages=of_shy, size=100))
+        await logs.write(entry(shy, messages=of_shy, size=100_000))
     logs = workshop.make(MESSAGE_LOG_TEXT="false")
     await logs.write(entry(user, messages=off, size=10**9))
     del off

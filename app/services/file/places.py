@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
-FOLDERS = ("files", "thumbnails")
+FOLDERS = ("originals", "thumbnails")
 
 
 def original(user_id: UUID, file_id: UUID) -> str:
-    return f"files/{user_id.hex}/{file_id.hex}"
+    return f"originals/{user_id.hex}/{file_id.hex}"
 
 
 def thumbnail(user_id: UUID, file_id: UUID) -> str:

@@ -140,6 +140,8 @@ class Gateway:
             raise
         finally:
             await call.book(status, time.perf_counter() - begun)
+        # It is paid for, but no longer theirs.
+        self._principals.require_unended(call.incoming.principal, since=begun)
         if name is not None:
             self._answers.keep(name, Kept(call.model, answer, call.text().encode()))
         return answer

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
+import structlog
 from uuid_utils.compat import uuid7
 
 from app.core.database import utcnow
 
 _MOST_TEXT = 256 * 2**10  # bytes
+_SHORT = 32 * 2**10  # bytes that are made text of in a moment
 _OVERHEAD = 1024  # about what an entry takes besides its text, in bytes
 
+_log = structlog.get_logger()
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -22,9 +25,9 @@ class Entry(NamedTuple):
     """A call that ended. `kind` is chat, title, gateway, ...; `credits` as in prices.
 
     `messages` are what was asked in this very call, not all that led to it, and what
-    was answered: JSON values in the shape of our messages. Or what gives them later, in
-    a thread, once or again, and only if their text is kept: then `size` is how many
-    bytes it holds until then.
+    was answered: JSON values in the shape of our messages. Or what gives them, once
+    or again, and only if their text is kept: later, in a thread, where they are long,
+    for `size` is about how many bytes it holds.
     """
 
     user_id: UUID
@@ -54,17 +57,25 @@ class Waiting:
 
     @classmethod
     def of(cls, entry: Entry, *, keeps_text: bool) -> "Waiting":
-        if keeps_text and callable(entry.messages):
+        """Short text is taken at once: its objects would only wait to be collected."""
+        if keeps_text and callable(entry.messages) and entry.size > _SHORT:
             return cls(entry, None, _OVERHEAD + entry.size)
-        text = None
-        if keeps_text and not callable(entry.messages):
-            text = text_of(entry.messages)
+        text = _text(entry.messages) if keeps_text else None
         return cls(entry._replace(messages=()), text, _OVERHEAD + len(text or b""))
 
     def rendered(self) -> bytes | None:
         """The text, which may take its time."""
         messages = self.entry.messages
-        return text_of(messages()) if callable(messages) else self.text
+        return _text(messages) if callable(messages) else self.text
+
+
+def _text(messages: Messages | Callable[[], Messages]) -> bytes | None:
+    try:
+        return text_of(messages() if callable(messages) else messages)
+    except Exception as error:  # noqa: BLE001 - a format's fault costs its text, and no entry
+        # Its kind alone: what it says may hold what was asked.
+        _log.error("message log without its text", error=type(error).__name__)
+        return None
 
 
 def text_of(messages: Messages) -> bytes | None:
@@ -75,7 +86,9 @@ def text_of(messages: Messages) -> bytes | None:
     kept: list[bytes] = []
     room = _MOST_TEXT
     for message in reversed(messages):
-        text = orjson.dumps(_without_files(message), default=str)
+        text = orjson.dumps(message, default=str)
+        if b'"base64"' in text:
+            text = orjson.dumps(_without_files(message), default=str)
         room -= len(text)
         if room < 0:
             break

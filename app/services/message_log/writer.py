@@ -180,7 +180,7 @@ class MessageLogs:
 
     def _row(self, waiting: Waiting, username: str, keeps_text: bool) -> Row:  # noqa: FBT001 - both come from one row
         entry, sealed = waiting.entry, None
-        text = _rendered(waiting) if keeps_text else None
+        text = waiting.rendered() if keeps_text else None
         if text is not None:
             place = f"message_logs.messages:{waiting.id}"
             sealed = self._crypto.seal(text.decode(), place=place)
@@ -198,12 +198,3 @@ class MessageLogs:
             "latency_ms": entry.latency_ms,
             "status": entry.status[:16],
         }
-
-
-def _rendered(waiting: Waiting) -> bytes | None:
-    try:
-        return waiting.rendered()
-    except Exception as error:  # noqa: BLE001 - a format's fault costs its text, and no entry
-        # Its kind alone: what it says may hold what was asked.
-        _log.error("message log without its text", error=type(error).__name__)
-        return None
