@@ -37,8 +37,24 @@ _MOST_COUNTED = 2**15 - 1
 _POSTINGS: Table = Posting.__table__  # type: ignore[assignment]  # a mapped class's Table
 
 
-async def take_in(session: AsyncSession, document: ProjectDocument, text: str) -> None:
-    """Give a document, a new or a locked one, its text, and see that it is found."""
+def cut(title: str, text: str) -> list[Piece] | None:
+    """The pieces of a text that is indexed at once; None where a job has to do it.
+
+    It takes no session: best done before a transaction begins for which others wait.
+    """
+    return list(pieces(title, text, [])) if len(text) <= AT_ONCE else None
+
+
+async def take_in(
+    session: AsyncSession,
+    document: ProjectDocument,
+    text: str,
+    found: Sequence[Piece] | None = None,
+) -> None:
+    """Give a document, a new or a locked one, its text, and see that it is found.
+
+    `found` is what `cut` made of it, where that was done before.
+    """
     document.text = text
     # A job that is at work on what was there before ends.
     document.version = (document.version or 0) + 1
@@ -52,7 +68,8 @@ async def take_in(session: AsyncSession, document: ProjectDocument, text: str) -
         return
     if had:
         await session.execute(delete(Chunk).where(Chunk.document_id == document.id))
-    found = list(pieces(document.title, text, document.pages))
+    if found is None:
+        found = list(pieces(document.title, text, document.pages))
     document.terms = await _store(session, document, found)
     document.chunks, document.indexed = len(found), len(text)
     document.state = "ready"

@@ -26,6 +26,7 @@ from sqlalchemy import (
     cast,
     func,
     select,
+    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -36,16 +37,20 @@ from app.models import Posting, ProjectDocument
 _MOST_TERMS = 40
 """Of a question: the rarest of them."""
 
-_MOST_SCANNED = 30_000
+_MOST_SCANNED = 20_000
 """Postings that are read to find candidates, the rarest terms' first. What the others
 add is looked up for the candidates alone."""
 
-_CANDIDATES = 500
+_CANDIDATES = 300
 _FEEDBACK = 5
 """The chunks whose terms are added to the question's."""
 
 _CONSIDERED, _ADDED = 40, 20
 """Of these terms, how many are weighed by their rarity, and how many are added."""
+
+_MOST_HAVING = 2500
+"""Chunks that have a term that is added: a more frequent one tells little, and takes
+long to count."""
 
 _SHARE_ADDED = 0.5
 """What they weigh together, of all."""
@@ -115,10 +120,14 @@ class Ranking:
         for key, chunk, count, length in found:
             likely[key] += feedback[chunk] / total * count / length
         considered = dict(best(likely, _CONSIDERED))
-        having = await self._having(considered)
-        rarity = {key: self._rarity(having[key]) for key in considered}
+        having = await self._having(considered, most=_MOST_HAVING + 1)
+        rarity = {
+            key: self._rarity(count)
+            for key, count in having.items()
+            if count <= _MOST_HAVING
+        }
         added = dict(
-            best({key: considered[key] * rarity[key] for key in considered}, _ADDED)
+            best({key: considered[key] * rarity[key] for key in rarity}, _ADDED)
         )
         everything = sum(added.values())
         return {
@@ -140,12 +149,17 @@ class Ranking:
                 summed[chunk] += score
         return summed
 
-    async def _having(self, keys: Collection[int]) -> dict[int, int]:
-        """How many chunks have each of these terms; what none has is left out."""
+    async def _having(
+        self, keys: Collection[int], *, most: int = 2**31 - 1
+    ) -> dict[int, int]:
+        """How many chunks have each of these terms; what none has is left out.
+
+        Beyond `most` it does not count.
+        """
         found = await self._session.execute(
-            self._statements.counts, {"keys": list(keys)}
+            self._statements.counts, {"keys": list(keys), "most": most}
         )
-        return dict(found.all())
+        return {key: count for key, count in found if count}
 
     def _rarity(self, having: int) -> float:
         # What is being indexed just now has terms, and is not counted yet.
@@ -188,17 +202,30 @@ class _Statements(NamedTuple):
 def _statements(dialect: str) -> _Statements:
     if dialect == "sqlite":
         among, weighted = _among_in_sqlite, _weighted_in_sqlite()
+        keys = func.json_each(bindparam("keys", type_=JSON())).table_valued("value")
     else:
         among, weighted = _among_in_postgresql, _weighted_in_postgresql()
+        listed = func.unnest(bindparam("keys", type_=ARRAY(BigInteger())))
+        keys = listed.table_valued("value").render_derived()
+    having = (
+        select(Posting.chunk_id)
+        .where(Posting.key == keys.c.value)
+        .limit(bindparam("most", type_=Integer()))
+        .correlate(keys)
+        .subquery()
+    )
     scoring, score = _scoring(weighted)
+    additions = scoring.where(among(Posting.chunk_id, "chunks"))
+    if dialect != "sqlite":
+        additions = _additions_in_postgresql(weighted)
     return _Statements(
-        counts=select(Posting.key, func.count())
-        .where(among(Posting.key, "keys"))
-        .group_by(Posting.key),
+        counts=select(
+            keys.c.value, select(func.count()).select_from(having).scalar_subquery()
+        ),
         candidates=scoring.order_by(score.desc(), Posting.chunk_id).limit(
             bindparam("most", type_=Integer())
         ),
-        additions=scoring.where(among(Posting.chunk_id, "chunks")),
+        additions=additions,
         # In one order, for sums of what is rounded.
         terms=select(Posting.key, Posting.chunk_id, Posting.count, Posting.length)
         .where(among(Posting.chunk_id, "chunks"))
@@ -220,6 +247,32 @@ def _scoring(
         .group_by(Posting.chunk_id)
     )
     return scoring, score
+
+
+def _additions_in_postgresql(weighted: FromClause) -> Select[int, Any]:
+    """The same of some chunks: by each key and chunk in the index.
+
+    Left to itself, PostgreSQL walks over every key of the index for these chunks. The
+    offset keeps it from joining otherwise.
+    """
+    posting = (
+        select(Posting.chunk_id, Posting.count, Posting.length)
+        .where(
+            Posting.key == weighted.c.key,
+            _among_in_postgresql(Posting.chunk_id, "chunks"),
+        )
+        .offset(0)
+        .lateral("posting")
+    )
+    norm = bindparam("norm", type_=Float()) + (
+        bindparam("slope", type_=Float()) * posting.c.length
+    )
+    score = func.sum(weighted.c.weight * posting.c.count / (posting.c.count + norm))
+    return (
+        select(posting.c.chunk_id, score)
+        .select_from(weighted.join(posting, true()))
+        .group_by(posting.c.chunk_id)
+    )
 
 
 def _among_in_sqlite(column: Any, name: str) -> ColumnElement[bool]:

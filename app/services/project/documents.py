@@ -29,20 +29,22 @@ async def add(
 
     And what `text_of` does of a file.
     """
+    title, text = form.title or "", form.text or ""
+    found = indexing.cut(title, text)
     project = await require_role(session, principal, project_id, "editor", lock=True)
     if form.file_id is None:
-        source = FileText(form.title or "", form.text or "", [])
+        source = FileText(title, text, [])
     else:
         await _refuse_twice(session, project_id, form.file_id)
-        source = await text_of(session, principal, form.file_id)
+        source, found = await text_of(session, principal, form.file_id), None
     document = ProjectDocument(
         project_id=project_id,
         file_id=form.file_id,
-        title=(form.title or source.name)[:_TITLE],
+        title=(title or source.name)[:_TITLE],
         pages=source.pages,
     )
     session.add(document)
-    await indexing.take_in(session, document, source.text)
+    await indexing.take_in(session, document, source.text, found)
     await _refuse_too_large(session, project)
     return document
 
