@@ -141,7 +141,7 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:
         SecurityHeaders(hsts=False),
         Cors(),
         Admission(most=9, lag=LoopLag(9)),
-        BodyLimit(limit=9, gateway_limit=9, seconds=9),
+        BodyLimit(limit=9, gateway_limit=9, file_limit=9, seconds=9),
     )
     await ask(app)
     gc.collect()
