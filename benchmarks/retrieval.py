@@ -187,10 +187,11 @@ async def seed(url: str, user: str, texts: Iterator[str], count: int) -> str:
     at_once = indexing.Indexing(database, rest=0)  # nobody else waits
     while count > 0:
         async with database.unit_of_work() as session:
-            document = ProjectDocument(project_id=project.id, title="-")
-            session.add(document)
             text = "\n\n".join(itertools.islice(texts, min(count, 200)))
-            await indexing.take_in(session, document, text)
+            document = ProjectDocument(
+                project_id=project.id, title="-", text=text, characters=0, tokens=0
+            )
+            session.add(document)
         await at_once.index(document.id)
         async with database.unit_of_work(read_only=True) as session:
             count -= (await session.get_one(ProjectDocument, document.id)).chunks

@@ -73,11 +73,13 @@ class Connection(aiosqlite.Connection):
         """Begin to write; the turn is given back as the transaction ends."""
         await self.turn.take()
         self._has_turn = True
+        begun = False
         try:
             await self._execute(self._conn.execute, BEGIN)
-        except BaseException:
-            self._give_turn()
-            raise
+            begun = True
+        finally:
+            if not begun:
+                self._give_turn()
 
     def _give_turn(self) -> None:
         if self._has_turn:
