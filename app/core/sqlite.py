@@ -71,11 +71,12 @@ class Connection(aiosqlite.Connection):
 
     async def begin(self) -> None:
         """Begin to write; the turn is given back as the transaction ends."""
+        trip: Any = self._execute
         await self.turn.take()
         self._has_turn = True
         begun = False
         try:
-            await self._execute(self._conn.execute, BEGIN)
+            await trip(self._conn.execute, BEGIN)
             begun = True
         finally:
             if not begun:
