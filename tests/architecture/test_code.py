@@ -63,7 +63,7 @@ IMPORTS_LATE = {
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: found": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: signed": _BOTO,
-    "app/integrations/search/words.py: _stem": "3 MB that an idle server spares",
+    "app/integrations/search/words.py: _stemmer": "3 MB that an idle server spares",
 }
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 

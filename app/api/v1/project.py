@@ -111,7 +111,7 @@ async def remove_member(
 async def add_document(
     session: SessionDep, user: CurrentUser, project_id: UUID, form: DocumentCreate
 ) -> DocumentRead:
-    """For its owner and editors. A short text is found at once, a long one soon."""
+    """For its owner and editors. It is found once it is `ready`."""
     added = await documents.add(session, user, project_id, form)
     return DocumentRead.model_validate(added)
 

@@ -30,13 +30,12 @@ async def add(
     And what `text_of` does of a file.
     """
     title, text = form.title or "", form.text or ""
-    found = indexing.cut(title, text)
     project = await require_role(session, principal, project_id, "editor", lock=True)
     if form.file_id is None:
         source = FileText(title, text, [])
     else:
         await _refuse_twice(session, project_id, form.file_id)
-        source, found = await text_of(session, principal, form.file_id), None
+        source = await text_of(session, principal, form.file_id)
     document = ProjectDocument(
         project_id=project_id,
         file_id=form.file_id,
@@ -44,7 +43,7 @@ async def add(
         pages=source.pages,
     )
     session.add(document)
-    await indexing.take_in(session, document, source.text, found)
+    await indexing.take_in(session, document, source.text)
     await _refuse_too_large(session, project)
     return document
 
