@@ -78,7 +78,6 @@ def chat_row(owner: UUID, **changes: Any) -> dict[str, Any]:
         "archived": False,
         "pinned": False,
         "temporary": False,
-        "project_id": None,
         "created_at": now,
         "updated_at": now,
     } | changes
