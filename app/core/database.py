@@ -134,7 +134,8 @@ class Database:
         }
         if self.is_sqlite:
             path = make_url(url).database or ":memory:"
-            options["async_creator"] = lambda: sqlite.connect(path, limit)
+            turn = sqlite.Turn(limit)
+            options["async_creator"] = lambda: sqlite.connect(path, limit, turn)
         else:
             options["connect_args"] = _limits(None if patient else limit)
         self.engine = create_async_engine(
@@ -392,4 +393,4 @@ def _begin_sqlite(connection: Any) -> None:
     # wrote in between, so writers take the write lock (and wait for it) at the start.
     # Readers take none: each of their statements sees a state of its own.
     if not connection.get_execution_options().get("read_only"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(sqlite.BEGIN)

@@ -18,18 +18,20 @@ class Task:
     function: TaskFunction
     every: timedelta | None = None
     """For scheduled work: how often. Each moment is run once, whoever schedules."""
+    at_most: int | None = None
+    """How many of it one worker runs at once, so that slow ones leave it free."""
 
 
 _tasks: dict[str, Task] = {}
 
 
 def task(
-    name: str, *, every: timedelta | None = None
+    name: str, *, every: timedelta | None = None, at_most: int | None = None
 ) -> Callable[[TaskFunction], TaskFunction]:
     def register(function: TaskFunction) -> TaskFunction:
         if name in _tasks:
             raise ValueError(f"two tasks are named {name}")
-        _tasks[name] = Task(name, function, every)
+        _tasks[name] = Task(name, function, every, at_most)
         return function
 
     return register
@@ -38,6 +40,12 @@ def task(
 def get_task(name: str) -> Task:
     """Raises KeyError for a name that no task has."""
     return _tasks[name]
+
+
+def at_most(name: str) -> int | None:
+    """None where there is no limit, and for a name that no task has (any more)."""
+    found = _tasks.get(name)
+    return found.at_most if found else None
 
 
 def scheduled_tasks() -> list[Task]:

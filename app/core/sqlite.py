@@ -3,10 +3,14 @@
 SQLAlchemy makes a cursor, executes, fetches and closes, each a trip of some 80
 microseconds of CPU. Here a cursor fetches as it executes, and what needs no database
 (closing it, ending a transaction that never began) needs no trip.
+
+And who waits to write does so in a queue of the process: see `Turn`.
 """
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
 import aiosqlite
@@ -18,17 +22,88 @@ from app.core.statements import Compiled, Result, Script, Statement
 T = TypeVar("T")
 
 
+BEGIN = "BEGIN IMMEDIATE"
+"""What begins each transaction that may write; see `Database`."""
+
+
+class Turn:
+    """Who of this process may write: one at a time, in the order in which they came.
+
+    Left to SQLite, who waits tries again after 1, 2, 5, 10 ... ms: it comes long after
+    the lock was free, and behind those who came later.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds` is how long one waits."""
+        self._seconds = seconds
+        self._place = asyncio.Semaphore(1)
+
+    async def take(self) -> None:
+        """Raises what SQLite does where it took too long."""
+        if not self._place.locked():
+            await self._place.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._place.acquire()
+        except TimeoutError as error:
+            raise sqlite3.OperationalError("database is locked") from error
+
+    def give(self) -> None:
+        self._place.release()
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """For what goes around SQLAlchemy, which would make an error its own."""
+        try:
+            await self.take()
+        except sqlite3.Error as error:
+            raise _translated(error, BEGIN) from error
+        try:
+            yield
+        finally:
+            self.give()
+
+
 class Connection(aiosqlite.Connection):
+    turn: Turn
+    _has_turn = False
+
+    async def begin(self) -> None:
+        """Begin to write; the turn is given back as the transaction ends."""
+        trip: Any = self._execute
+        await self.turn.take()
+        self._has_turn = True
+        begun = False
+        try:
+            await trip(self._conn.execute, BEGIN)
+            begun = True
+        finally:
+            if not begun:
+                self._give_turn()
+
+    def _give_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self.turn.give()
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """End its thread; whatever closes a connection comes here."""
+        self._give_turn()
+        return super().stop()
+
     def cursor(self) -> "Cursor":  # type: ignore[override]  # what SQLAlchemy uses of it
         return Cursor(self)
 
     async def commit(self) -> None:
         if self.in_transaction:
             await super().commit()
+        self._give_turn()
 
     async def rollback(self) -> None:
         if self.in_transaction:
             await super().rollback()
+        self._give_turn()
 
     # As `Database.run` and `Database.transact` use it: one trip, and the connection is
     # as it was afterwards, whatever became of those who wait.
@@ -39,14 +114,16 @@ class Connection(aiosqlite.Connection):
 
     async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
         trip: Any = self._execute
-        result: Result = await trip(_run, self._conn, compiled, values)
+        async with nullcontext() if compiled.is_select else self.turn.taken():
+            result: Result = await trip(_run, self._conn, compiled, values)
         return result
 
     async def transact(
         self, script: Script[T], compiled: Callable[[Statement], Compiled]
     ) -> T:
         trip: Any = self._execute
-        result: T = await trip(_transact, self._conn, script, compiled)
+        async with self.turn.taken():
+            result: T = await trip(_transact, self._conn, script, compiled)
         return result
 
     def abandon(self) -> None:
@@ -69,6 +146,9 @@ class Cursor:
         return self
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> Self:
+        if sql == BEGIN:
+            await self._connection.begin()
+            return self
         return await self._take(_execute, sql, parameters)
 
     async def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> Self:
@@ -130,7 +210,7 @@ def _transact(
     script: Script[T],
     compiled: Callable[[Statement], Compiled],
 ) -> T:
-    _control(database, "BEGIN IMMEDIATE")
+    _control(database, BEGIN)
     try:
         try:
             result = _play(database, script, compiled)
@@ -175,10 +255,11 @@ def _translated(error: sqlite3.Error, sql: str) -> Exception:
     return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)
 
 
-async def connect(path: str, lock_seconds: float) -> Connection:
+async def connect(path: str, lock_seconds: float, turn: Turn) -> Connection:
     """Open the file; no transaction begins but by a BEGIN of ours.
 
-    One that cannot begin for so long, because another writes, fails.
+    One that cannot begin for so long, because another process writes, fails. `turn` is
+    that of all connections of this one.
     """
     connection = Connection(
         lambda: sqlite3.connect(
@@ -186,6 +267,7 @@ async def connect(path: str, lock_seconds: float) -> Connection:
         ),
         iter_chunk_size=64,
     )
+    connection.turn = turn
     # A connection that nobody closes must not keep the process alive.
     connection._thread.daemon = True  # noqa: SLF001 - as SQLAlchemy does it, too
     await connection

@@ -58,6 +58,15 @@ class Visit:
 
         return noting_start
 
+    def end(self) -> None:
+        for note in reversed(self.at_end):
+            note()
+        # What was noted holds the visit, mostly: in a ring, all of them would wait for
+        # the garbage collector, with all that the request holds.
+        self.at_start.clear()
+        self.at_end.clear()
+        del self.receive
+
 
 class Gate(Protocol):
     def enter(self, visit: Visit) -> Verdict:
@@ -97,5 +106,4 @@ class Front:
             answer = errors.unexpected(visit.scope["path"], error)
             await answer(visit.scope, visit.receive, send)
         finally:
-            for note in reversed(visit.at_end):
-                note()
+            visit.end()

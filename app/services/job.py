@@ -5,7 +5,8 @@ it follows does. Claiming is one UPDATE; a claim is a lease that a heartbeat ren
 the work of a worker that died is taken up again. What keeps failing ends `dead`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from uuid_utils.compat import uuid7
 
 from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
-from app.core.queue import get_task, retry_delay
+from app.core.queue import at_most, get_task, retry_delay
 from app.core.statements import Bound, Statement
 from app.models import Job
 from app.services.paging import Paging, page
@@ -86,34 +87,72 @@ async def enqueue_once(session: AsyncSession, name: str, *, unique_key: str) -> 
 
 
 async def claim(
-    session: AsyncSession, *, owner: str, lease: timedelta, limit: int
+    session: AsyncSession,
+    *,
+    owner: str,
+    lease: timedelta,
+    limit: int,
+    running: Iterable[str] = (),
 ) -> Sequence[Job]:
-    """Take up to `limit` due jobs: queued ones, and running ones whose worker died."""
-    now = utcnow()
-    due = (
-        select(Job.id)
-        .where(
-            or_(
-                (Job.state == "queued") & (Job.run_at <= now),
-                (Job.state == "running") & (Job.lease_expires_at < now),
-            )
-        )
-        .order_by(Job.run_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    """Take up to `limit` due jobs: queued ones, and running ones whose worker died.
+
+    `running` names what this worker is at: of some tasks it takes no more than so many.
+    """
+    chosen = await _choose(session, Counter(running), limit)
+    if not chosen:
+        return []
     claimed = await session.scalars(
         update(Job)
-        .where(Job.id.in_(due))
+        .where(Job.id.in_(chosen))
         .values(
             state="running",
             attempts=Job.attempts + 1,
             lease_owner=owner,
-            lease_expires_at=now + lease,
+            lease_expires_at=utcnow() + lease,
         )
         .returning(Job)
     )
     return claimed.all()
+
+
+async def _choose(
+    session: AsyncSession, running: Counter[str], limit: int
+) -> list[UUID]:
+    """The jobs that have been due for the longest, of the tasks that have room.
+
+    As long as one of their tasks is full after them, those behind them are looked at.
+    """
+    now = utcnow()
+    due = or_(
+        (Job.state == "queued") & (Job.run_at <= now),
+        (Job.state == "running") & (Job.lease_expires_at < now),
+    )
+    chosen: list[UUID] = []
+    full = {name for name in running if _is_full(name, running)}
+    while len(chosen) < limit:
+        wanted = limit - len(chosen)
+        found = await session.execute(
+            select(Job.id, Job.name)
+            .where(due, Job.name.not_in(full), Job.id.not_in(chosen))
+            .order_by(Job.run_at)
+            .limit(wanted)
+            .with_for_update(skip_locked=True)
+        )
+        rows = found.all()
+        for job_id, name in rows:
+            if not _is_full(name, running):
+                chosen.append(job_id)
+                running[name] += 1
+        now_full = {name for name in running if _is_full(name, running)}
+        if len(rows) < wanted or now_full == full:
+            break
+        full = now_full
+    return chosen
+
+
+def _is_full(name: str, running: Mapping[str, int]) -> bool:
+    most = at_most(name)
+    return most is not None and running[name] >= most
 
 
 async def renew(

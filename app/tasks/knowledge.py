@@ -5,17 +5,17 @@ from app.core.queue import task
 from app.services.runtime import Runtime
 
 
-@task("knowledge.index")
+@task("knowledge.index", at_most=2)  # a short text passes a long one
 async def index(runtime: Runtime, *, document_id: str) -> None:
     await runtime.indexing.index(UUID(document_id))
 
 
-@task("knowledge.remove")
+@task("knowledge.remove", at_most=1)
 async def remove(runtime: Runtime, *, document_id: str) -> None:
     await runtime.indexing.remove(UUID(document_id))
 
 
-@task("knowledge.embed")
+@task("knowledge.embed", at_most=2)  # a worker waits for the model there
 async def embed(runtime: Runtime, *, document_id: str) -> None:
     await runtime.embedding.embed(UUID(document_id))
 

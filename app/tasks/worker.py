@@ -104,7 +104,11 @@ class Worker:
         try:
             async with self._database.unit_of_work() as session:
                 found = await jobs.claim(
-                    session, owner=self._owner, lease=self._lease, limit=free
+                    session,
+                    owner=self._owner,
+                    lease=self._lease,
+                    limit=free,
+                    running=[job.name for job in self._running.values()],
                 )
                 return list(found)
         except AppError as error:

@@ -67,7 +67,7 @@ IMPORTS_LATE = {
     "app/services/knowledge/vectors.py: packed": _NUMPY,
     "app/services/knowledge/vectors.py: _matrix": _NUMPY,
     "app/services/knowledge/vectors.py: _nearest": _NUMPY,
-    "app/integrations/search/words.py: _stem": "3 MB that an idle server spares",
+    "app/integrations/search/words.py: _stemmer": "3 MB that an idle server spares",
 }
 """`app/cli` is free to: `serve` must not wait for what other commands import."""
 

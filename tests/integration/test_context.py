@@ -14,6 +14,7 @@ from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.rows import settled
 
 MODEL = "openai/fake-small"
 CLAUDE = "anthropic/claude-opus-5"
@@ -56,6 +57,7 @@ async def document(
     async with server.runtime.database.unit_of_work() as session:
         session.add(row)
         await indexing.take_in(session, row, text)
+    await settled(server)
     return str(row.id)
 
 

@@ -236,6 +236,73 @@ async def test_two_workers_never_claim_the_same_job(runtime: Runtime, log: Log) 
     assert len(claimed) == len(set(claimed)) == 10
 
 
+async def test_slow_jobs_of_one_kind_leave_room_for_the_others(
+    runtime: Runtime, log: Log
+) -> None:
+    slow = Log()
+    slow.hold.clear()
+    queue.task("test.slow", at_most=2)(slow.run)
+    async with runtime.database.unit_of_work() as session:
+        for n in range(9):
+            jobs.enqueue(session, "test.slow", word=str(n))
+    await ask(runtime, "quick")
+
+    async with working(runtime):
+        await reach(runtime, ["running"] * 2 + ["queued"] * 7 + ["succeeded"])
+        assert log.runs == ["quick"]
+        slow.hold.set()
+        await reach(runtime, ["succeeded"] * 10)
+
+    assert slow.runs == [str(n) for n in range(9)]
+
+
+async def test_what_has_been_due_for_longest_is_claimed_first_where_it_has_room(
+    runtime: Runtime, log: Log
+) -> None:
+    queue.task("test.slow", at_most=2)(log.run)
+    queue.task("test.slower", at_most=1)(log.run)
+    names = ["test.slower"] * 4 + ["test.slow"] * 4 + ["test.word"] * 4
+    async with runtime.database.unit_of_work() as session:
+        for name in names:
+            jobs.enqueue(session, name, word=name)
+
+    async def take(limit: int, *running: str) -> list[str]:
+        async with runtime.database.unit_of_work() as session:
+            found = await jobs.claim(
+                session, owner="me", lease=LEASE, limit=limit, running=running
+            )
+            return sorted(job.name for job in found)
+
+    assert await take(1) == ["test.slower"]
+    assert await take(2, "test.slower") == ["test.slow", "test.slow"]
+    running = ["test.slower", "test.slow", "test.slow"]
+    assert await take(1, *running) == ["test.word"]
+    assert await take(4, "test.slow") == [
+        "test.slow",
+        "test.slower",
+        "test.word",
+        "test.word",
+    ]
+    assert await take(4, *running) == ["test.word"]
+    assert await take(4, *running) == []
+    assert await take(4) == ["test.slow", "test.slower"]
+
+
+async def test_a_job_whose_task_is_gone_holds_up_no_others(
+    runtime: Runtime, log: Log
+) -> None:
+    queue.task("test.old")(log.run)
+    async with runtime.database.unit_of_work() as session:
+        jobs.enqueue(session, "test.old", word="old", max_attempts=1)
+    queue._tasks.pop("test.old")
+    await ask(runtime, "new")
+
+    async with working(runtime):
+        await reach(runtime, ["dead", "succeeded"])
+
+    assert log.runs == ["new"]
+
+
 async def test_a_long_job_keeps_its_claim(
     settings_with: Callable[..., Settings], database: Database, log: Log
 ) -> None:

@@ -11,7 +11,7 @@ from app.core.database import Database
 from app.core.exceptions import UnavailableError
 from app.models import Chunk, File, FileText, Posting, Project, ProjectDocument, User
 from app.services.knowledge import indexing, ranking
-from app.services.knowledge.indexing import AT_ONCE, Indexing
+from app.services.knowledge.indexing import Indexing
 from app.services.knowledge.search import Found, search
 from tests.client import Client
 from tests.conftest import Server
@@ -31,14 +31,22 @@ async def a_project(database: Database) -> UUID:
     return project.id
 
 
-async def add(
-    database: Database, project: UUID, text: str, title: str = "A note"
+async def pending(
+    database: Database, project: UUID, text: str = LONG, title: str = "A note"
 ) -> UUID:
     async with database.unit_of_work() as session:
         document = ProjectDocument(project_id=project, title=title)
         session.add(document)
         await indexing.take_in(session, document, text)
     return document.id
+
+
+async def add(
+    database: Database, project: UUID, text: str, title: str = "A note"
+) -> UUID:
+    document = await pending(database, project, text, title)
+    await Indexing(database, rest=0).index(document)
+    return document
 
 
 async def find(
@@ -221,7 +229,7 @@ async def test_scores_are_those_of_the_formula(database: Database) -> None:
 # Coming in --------------------------------------------------------------------------
 
 
-async def test_a_short_text_is_found_with_the_next_request(server: Server) -> None:
+async def test_what_changes_is_found_as_it_is_now(server: Server) -> None:
     ada = await server.client()
     project = await project_of(ada)
     document = await paste(ada, project, "Zebras have stripes.")
@@ -229,21 +237,23 @@ async def test_a_short_text_is_found_with_the_next_request(server: Server) -> No
 
     assert await texts(ada, project, "zebras") == ["Zebras have stripes."]
     changed = await ada.patch(path, json={"text": "Lions have manes."})
-    assert (changed.json["state"], changed.json["progress"]) == ("ready", 1)
+    assert (changed.json["state"], changed.json["progress"]) == ("pending", 0)
+    assert await texts(ada, project, "zebras") == []
+    await settled(server)
     assert await texts(ada, project, "zebras") == []
     assert await texts(ada, project, "lions") == ["Lions have manes."]
     renamed = await ada.patch(path, json={"title": "Of cats"})
     assert renamed.json["title"] == "Of cats"
+    await settled(server)
     assert await texts(ada, project, "cats") == ["Lions have manes."]
     assert (await ada.delete(path)).status == 204
     assert await texts(ada, project, "lions") == []
     assert await count(server.runtime.database, Posting) == 0
 
 
-async def test_a_long_text_is_indexed_by_a_job(server: Server) -> None:
+async def test_a_text_is_indexed_by_a_job(server: Server) -> None:
     ada = await server.client()
     project = await project_of(ada)
-    assert len(LONG) > AT_ONCE
     form = {"title": "Long", "text": LONG}
 
     added = await ada.post(f"/projects/{project}/documents", json=form)
@@ -320,7 +330,7 @@ async def test_a_job_that_died_half_way_is_done_again_from_the_beginning(
 ) -> None:
     """TRUST F4."""
     project = await a_project(database)
-    document = await add(database, project, LONG)
+    document = await pending(database, project)
     dying = asyncio.create_task(Indexing(database).index(document))
     half = await begun(database, document)
     dying.cancel()
@@ -340,7 +350,7 @@ async def test_a_job_that_died_half_way_is_done_again_from_the_beginning(
 async def test_two_jobs_for_one_document_index_it_once(database: Database) -> None:
     """TRUST F4. A lease that ran out is no proof that its holder is dead."""
     project = await a_project(database)
-    document = await add(database, project, LONG)
+    document = await pending(database, project)
 
     await asyncio.gather(*(Indexing(database).index(document) for _ in range(3)))
 
@@ -354,7 +364,7 @@ async def test_a_text_that_changes_while_it_is_indexed_is_the_new_one(
     database: Database, text: str
 ) -> None:
     project = await a_project(database)
-    document = await add(database, project, LONG)
+    document = await pending(database, project)
     job = asyncio.create_task(Indexing(database).index(document))
     await begun(database, document)
 
@@ -363,9 +373,8 @@ async def test_a_text_that_changes_while_it_is_indexed_is_the_new_one(
         assert row is not None
         await indexing.take_in(session, row, text)
     await job
-    if len(text) > AT_ONCE:
-        assert (await state_of(database, document)).state == "pending"
-        await Indexing(database).index(document)
+    assert (await state_of(database, document)).state == "pending"
+    await Indexing(database).index(document)
 
     found = await find(database, project, "lions zebras", limit=1000)
     assert all(text[one.start : one.end] == one.text for one in found)
@@ -374,7 +383,7 @@ async def test_a_text_that_changes_while_it_is_indexed_is_the_new_one(
 
 async def test_a_job_that_comes_late_leaves_what_is_newer(database: Database) -> None:
     project = await a_project(database)
-    document = await add(database, project, LONG)
+    document = await pending(database, project)
     job = Indexing(database)
     taken = await job._take(document)
     assert taken is not None
@@ -383,7 +392,7 @@ async def test_a_job_that_comes_late_leaves_what_is_newer(database: Database) ->
         assert row is not None
         await indexing.take_in(session, row, "Lions alone.")
 
-    assert await job._clear(taken) is False
+    assert await job._add(taken, [], state="ready") is False
     await job.index(document)
 
     assert [one.text for one in await find(database, project, "lions")] == [
@@ -395,13 +404,13 @@ async def test_what_cannot_be_indexed_now_says_so_and_is_tried_again(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = await a_project(database)
-    document = await add(database, project, LONG)
+    document = await pending(database, project)
 
-    async def fail(*_: object) -> int:
+    def fail(*_: object) -> None:
         raise UnavailableError("The database is away.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(indexing, "_store", fail)
+        broken.setattr(indexing, "_adding", fail)
         with pytest.raises(UnavailableError):
             await Indexing(database).index(document)
     assert (await state_of(database, document)).state == "failed"
@@ -446,6 +455,7 @@ async def test_a_files_text_is_found_with_its_page_until_the_file_is_deleted(
     again = await ada.post(f"{path}/documents", json={"file_id": file})
     edit = {"json": {"text": "Lions."}}
     edited = await ada.patch(f"{path}/documents/{added.json['id']}", **edit)
+    await settled(server)
 
     assert (added.status, added.json["title"]) == (201, "zebras.pdf")
     assert (again.status, again.json["code"]) == (409, "document_already")

@@ -1,5 +1,6 @@
 """Projects over HTTP: who is in them, and what that lets them see."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -25,9 +26,13 @@ async def project_of(client: Client, **fields: Any) -> str:
 
 
 async def paste(client: Client, project: str, text: str = SECRET) -> str:
+    """A document that is found."""
     form = {"title": "A note", "text": text}
     added = await client.post(f"/projects/{project}/documents", json=form)
     assert added.status == 201, added.json
+    path = f"/projects/{project}/documents/{added.json['id']}"
+    while (await client.get(path)).json["state"] != "ready":  # noqa: ASYNC110 - the server tells
+        await asyncio.sleep(0.01)
     return str(added.json["id"])
 
 
@@ -320,7 +325,7 @@ async def test_an_erasure_leaves_nothing_of_a_project(server: Server) -> None:
     ada, bob = await server.client("ada"), await server.client("bob")
     project = await project_of(ada, name="Zanzibar", instructions=SECRET)
     await paste(ada, project)
-    await paste(ada, project, f"{SECRET} " * 900)  # so long that a job indexes it
+    await paste(ada, project, f"{SECRET} " * 900)
     await invite(ada, project, "bob")
     kept = await project_of(bob)
     await paste(bob, kept, "Of bob.")

@@ -220,7 +220,7 @@ class TestModels:
         assert found == {
             "name": "smart",
             "provider": "route",
-            "capabilities": ["text"],
+            "capabilities": ["text", "tools"],
             "context_window": 40_000,
             "max_output_tokens": 100,
             "dimensions": None,

@@ -74,6 +74,7 @@ def chat_row(owner: UUID, **changes: Any) -> dict[str, Any]:
         "model": "guide/manual",
         "system_prompt": None,
         "leaf_id": None,
+        "project_id": None,
         "archived": False,
         "pinned": False,
         "temporary": False,
@@ -424,23 +425,24 @@ async def test_a_connection_lost_in_a_transaction_is_an_outage(
 
 
 @on_sqlite
-async def test_a_locked_sqlite_is_an_outage(database: Database, owner: UUID) -> None:
+async def test_a_locked_sqlite_is_an_outage(
+    settings_with: SettingsFactory, database: Database, owner: UUID
+) -> None:
     row = chat_row(owner)
+    hasty = Database(settings_with(DB_STATEMENT_TIMEOUT="0.05"))
 
     def script() -> Script[None]:
         yield ADD_CHAT(**row)
 
-    async def hurry(connection: Any) -> None:
-        await connection.execute("PRAGMA busy_timeout = 0")
-
-    await database._writers.use(hurry)
-    async with database.unit_of_work() as session:
+    async with hasty.unit_of_work() as session:
         session.add(Chat(user_id=owner, model="guide/manual"))
         await session.flush()
-        for writing in (database.run(ADD_CHAT(**row)), database.transact(script())):
-            with pytest.raises(UnavailableError):
-                await writing
-        assert await count(database) == 0
+        with pytest.raises(UnavailableError):
+            await hasty.run(ADD_CHAT(**row))
+        with pytest.raises(UnavailableError):
+            await hasty.transact(script())
+        assert await count(hasty) == 0
 
-    await database.transact(script())
-    assert await count(database) == 2
+    await hasty.transact(script())
+    assert await count(hasty) == 2
+    await hasty.close()

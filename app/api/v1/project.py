@@ -3,7 +3,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, status
 
-from app.api.deps import CurrentUser, DatabaseDep, EmbeddingDep, PageDep, SessionDep
+from app.api.deps import (
+    CurrentUser,
+    DatabaseDep,
+    EmbeddingDep,
+    PageDep,
+    SessionDep,
+)
 from app.api.idempotency import IdempotentRoute
 from app.schemas.base import Page
 from app.schemas.project import (
@@ -109,16 +115,10 @@ async def remove_member(
 
 @router.post("/{project_id}/documents", status_code=status.HTTP_201_CREATED)
 async def add_document(
-    session: SessionDep,
-    embedding: EmbeddingDep,
-    user: CurrentUser,
-    project_id: UUID,
-    form: DocumentCreate,
+    session: SessionDep, user: CurrentUser, project_id: UUID, form: DocumentCreate
 ) -> DocumentRead:
-    """For its owner and editors. A short text is found at once, a long one soon."""
-    added = await documents.add(
-        session, user, project_id, form, embedder=embedding.model
-    )
+    """For its owner and editors. It is found once it is `ready`."""
+    added = await documents.add(session, user, project_id, form)
     return DocumentRead.model_validate(added)
 
 
@@ -145,17 +145,13 @@ async def get_document(
 @router.patch("/{project_id}/documents/{document_id}")
 async def change_document(
     session: SessionDep,
-    embedding: EmbeddingDep,
     user: CurrentUser,
     project_id: UUID,
-    *,
     document_id: UUID,
     form: DocumentUpdate,
 ) -> DocumentRead:
     """For its owner and editors; of a file's document, the title alone."""
-    changed = await documents.change(
-        session, user, project_id, document_id, form, embedder=embedding.model
-    )
+    changed = await documents.change(session, user, project_id, document_id, form)
     return DocumentRead.model_validate(changed)
 
 

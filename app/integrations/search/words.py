@@ -3,6 +3,8 @@
 import re
 import threading
 import unicodedata
+from functools import cache, lru_cache
+from typing import Any
 
 STOP_WORDS = frozenset(
     """
@@ -65,19 +67,19 @@ def terms(text: str) -> list[str]:
     return found
 
 
-_stems: dict[str, str] = {}
 _stemming = threading.Lock()
-_STEMS_KEPT = 20_000
 
 
+@cache
+def _stemmer() -> Any:
+    import snowballstemmer  # noqa: PLC0415 - 3 MB that an idle server does without
+
+    return snowballstemmer.stemmer("english")
+
+
+@lru_cache(maxsize=20_000)
 def _stem(word: str) -> str:
-    """The English stem, of Porter's second algorithm; at most 20,000 are kept."""
-    known = _stems.get(word)
-    if known is None:
-        import snowballstemmer  # noqa: PLC0415 - 3 MB that an idle server does without
-
-        with _stemming:  # a stemmer holds the word it works on
-            known = snowballstemmer.stemmer("english").stemWord(word)
-        if len(_stems) < _STEMS_KEPT:
-            _stems[word] = known
-    return known
+    """The English stem, of Porter's second algorithm."""
+    with _stemming:  # a stemmer holds the word it works on
+        stem: str = _stemmer().stemWord(word)
+    return stem

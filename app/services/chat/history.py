@@ -19,12 +19,13 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    exists,
     func,
     literal,
     select,
     true,
 )
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.core.database import Database
 from app.core.exceptions import NotFoundError
@@ -109,7 +110,18 @@ async def read(
         if start is not None:
             raise NotFoundError("There is no message with this `parent_id` here.")
         return chat, []
-    return chat, [Said(*(row[name] for name in Said._fields)) for row in found.rows]
+    return chat, [
+        Said(
+            row["id"],
+            row["parent_id"],
+            row["role"],
+            row["status"],
+            row["content"],
+            row["summary"],
+            row["summary_files"],
+        )
+        for row in found.rows
+    ]
 
 
 def unread(branch: Sequence[Said]) -> bool:
@@ -148,13 +160,12 @@ def _history(*, from_leaf: bool) -> Statement:
             Message.role,
             Message.status,
             Message.content,
-            MessageSummary.text.label("summary"),
-            MessageSummary.files.label("summary_files"),
+            _summary(MessageSummary.text, line).label("summary"),
+            _summary(MessageSummary.files, line).label("summary_files"),
         )
         .select_from(chat)
         .join(line, true(), isouter=True)
         .join(Message, Message.id == line.c.id, isouter=True)
-        .join(MessageSummary, MessageSummary.message_id == line.c.id, isouter=True)
         .order_by(line.c.depth)
     )
     return Statement(statement)
@@ -183,16 +194,28 @@ def _line(chat: Subquery, *, start: BindParameter[UUID] | None) -> CTE:
             parent.parent_id,
             line.c.depth + 1,
             total,
-            MessageSummary.message_id.is_not(None),
+            # Only a reply may have one: it costs each message a look.
+            case(
+                (
+                    parent.role == "assistant",
+                    exists().where(MessageSummary.message_id == parent.id),
+                ),
+                else_=literal(value=False),
+            ),
         )
         .join(line, parent.id == line.c.parent_id)
-        .join(MessageSummary, MessageSummary.message_id == parent.id, isouter=True)
         .where(
             ~line.c.summarised,
             line.c.depth < bindparam("most", type_=Integer()),
             total <= literal(_MOST_CHARACTERS, Integer()),
         )
     )
+
+
+def _summary(column: InstrumentedAttribute[Any], line: CTE) -> ColumnElement[Any]:
+    """Read of the one message of a line that has one, so that no other pays for it."""
+    found = select(column).where(MessageSummary.message_id == line.c.id)
+    return case((line.c.summarised, found.scalar_subquery()), else_=None)
 
 
 _CHAT = (

@@ -104,7 +104,6 @@ class Credits:
             purse.begin_day(today)
             budget = use.budget(key, user_id, today) if use and key else None
             block: Block = purse
-            short = Need()
             if budget is not None and budget.free < amount:
                 block, short = budget, Need(amount - budget.free)
             elif purse.free < credits_ or purse.conversations < conversations:
@@ -113,6 +112,8 @@ class Credits:
                 credits_ or conversations or (budget is not None and amount)
             ):
                 break
+            else:
+                short = Need()
             await self._fill(block, short, now)
             now = self._now()
         used = call.by(user_id, today)

@@ -1,90 +1,68 @@
 """How documents come into the index, and out of it.
 
-A short text is indexed with the change itself, so it is found as soon as that is
-stored. A longer one is left to a job, which works in small steps and rests after each
-as long as the step took: what others wait for, a reply above all, comes in between.
+A request only stores a text; a job indexes it, which begins as soon as that is stored.
+It works in steps of a few milliseconds and rests after each for longer than the step
+took, so that what others wait for, a reply above all, comes in between. The busier the
+machine, the longer the steps take, and so the rests.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    SmallInteger,
+    Table,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import undefer
 
-from app.core.database import Database, changed_rows
+from app.core.database import Database
 from app.core.exceptions import AppError
+from app.core.statements import Script, Statement
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Chunk, Posting, ProjectDocument
 from app.services import job as jobs
 from app.services.knowledge.chunking import Piece, pieces
 from app.services.knowledge.terms import key_of
 
-AT_ONCE = 10_000
-"""Characters that are indexed with the change itself: some 10 ms of work."""
+REST = 3.0
+"""How long a rest is beside the step before it."""
 
-_CHUNKS_AT_ONCE = 200
-"""The same of chunks that go; each has about a hundred postings."""
-
-_STEP = 8  # chunks
-_CLEARED = 50  # chunks
+_STEP = 4  # chunks that are stored at once: a transaction of some 5 ms
+_CLEARED = 10  # chunks that are taken out at once; each has about a hundred postings
 _MOST_COUNTED = 2**15 - 1
 
-_POSTINGS: Table = Posting.__table__  # type: ignore[assignment]  # a mapped class's Table
 
-
-def cut(title: str, text: str) -> list[Piece] | None:
-    """The pieces of a text that is indexed at once; None where a job has to do it.
-
-    It takes no session: best done before a transaction begins for which others wait.
-    """
-    return list(pieces(title, text, [])) if len(text) <= AT_ONCE else None
-
-
-async def take_in(
-    session: AsyncSession,
-    document: ProjectDocument,
-    text: str,
-    found: Sequence[Piece] | None = None,
-    *,
-    embedder: str = "",
-) -> None:
-    """Give a document, a new or a locked one, its text, and see that it is found.
-
-    `found` is what `cut` made of it, where that was done before. `embedder` is the
-    model that makes vectors of it, where there is one: a job does that.
-    """
+async def take_in(session: AsyncSession, document: ProjectDocument, text: str) -> None:
+    """Give a document, a new or a locked one, its text; a job sees that it is found."""
     document.text = text
     # A job that is at work on what was there before ends.
     document.version = (document.version or 0) + 1
     document.characters, document.indexed = len(text), 0
     document.tokens = estimate_tokens(text)
-    had, document.chunks, document.terms = document.chunks or 0, 0, 0
     document.embedder, document.embedded = None, 0
     document.state = "pending"
     await session.flush()
-    if len(text) > AT_ONCE or had > _CHUNKS_AT_ONCE:
-        jobs.enqueue(session, "knowledge.index", document_id=str(document.id))
-        return
-    if had:
-        await session.execute(delete(Chunk).where(Chunk.document_id == document.id))
-    if found is None:
-        found = list(pieces(document.title, text, document.pages))
-    document.terms = await _store(session, document, found)
-    document.chunks, document.indexed = len(found), len(text)
-    document.state = "ready"
-    if embedder:
-        jobs.enqueue(session, "knowledge.embed", document_id=str(document.id))
-    await session.flush()
+    jobs.enqueue(session, "knowledge.index", document_id=str(document.id))
 
 
 async def remove(session: AsyncSession, document: ProjectDocument) -> None:
     """Nobody finds it from here on; a job takes a large one out of the index."""
-    if document.chunks <= _CHUNKS_AT_ONCE:
+    if document.chunks <= _CLEARED:
         await session.execute(
             delete(ProjectDocument).where(ProjectDocument.id == document.id)
         )
@@ -95,12 +73,35 @@ async def remove(session: AsyncSession, document: ProjectDocument) -> None:
     await session.flush()
 
 
+class Taken(NamedTuple):
+    """A document as a job took it up: it has `chunks` of what was there before."""
+
+    id: UUID
+    project_id: UUID
+    version: int
+    title: str
+    text: str
+    pages: list[int]
+    chunks: int
+
+
+class _Row(NamedTuple):
+    """A chunk as it is stored; `counts` are those of its terms, by their keys."""
+
+    piece: Piece
+    counts: Mapping[str, int]
+
+
 class Indexing:
     """The jobs of this process: one of them works at a time, the others rest."""
 
-    def __init__(self, database: Database, *, embedder: str = "") -> None:
+    def __init__(
+        self, database: Database, *, rest: float = REST, embedder: str = ""
+    ) -> None:
+        """`embedder` is the model that makes vectors then, where there is one."""
         self._database = database
         self._embedder = embedder
+        self._rest = rest
         self._working = asyncio.Lock()
 
     async def index(self, document_id: UUID) -> None:
@@ -111,10 +112,10 @@ class Indexing:
         try:
             if not await self._clear(document):
                 return
-            async for batch in self._batches(document):
-                if not await self._add(document, batch):
+            async for batch, last in self._batches(document):
+                state = "ready" if last else "indexing"
+                if not await self._add(document, batch, state=state):
                     return
-            await self._finish(document)
         except (AppError, SQLAlchemyError):
             with suppress(AppError, SQLAlchemyError):
                 await self._fail(document)
@@ -122,8 +123,10 @@ class Indexing:
 
     async def remove(self, document_id: UUID) -> None:
         """Delete a document, however large, in small steps."""
-        while await self._clear_some(document_id) == _CLEARED:
-            pass
+        cleared = _CLEARED
+        while cleared == _CLEARED:
+            async with self._step():
+                cleared = (await self._database.run(_CLEAR(document=document_id)))[1]
         async with self._database.unit_of_work() as session:
             await session.execute(
                 delete(ProjectDocument).where(ProjectDocument.id == document_id)
@@ -141,138 +144,186 @@ class Indexing:
         for document_id in found:
             await self.remove(document_id)
 
-    async def _take(self, document_id: UUID) -> ProjectDocument | None:
-        async with self._database.unit_of_work() as session:
-            document = await session.get(
-                ProjectDocument,
-                document_id,
-                options=[undefer(ProjectDocument.text)],
-                with_for_update=True,
-            )
-            if document is None or document.state in {"ready", "deleted"}:
-                return None
-            document.version += 1
-            document.state = "indexing"
-            document.indexed = document.chunks = document.terms = 0
-            document.embedder, document.embedded = None, 0
-            return document
-
-    async def _clear(self, document: ProjectDocument) -> bool:
-        """False where the document is gone, or was taken up anew."""
-        cleared = _CLEARED
-        while cleared == _CLEARED:
-            cleared = await self._clear_some(document.id, only_for=document)
-        return cleared >= 0
-
-    async def _clear_some(
-        self, document_id: UUID, *, only_for: ProjectDocument | None = None
-    ) -> int:
-        """How many chunks went; -1 where others have taken the document up anew."""
-        some = select(Chunk.id).where(Chunk.document_id == document_id).limit(_CLEARED)
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
         async with self._working:
             begun = perf_counter()
-            async with self._database.unit_of_work() as session:
-                if only_for is not None and not await _update(session, only_for):
-                    return -1
-                done = await session.execute(delete(Chunk).where(Chunk.id.in_(some)))
-            await asyncio.sleep(perf_counter() - begun)
-        return changed_rows(done)
+            yield
+            await asyncio.sleep(self._rest * (perf_counter() - begun))
 
-    async def _batches(self, document: ProjectDocument) -> AsyncIterator[list[Piece]]:
-        """The pieces of a document; each, and all that is done with a batch, rests."""
-        found = pieces(document.title, document.text, document.pages)
-        batch: list[Piece] = []
-        while True:
-            async with self._working:
-                begun = perf_counter()
-                piece = next(found, None)
-                await asyncio.sleep(perf_counter() - begun)
-            if piece is not None:
-                batch.append(piece)
-            if batch and (piece is None or len(batch) == _STEP):
-                async with self._working:
-                    begun = perf_counter()
-                    yield batch
-                    await asyncio.sleep(perf_counter() - begun)
-                batch = []
-            if piece is None:
-                return
+    async def _take(self, document_id: UUID) -> Taken | None:
+        async with self._step():
+            found = await self._database.run(_TAKE(document=document_id))
+        return Taken(**found.rows[0]) if found.rows else None
 
-    async def _add(self, document: ProjectDocument, batch: Sequence[Piece]) -> bool:
+    async def _clear(self, document: Taken) -> bool:
         """False where the document is gone, or was taken up anew."""
-        async with self._database.unit_of_work() as session:
-            added = sum(piece.terms.total() for piece in batch)
-            ours = await _update(
-                session,
-                document,
-                indexed=batch[-1].passage.end,
-                chunks=ProjectDocument.chunks + len(batch),
-                terms=ProjectDocument.terms + added,
+        left = document.chunks
+        while left > 0:
+            async with self._step():
+                cleared = await self._database.transact(_clearing(document))
+            if cleared is None:
+                return False
+            left -= cleared
+        return True
+
+    async def _batches(
+        self, document: Taken
+    ) -> AsyncIterator[tuple[Sequence[_Row], bool]]:
+        """What is stored at once, and whether it is the last of it."""
+        found = pieces(document.title, document.text, document.pages)
+        batch: list[_Row] = []
+        while True:
+            async with self._step():
+                piece = next(found, None)
+                row = _row(document, piece) if piece else None
+            if row is None:
+                yield batch, True
+                return
+            if len(batch) == _STEP:
+                yield batch, False
+                batch = []
+            batch.append(row)
+
+    async def _add(self, document: Taken, batch: Sequence[_Row], *, state: str) -> bool:
+        """False where the document is gone, or was taken up anew."""
+        async with self._step():
+            added = await self._database.transact(
+                _adding(document, batch, state, embedded=bool(self._embedder))
             )
-            if ours:
-                await _store(session, document, batch)
-        return ours
+        if state == "ready" and self._embedder:
+            jobs.wake_workers()
+        return added
 
-    async def _finish(self, document: ProjectDocument) -> None:
-        async with self._database.unit_of_work() as session:
-            ours = await _update(session, document, state="ready")
-            if ours and self._embedder:
-                jobs.enqueue(session, "knowledge.embed", document_id=str(document.id))
-
-    async def _fail(self, document: ProjectDocument) -> None:
-        async with self._database.unit_of_work() as session:
-            await _update(session, document, state="failed")
+    async def _fail(self, document: Taken) -> None:
+        await self._database.run(_FAIL(document=document.id, taken=document.version))
 
 
-async def _update(
-    session: AsyncSession, document: ProjectDocument, **changes: object
-) -> bool:
-    """Unless somebody else took the document up meanwhile."""
-    done = await session.execute(
-        update(ProjectDocument)
-        .where(
-            ProjectDocument.id == document.id,
-            ProjectDocument.version == document.version,
-        )
-        # `updated_at` is when people changed it.
-        .values(updated_at=ProjectDocument.updated_at, **changes)
-        .execution_options(synchronize_session=False)
-    )
-    return changed_rows(done) == 1
-
-
-async def _store(
-    session: AsyncSession, document: ProjectDocument, batch: Sequence[Piece]
-) -> int:
-    """Write chunks and their postings; gives the number of their terms."""
-    if not batch:
-        return 0
-    ids = await session.scalars(
-        insert(Chunk).returning(Chunk.id, sort_by_parameter_order=True),
-        [
-            {
-                "document_id": document.id,
-                "start": piece.passage.start,
-                "end": piece.passage.end,
-                "page": piece.page,
-                "lead": piece.passage.lead,
-                "text": piece.passage.text,
-            }
-            for piece in batch
-        ],
-    )
-    rows = [
-        {
-            "key": key_of(document.project_id, term),
-            "chunk_id": chunk_id,
-            "count": min(count, _MOST_COUNTED),
-            "length": piece.terms.total(),
-        }
-        for chunk_id, piece in zip(ids.all(), batch, strict=True)
+def _row(document: Taken, piece: Piece) -> _Row:
+    counts = {
+        str(key_of(document.project_id, term)): min(count, _MOST_COUNTED)
         for term, count in piece.terms.items()
-    ]
+    }
     # Side by side in the index, and in one order whoever writes.
-    rows.sort(key=lambda row: row["key"])
-    if rows:
-        await (await session.connection()).execute(insert(_POSTINGS), rows)
-    return sum(piece.terms.total() for piece in batch)
+    return _Row(piece, dict(sorted(counts.items(), key=lambda pair: int(pair[0]))))
+
+
+def _adding(
+    document: Taken, batch: Sequence[_Row], state: str, *, embedded: bool
+) -> Script[bool]:
+    """Store chunks and their postings, unless somebody else took the document up."""
+    done = yield _ADVANCE(
+        document=document.id,
+        taken=document.version,
+        to_state=state,
+        to_indexed=batch[-1].piece.passage.end if batch else 0,
+        more_chunks=len(batch),
+        more_terms=sum(row.piece.terms.total() for row in batch),
+    )
+    if not done.rowcount:
+        return False
+    for piece, counts in batch:
+        passage = piece.passage
+        added = yield _ADD_CHUNK(
+            document=document.id,
+            first=passage.start,
+            last=passage.end,
+            on_page=piece.page,
+            its_lead=passage.lead,
+            its_text=passage.text,
+        )
+        yield _ADD_POSTINGS(
+            chunk=added.rows[0]["id"], counts=counts, terms=piece.terms.total()
+        )
+    if embedded and state == "ready":
+        yield jobs.adding("knowledge.embed", document_id=str(document.id))
+    return True
+
+
+def _clearing(document: Taken) -> Script[int | None]:
+    """Take some chunks out; gives how many, None where somebody else took it up."""
+    advance = {"document": document.id, "taken": document.version}
+    advance |= {"to_state": "indexing", "to_indexed": 0, "more_terms": 0}
+    locked = yield _ADVANCE(**advance, more_chunks=0)
+    if not locked.rowcount:
+        return None
+    cleared = (yield _CLEAR(document=document.id)).rowcount
+    yield _ADVANCE(**advance, more_chunks=-cleared)
+    return cleared
+
+
+_DOCUMENTS: Table = ProjectDocument.__table__  # type: ignore[assignment]  # a mapped class's Table
+_CHUNKS: Table = Chunk.__table__  # type: ignore[assignment]  # the same
+_POSTINGS: Table = Posting.__table__  # type: ignore[assignment]  # the same
+
+# `updated_at` is when people changed it, so it stays what it is.
+_TAKE = Statement(
+    update(_DOCUMENTS)
+    .where(
+        _DOCUMENTS.c.id == bindparam("document"),
+        _DOCUMENTS.c.state.not_in(("ready", "deleted")),
+    )
+    .values(
+        version=_DOCUMENTS.c.version + 1,
+        state="indexing",
+        indexed=0,
+        terms=0,
+        updated_at=_DOCUMENTS.c.updated_at,
+    )
+    .returning(*(_DOCUMENTS.c[name] for name in Taken._fields))
+)
+_TAKEN = update(_DOCUMENTS).where(
+    _DOCUMENTS.c.id == bindparam("document"),
+    _DOCUMENTS.c.version == bindparam("taken"),
+)
+_ADVANCE = Statement(
+    _TAKEN.values(
+        state=bindparam("to_state"),
+        indexed=bindparam("to_indexed"),
+        chunks=_DOCUMENTS.c.chunks + bindparam("more_chunks"),
+        terms=_DOCUMENTS.c.terms + bindparam("more_terms"),
+        updated_at=_DOCUMENTS.c.updated_at,
+    )
+)
+_FAIL = Statement(_TAKEN.values(state="failed", updated_at=_DOCUMENTS.c.updated_at))
+_CLEAR = Statement(
+    delete(_CHUNKS).where(
+        _CHUNKS.c.id.in_(
+            select(_CHUNKS.c.id)
+            .where(_CHUNKS.c.document_id == bindparam("document"))
+            .limit(_CLEARED)
+        )
+    )
+)
+_ADD_CHUNK = Statement(
+    insert(_CHUNKS)
+    .values(
+        document_id=bindparam("document"),
+        start=bindparam("first"),
+        end=bindparam("last"),
+        page=bindparam("on_page"),
+        lead=bindparam("its_lead"),
+        text=bindparam("its_text"),
+    )
+    .returning(_CHUNKS.c.id)
+)
+
+
+def _add_postings(pairs: Any) -> Any:
+    """All of a chunk's in one statement: `pairs` are its terms' keys and counts."""
+    listed = pairs.table_valued("key", "value")
+    return insert(_POSTINGS).from_select(
+        ["key", "chunk_id", "count", "length"],
+        select(
+            cast(listed.c.key, BigInteger),
+            bindparam("chunk", type_=BigInteger()),
+            cast(listed.c.value, SmallInteger),
+            bindparam("terms", type_=_POSTINGS.c.length.type),
+        ),
+    )
+
+
+_ADD_POSTINGS = Statement(
+    _add_postings(func.json_each(bindparam("counts", type_=JSON()))),
+    postgresql=_add_postings(func.jsonb_each_text(bindparam("counts", type_=JSONB()))),
+)

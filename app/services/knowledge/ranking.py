@@ -81,7 +81,7 @@ class Ranking:
         self, asked: Counter[int], *, at_least: int
     ) -> dict[int, float]:
         """The candidates and their scores by BM25; `asked` counts keys of terms."""
-        having = await self._having(asked)
+        having = await self._counts(self._statements.counts, asked)
         rarest = sorted(having, key=lambda key: (having[key], key))[:_MOST_TERMS]
         weights = {key: asked[key] * self._rarity(having[key]) for key in rarest}
         scanned: dict[int, float] = {}
@@ -120,7 +120,7 @@ class Ranking:
         for key, chunk, count, length in found:
             likely[key] += feedback[chunk] / total * count / length
         considered = dict(best(likely, _CONSIDERED))
-        having = await self._having(considered, most=_MOST_HAVING + 1)
+        having = await self._counts(self._statements.few, considered)
         rarity = {
             key: self._rarity(count)
             for key, count in having.items()
@@ -149,16 +149,11 @@ class Ranking:
                 summed[chunk] += score
         return summed
 
-    async def _having(
-        self, keys: Collection[int], *, most: int = 2**31 - 1
+    async def _counts(
+        self, statement: Select[int, int], keys: Collection[int]
     ) -> dict[int, int]:
-        """How many chunks have each of these terms; what none has is left out.
-
-        Beyond `most` it does not count.
-        """
-        found = await self._session.execute(
-            self._statements.counts, {"keys": list(keys), "most": most}
-        )
+        """How many chunks have each of these terms; what none has is left out."""
+        found = await self._session.execute(statement, {"keys": list(keys)})
         return {key: count for key, count in found if count}
 
     def _rarity(self, having: int) -> float:
@@ -193,6 +188,8 @@ class _Statements(NamedTuple):
     """Lists come in as one value each, so that the SQL is the same at each call."""
 
     counts: Select[int, int]
+    few: Select[int, int]
+    """The same, but that it counts no further than one beyond `_MOST_HAVING`."""
     candidates: Select[int, Any]
     additions: Select[int, Any]
     terms: Select[int, int, int, int]
@@ -207,20 +204,20 @@ def _statements(dialect: str) -> _Statements:
         among, weighted = _among_in_postgresql, _weighted_in_postgresql()
         listed = func.unnest(bindparam("keys", type_=ARRAY(BigInteger())))
         keys = listed.table_valued("value").render_derived()
-    having = (
-        select(Posting.chunk_id)
-        .where(Posting.key == keys.c.value)
-        .limit(bindparam("most", type_=Integer()))
-        .correlate(keys)
-        .subquery()
-    )
+    having = select(Posting.chunk_id).where(Posting.key == keys.c.value)
+    few = having.limit(_MOST_HAVING + 1).correlate(keys).subquery()
     scoring, score = _scoring(weighted)
     additions = scoring.where(among(Posting.chunk_id, "chunks"))
     if dialect != "sqlite":
         additions = _additions_in_postgresql(weighted)
     return _Statements(
         counts=select(
-            keys.c.value, select(func.count()).select_from(having).scalar_subquery()
+            keys.c.value,
+            # Not of a subquery: SQLite takes twice as long for each row of that.
+            having.with_only_columns(func.count()).correlate(keys).scalar_subquery(),
+        ),
+        few=select(
+            keys.c.value, select(func.count()).select_from(few).scalar_subquery()
         ),
         candidates=scoring.order_by(score.desc(), Posting.chunk_id).limit(
             bindparam("most", type_=Integer())

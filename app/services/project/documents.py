@@ -25,25 +25,19 @@ _TITLE = 255  # characters: what a file's name may have
 
 
 async def add(
-    session: AsyncSession,
-    principal: Principal,
-    project_id: UUID,
-    form: DocumentCreate,
-    *,
-    embedder: str,
+    session: AsyncSession, principal: Principal, project_id: UUID, form: DocumentCreate
 ) -> ProjectDocument:
     """Raises ConflictError where it is in already, or the project would be too large.
 
-    And what `text_of` does of a file. `embedder` is as in `indexing.take_in`.
+    And what `text_of` does of a file.
     """
     title, text = form.title or "", form.text or ""
-    found = indexing.cut(title, text)
     project = await require_role(session, principal, project_id, "editor", lock=True)
     if form.file_id is None:
         source = FileText(title, text, [])
     else:
         await _refuse_twice(session, project_id, form.file_id)
-        source, found = await text_of(session, principal, form.file_id), None
+        source = await text_of(session, principal, form.file_id)
     document = ProjectDocument(
         project_id=project_id,
         file_id=form.file_id,
@@ -51,7 +45,7 @@ async def add(
         pages=source.pages,
     )
     session.add(document)
-    await indexing.take_in(session, document, source.text, found, embedder=embedder)
+    await indexing.take_in(session, document, source.text)
     await _refuse_too_large(session, project)
     return document
 
@@ -81,8 +75,6 @@ async def change(
     project_id: UUID,
     document_id: UUID,
     form: DocumentUpdate,
-    *,
-    embedder: str,
 ) -> ProjectDocument:
     """Raises ConflictError for a new text of a file's document."""
     project = await require_role(session, principal, project_id, "editor", lock=True)
@@ -95,8 +87,7 @@ async def change(
             code="text_of_a_file",
         )
     document.title = form.title or document.title
-    text = form.text or document.text
-    await indexing.take_in(session, document, text, embedder=embedder)
+    await indexing.take_in(session, document, form.text or document.text)
     await _refuse_too_large(session, project)
     return document
 

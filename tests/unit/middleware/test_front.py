@@ -1,3 +1,4 @@
+import gc
 import json
 from collections.abc import Awaitable
 from typing import Any
@@ -6,8 +7,15 @@ import pytest
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.core.config import LogSettings
+from app.core.lag import LoopLag
+from app.middleware.admission import Admission
+from app.middleware.body_limit import BodyLimit
+from app.middleware.cors import Cors
 from app.middleware.front import Front, Verdict, Visit
 from app.middleware.https import HttpsOnly
+from app.middleware.request_context import RequestContext
+from app.middleware.security_headers import SecurityHeaders
 from tests.unit.middleware.asgi import Inner, ask, behind, make_scope, nothing
 
 
@@ -124,3 +132,25 @@ async def test_without_tls_one_is_led_to_it(host: str, place: str) -> None:
 
     assert (led.status, led.header("location")) == (307, place)
     assert there.body == b"inner"
+
+
+async def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:
+    """What holds each other in a ring is found late, with all that it holds."""
+    app = behind(
+        RequestContext(LogSettings()),
+        SecurityHeaders(hsts=False),
+        Cors(),
+        Admission(most=9, lag=LoopLag(9)),
+        BodyLimit(limit=9, gateway_limit=9, file_limit=9, seconds=9),
+    )
+    await ask(app)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            await ask(app)
+        left = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left < 10
