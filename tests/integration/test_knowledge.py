@@ -406,7 +406,7 @@ async def test_what_cannot_be_indexed_now_says_so_and_is_tried_again(
     project = await a_project(database)
     document = await pending(database, project)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise UnavailableError("The database is away.")
 
     with monkeypatch.context() as broken:
