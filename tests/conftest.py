@@ -51,20 +51,22 @@ on_postgresql = pytest.mark.parametrize("backend", ["postgresql"], indirect=True
 """For tests of what the other database does not have."""
 
 SLOW_ON_POSTGRESQL = {
-    "test_account_export", "test_answers", "test_apikey_leaks",
-    "test_apikey_rotation", "test_apikeys", "test_audit", "test_audit_search",
+    "test_account_export", "test_answers", "test_apikey_leaks", "test_apikey_rotation",
+    "test_apikeys", "test_attachments", "test_audit", "test_audit_search", "test_auth",
     "test_authorization", "test_credentials", "test_credits", "test_credits_processes",
     "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
-    "test_desk_operations", "test_desk_users", "test_first_admin", "test_fuzz",
-    "test_gateway_accounting", "test_gateway_asides", "test_gateway_cache",
-    "test_gateway_revocation",
-    "test_introspection", "test_ip_rules", "test_key_budget_machine",
-    "test_key_limits", "test_ledger_machine", "test_links",
-    "test_lockout", "test_mail", "test_matrix", "test_message_log_reading",
-    "test_message_logs", "test_mfa", "test_oidc", "test_plans", "test_recovery",
-    "test_routes", "test_sealed", "test_sessions", "test_shutdown",
+    "test_desk_operations", "test_desk_users", "test_embedding", "test_first_admin",
+    "test_fuzz", "test_gateway_accounting", "test_gateway_asides", "test_gateway_cache",
+    "test_gateway_revocation", "test_idempotency_desk", "test_introspection",
+    "test_ip_rules", "test_key_budget_machine", "test_key_limits", "test_keyring",
+    "test_ledger_machine", "test_links", "test_lockout", "test_mail", "test_matrix",
+    "test_message_log_reading", "test_message_logs", "test_mfa", "test_models",
+    "test_oidc", "test_plans", "test_recovery", "test_routes", "test_sealed",
+    "test_sessions", "test_settings", "test_shutdown", "test_uploads",
 }  # fmt: skip
 """What is about accounts and money, or starts many servers: slow (`--all`) there."""
+
+WRONG = {"test_gateway_errors", "test_gateway_faults"}
 
 SettingsFactory = Callable[..., Settings]
 
@@ -74,9 +76,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the default run short; it goes before the choice by marks."""
     for item in items:
         stem, name = item.path.stem, item.name
-        if (stem in SLOW_ON_POSTGRESQL and "postgresql" in name) or (
+        of_gateway = stem.startswith("test_gateway")
+        if (
+            (stem in SLOW_ON_POSTGRESQL and "postgresql" in name)
             # Mantle sends what Anthropic does, by what calls Bedrock.
-            stem.startswith("test_gateway") and "mantle" in name
+            or (of_gateway and "mantle" in name)
+            # What goes wrong is read as for chat completions, but for the words.
+            or (stem in WRONG and "responses" in name and "openai" not in name)
         ):
             item.add_marker(pytest.mark.slow)
 
