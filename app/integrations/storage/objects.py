@@ -1,6 +1,7 @@
 """What the storages have in common: obstore, which speaks to all of them alike."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,13 +18,13 @@ _PARTS_AT_ONCE = 2
 _PIECE = 256 * 2**10
 
 
-class ObjectStorage:
+class ObjectStorage(ABC):
     def __init__(self) -> None:
         self._opened: Any = None
 
+    @abstractmethod
     def _open(self) -> Any:
         """Gives obstore's store; called once, in a thread: it takes time to load."""
-        raise NotImplementedError
 
     async def _store(self) -> Any:
         if self._opened is None:
