@@ -80,7 +80,7 @@ class ObjectStorage(ABC):
                 for one in some:
                     yield StoredObject(one["path"], one["size"], one["last_modified"])
 
-    async def sweep(self, before: datetime) -> None:
+    async def sweep(self, before: datetime) -> None:  # noqa: B027 - most have nothing to do
         """Nothing by default: what broke off is the storage's own to forget."""
 
     async def url(self, key: str, *, disposition: str, seconds: int) -> str | None:
