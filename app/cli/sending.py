@@ -21,10 +21,12 @@ _WITHOUT_BODY = (204, 304)
 class Sending:
     """Of the answer to one request, of any method but HEAD."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "_held")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self._held = b""
+        """The head, which goes out with the first of a body whose length is known."""
 
     async def send(self, message: ASGISendEvent) -> None:
         """ASGI's. Raises RuntimeError for what is no answer."""
@@ -45,7 +47,10 @@ class Sending:
             cycle.response_started = True
             cycle.waiting_for_100_continue = False
             head = self._head(message["status"], message.get("headers", ()))
-            cycle.transport.write(head)
+            if cycle.chunked_encoding:  # its first part may be long in coming
+                cycle.transport.write(head)
+            else:
+                self._held = head
         else:
             raise RuntimeError(f"Nothing to send: {message['type']}")
 
@@ -82,7 +87,8 @@ class Sending:
                 raise RuntimeError("The body is longer than its content-length.")
             if ends and cycle.expected_content_length:
                 raise RuntimeError("The body is shorter than its content-length.")
-            part = body
+            part = self._held + body
+            self._held = b""
         cycle.transport.write(part)
         if ends:
             cycle.response_complete = True
