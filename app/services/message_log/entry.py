@@ -1,8 +1,6 @@
 """What is written of one call of a model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -42,31 +40,42 @@ class Entry(NamedTuple):
     size: int = 0
 
 
-@dataclass(slots=True, eq=False)
 class Waiting:
     """An entry as it waits to be stored; `size` is about what it takes, in bytes.
 
-    Its messages are taken as `text` already, or given later.
+    `row` is what is stored, but for the text: that is here already, or given later.
     """
 
-    entry: Entry
-    text: bytes | None
-    size: int
-    id: UUID = field(default_factory=uuid7)
-    created_at: datetime = field(default_factory=utcnow)
+    __slots__ = ("_text", "row", "size")
 
-    @classmethod
-    def of(cls, entry: Entry, *, keeps_text: bool) -> "Waiting":
-        """Short text is taken at once: its objects would only wait to be collected."""
-        if keeps_text and callable(entry.messages) and entry.size > _SHORT:
-            return cls(entry, None, _OVERHEAD + entry.size)
-        text = _text(entry.messages) if keeps_text else None
-        return cls(entry._replace(messages=()), text, _OVERHEAD + len(text or b""))
+    def __init__(self, entry: Entry, *, keeps_text: bool) -> None:
+        self._text: bytes | Callable[[], Messages] | None = None
+        self.size = _OVERHEAD
+        messages = entry.messages
+        if keeps_text and callable(messages) and entry.size > _SHORT:
+            self._text = messages
+            self.size += entry.size
+        elif keeps_text:
+            # At once: its objects would only wait to be collected.
+            self._text = text = _text(messages)
+            self.size += len(text or b"")
+        self.row = {
+            "id": uuid7(),
+            "created_at": utcnow(),
+            "user_id": entry.user_id,
+            "kind": entry.kind[:32],
+            "model": entry.model[:200],
+            "input_tokens": entry.input_tokens,
+            "output_tokens": entry.output_tokens,
+            "credits": entry.credits,
+            "latency_ms": entry.latency_ms,
+            "status": entry.status[:16],
+        }
 
-    def rendered(self) -> bytes | None:
-        """The text, which may take its time."""
-        messages = self.entry.messages
-        return _text(messages) if callable(messages) else self.text
+    def text(self) -> bytes | None:
+        """What was said, which may take its time."""
+        text = self._text
+        return _text(text) if callable(text) else text
 
 
 def _text(messages: Messages | Callable[[], Messages]) -> bytes | None:

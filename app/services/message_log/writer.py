@@ -12,12 +12,19 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any
-from uuid import UUID
+from typing import Any, cast
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import func, select
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    bindparam,
+    case,
+    func,
+    null,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -41,8 +48,6 @@ _INSERTS: dict[str, Any] = {
 }
 _log = structlog.get_logger()
 
-Row = dict[str, Any]
-
 
 class MessageLogs:
     def __init__(
@@ -52,8 +57,7 @@ class MessageLogs:
         self._settings = live.started.message_logs
         self._database = database
         self._crypto = crypto
-        insert = _INSERTS[database.engine.dialect.name]
-        self._statement = insert(MessageLog).on_conflict_do_nothing()
+        self._statement = _storing(database.engine.dialect.name)
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
         self._some, self._enough = asyncio.Event(), asyncio.Event()
@@ -83,7 +87,7 @@ class MessageLogs:
         The entry is taken before any waiting: whoever is cancelled there loses none.
         """
         keeps_text = self._live.current.message_logs.text
-        waiting = Waiting.of(entry, keeps_text=keeps_text)
+        waiting = Waiting(entry, keeps_text=keeps_text)
         self._waiting.append(waiting)
         self._bytes += waiting.size
         self._some.set()
@@ -154,47 +158,31 @@ class MessageLogs:
             STORED.inc(len(batch))
 
     async def _insert(self, batch: Sequence[Waiting]) -> None:
-        people = await self._people({w.entry.user_id for w in batch})
-        known = [w for w in batch if w.entry.user_id in people]
-        if not known:
-            return
         # Sealing takes its time: meanwhile the loop goes on with others' work.
-        rows = await asyncio.to_thread(self._rows, known, people)
+        rows = await asyncio.to_thread(lambda: [self._row(w) for w in batch])
         async with self._database.unit_of_work() as session:
             connection = await session.connection()
             await connection.execute(self._statement, rows)
 
-    async def _people(self, user_ids: set[UUID]) -> dict[UUID, tuple[str, bool]]:
-        """Their names, and whether text of theirs is kept; none of who was erased."""
-        statement = select(
-            User.id, func.coalesce(User.username, User.email), User.log_messages
-        ).where(User.id.in_(user_ids))
-        async with self._database.unit_of_work(read_only=True) as session:
-            found = await session.execute(statement)
-            return {row[0]: (row[1], row[2]) for row in found}
-
-    def _rows(
-        self, batch: Sequence[Waiting], people: dict[UUID, tuple[str, bool]]
-    ) -> list[Row]:
-        return [self._row(w, *people[w.entry.user_id]) for w in batch]
-
-    def _row(self, waiting: Waiting, username: str, keeps_text: bool) -> Row:  # noqa: FBT001 - both come from one row
-        entry, sealed = waiting.entry, None
-        text = waiting.rendered() if keeps_text else None
+    def _row(self, waiting: Waiting) -> dict[str, Any]:
+        text, sealed = waiting.text(), None
         if text is not None:
-            place = f"message_logs.messages:{waiting.id}"
+            place = f"message_logs.messages:{waiting.row['id']}"
             sealed = self._crypto.seal(text.decode(), place=place)
-        return {
-            "id": waiting.id,
-            "created_at": waiting.created_at,
-            "user_id": entry.user_id,
-            "username": username,
-            "kind": entry.kind[:32],
-            "model": entry.model[:200],
-            "messages": sealed,
-            "input_tokens": entry.input_tokens,
-            "output_tokens": entry.output_tokens,
-            "credits": entry.credits,
-            "latency_ms": entry.latency_ms,
-            "status": entry.status[:16],
-        }
+        return {**waiting.row, "messages": sealed}
+
+
+def _storing(dialect: str) -> Executable:
+    """Of an entry, with the name that its user has now; of who was erased, nothing.
+
+    Of who does not want their text to be kept, none is.
+    """
+    given: dict[str, ColumnElement[Any]] = {
+        column.name: bindparam(column.name, type_=column.type)
+        for column in MessageLog.__table__.columns
+    }
+    given["username"] = func.coalesce(User.username, User.email)
+    given["messages"] = case((User.log_messages, given["messages"]), else_=null())
+    person = select(*given.values()).where(User.id == given["user_id"])
+    insert = _INSERTS[dialect](MessageLog).from_select(list(given), person)
+    return cast("Executable", insert.on_conflict_do_nothing())
