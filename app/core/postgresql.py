@@ -4,15 +4,22 @@ asyncpg itself prepares each statement once for a connection, and keeps it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from app.core.exceptions import AppError
-from app.core.statements import Compiled, LostError, Result, Script, Statement
+from app.core.statements import (
+    Compiled,
+    LostError,
+    Result,
+    Script,
+    Statement,
+    Values,
+)
 
 T = TypeVar("T")
 
@@ -40,7 +47,7 @@ class Connection:
     def lost(self) -> bool:
         return bool(self._driver.is_closed())
 
-    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+    async def run(self, compiled: Compiled, values: Values) -> Result:
         try:
             return await self._execute(compiled, values)
         except DBAPIError as error:
@@ -107,9 +114,13 @@ class Connection:
             found: T = end.value
             return found
 
-    async def _execute(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
-        arguments = compiled.arguments(values)
+    async def _execute(self, compiled: Compiled, values: Values) -> Result:
         try:
+            if isinstance(values, list):
+                rows = map(compiled.arguments, values)
+                await self._driver.executemany(compiled.sql, rows)
+                return Result([], -1)
+            arguments = compiled.arguments(values)
             if compiled.gives_rows:
                 found = await self._driver.fetch(compiled.sql, *arguments)
                 return Result(compiled.rows(found), len(found))

@@ -9,7 +9,7 @@ And who waits to write does so in a queue of the process: see `Turn`.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
@@ -17,7 +17,7 @@ import aiosqlite
 from sqlalchemy.exc import DBAPIError
 
 from app.core.exceptions import AppError
-from app.core.statements import Compiled, Result, Script, Statement
+from app.core.statements import Compiled, Result, Script, Statement, Values
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ class Connection(aiosqlite.Connection):
     def lost(self) -> bool:
         return not self._running
 
-    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+    async def run(self, compiled: Compiled, values: Values) -> Result:
         trip: Any = self._execute
         async with nullcontext() if compiled.is_select else self.turn.taken():
             result: Result = await trip(_run, self._conn, compiled, values)
@@ -191,12 +191,12 @@ def _all(cursor: sqlite3.Cursor) -> Any:
     return facts
 
 
-def _run(
-    database: sqlite3.Connection, compiled: Compiled, values: Mapping[str, Any]
-) -> Result:
-    arguments = compiled.arguments(values)
+def _run(database: sqlite3.Connection, compiled: Compiled, values: Values) -> Result:
     try:
-        cursor = database.execute(compiled.sql, arguments)
+        if isinstance(values, list):
+            database.executemany(compiled.sql, map(compiled.arguments, values))
+            return Result([], -1)
+        cursor = database.execute(compiled.sql, compiled.arguments(values))
         if compiled.gives_rows:
             found = cursor.fetchall()
             return Result(compiled.rows(found), len(found))

@@ -40,12 +40,19 @@ class Statement:
     def __call__(self, **values: Any) -> "Bound":
         return Bound(self, values)
 
+    def each(self, rows: list[Mapping[str, Any]]) -> "Bound":
+        """For many rows in one go; it gives none, and no `rowcount`."""
+        return Bound(self, rows)
+
+
+Values: TypeAlias = Mapping[str, Any] | list[Mapping[str, Any]]
+
 
 class Bound(NamedTuple):
-    """A statement with its values."""
+    """A statement with its values, or with those of each row."""
 
     statement: Statement
-    values: Mapping[str, Any]
+    values: Values
 
 
 class Result(NamedTuple):
@@ -53,7 +60,7 @@ class Result(NamedTuple):
     """By the names of the statement's columns; empty where it gives none."""
 
     rowcount: int
-    """How many rows there are, or were changed."""
+    """How many rows there are, or were changed; -1 where nobody says it."""
 
 
 Script: TypeAlias = Generator[Bound, Result, T]
@@ -132,7 +139,7 @@ class Driver(Protocol):
         """Whether it is of no more use."""
         ...
 
-    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+    async def run(self, compiled: Compiled, values: Values) -> Result:
         """Run one statement by itself."""
         ...
 

@@ -9,7 +9,7 @@ simply stored again.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy import (
     ColumnElement,
-    Executable,
+    UpdateBase,
     bindparam,
     case,
     func,
@@ -32,6 +32,7 @@ from app.core.config import LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.exceptions import AppError
+from app.core.statements import Statement
 from app.models import MessageLog, User
 from app.services.message_log.entry import Entry, Waiting
 
@@ -42,10 +43,6 @@ _BATCH = 500  # rows
 _BATCH_BYTES = 4 * 2**20
 _RETRY_SECONDS = (0.1, 5.0)  # the first wait, and the longest
 _CLOSE_SECONDS = 10.0
-_INSERTS: dict[str, Any] = {
-    "postgresql": postgresql.insert,
-    "sqlite": sqlite.insert,
-}
 _log = structlog.get_logger()
 
 
@@ -57,7 +54,6 @@ class MessageLogs:
         self._settings = live.started.message_logs
         self._database = database
         self._crypto = crypto
-        self._statement = _storing(database.engine.dialect.name)
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
         self._some, self._enough = asyncio.Event(), asyncio.Event()
@@ -160,11 +156,9 @@ class MessageLogs:
     async def _insert(self, batch: Sequence[Waiting]) -> None:
         # Sealing takes its time: meanwhile the loop goes on with others' work.
         rows = await asyncio.to_thread(lambda: [self._row(w) for w in batch])
-        async with self._database.unit_of_work() as session:
-            connection = await session.connection()
-            await connection.execute(self._statement, rows)
+        await self._database.run(_STORE.each(rows))
 
-    def _row(self, waiting: Waiting) -> dict[str, Any]:
+    def _row(self, waiting: Waiting) -> Mapping[str, Any]:
         text, sealed = waiting.text(), None
         if text is not None:
             place = f"message_logs.messages:{waiting.row['id']}"
@@ -172,10 +166,10 @@ class MessageLogs:
         return {**waiting.row, "messages": sealed}
 
 
-def _storing(dialect: str) -> Executable:
-    """Of an entry, with the name that its user has now; of who was erased, nothing.
+def _storing(insert: Any) -> UpdateBase:
+    """What stores an entry, with the name that its user has now.
 
-    Of who does not want their text to be kept, none is.
+    Nothing of who was erased, and no text of who does not want it to be kept.
     """
     given: dict[str, ColumnElement[Any]] = {
         column.name: bindparam(column.name, type_=column.type)
@@ -184,5 +178,8 @@ def _storing(dialect: str) -> Executable:
     given["username"] = func.coalesce(User.username, User.email)
     given["messages"] = case((User.log_messages, given["messages"]), else_=null())
     person = select(*given.values()).where(User.id == given["user_id"])
-    insert = _INSERTS[dialect](MessageLog).from_select(list(given), person)
-    return cast("Executable", insert.on_conflict_do_nothing())
+    stored = insert(MessageLog).from_select(list(given), person)
+    return cast("UpdateBase", stored.on_conflict_do_nothing())
+
+
+_STORE = Statement(_storing(sqlite.insert), postgresql=_storing(postgresql.insert))
