@@ -27,6 +27,9 @@ class KeyKind(StrEnum):
     SERVICE = "wrs"
 
 
+_BEGINNINGS = tuple(f"{kind}_" for kind in KeyKind)
+
+
 def new_key(kind: KeyKind) -> str:
     named, secret = (_random(length) for length in (_NAMED, _SECRET))
     body = f"{kind}_{named}_{secret}"
@@ -48,7 +51,7 @@ def prefix_of(key: str) -> str:
 
 def looks_like_key(text: str) -> bool:
     """Whether it was meant as one, right or wrong."""
-    return text.startswith(tuple(f"{kind}_" for kind in KeyKind))
+    return text.startswith(_BEGINNINGS)
 
 
 def _random(length: int) -> str:

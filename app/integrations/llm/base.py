@@ -153,6 +153,10 @@ class Usage:
     cache_write_tokens: int = 0
     estimated: bool = False
 
+    def as_dict(self) -> dict[str, int]:
+        """As messages keep it; `asdict` takes twenty times as long."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class Stop:

@@ -7,7 +7,6 @@ lease ran out, nobody writes any more, and the reply is called interrupted.
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -171,13 +170,12 @@ _SAVE = Statement(
 
 
 def _checkpoint(turn: Turn, lease_expires_at: datetime) -> dict[str, Any]:
-    usage = turn.usage()
     return {
         "row_id": turn.message.id,
         "row_attempt": turn.reply.attempt,
         "content": turn.reply.content,
         "citations": turn.reply.citations,
-        "usage": asdict(usage),
+        "usage": turn.usage().as_dict(),
         "credits": turn.credits(),
         "lease_expires_at": lease_expires_at,
     }

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
@@ -248,7 +248,7 @@ class Turn:
             "citations": self.reply.citations,
             "stop_reason": self.reply.stop.reason if self.reply.stop else None,
             "error": self.failure.problem() if self.failure else None,
-            "usage": asdict(usage),
+            "usage": usage.as_dict(),
             "lease_expires_at": None,
         }
 

@@ -142,12 +142,13 @@ async def write(
     Raises HolderLostError.
     """
     renewed = await session.execute(
-        update(CreditHolder)
-        .where(
-            CreditHolder.id == holder_id, CreditHolder.sequence == batch.sequence - 1
-        )
-        .values(sequence=batch.sequence, expires_at=expires_at)
-        .execution_options(synchronize_session=False)  # no object of it is loaded
+        _RENEW,
+        {
+            "holder": holder_id,
+            "before": batch.sequence - 1,
+            "now": batch.sequence,
+            "until": expires_at,
+        },
     )
     if changed_rows(renewed) == 0:
         written = await session.scalar(
@@ -320,16 +321,29 @@ async def write_usage(session: AsyncSession, tally: Tally) -> None:
         }
         for used in sorted(tally)
     ]
-    insert_ = INSERTS[session.get_bind().dialect.name](UsageDay)
+    await _many(session, _ADD[session.get_bind().dialect.name], rows)
+
+
+def _adding(insert_: Any) -> Any:
+    """Makes a day's row, or adds to it."""
+    new = insert_(UsageDay)
     sums = {
-        name: getattr(UsageDay, name) + getattr(insert_.excluded, name)
-        for name in COUNTS
+        name: getattr(UsageDay, name) + getattr(new.excluded, name) for name in COUNTS
     }
-    await _many(
-        session,
-        insert_.on_conflict_do_update(index_elements=list(_KEYS), set_=sums),
-        rows,
+    return new.on_conflict_do_update(index_elements=list(_KEYS), set_=sums)
+
+
+# Each is made once: it runs every second, and takes longer to make than to run.
+_ADD = {dialect: _adding(insert_) for dialect, insert_ in INSERTS.items()}
+_RENEW = (
+    update(CreditHolder)
+    .where(
+        CreditHolder.id == bindparam("holder"),
+        CreditHolder.sequence == bindparam("before"),
     )
+    .values(sequence=bindparam("now"), expires_at=bindparam("until"))
+    .execution_options(synchronize_session=False)  # no object of it is loaded
+)
 
 
 async def _many(session: AsyncSession, statement: Any, rows: list[Any]) -> None:
