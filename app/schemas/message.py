@@ -16,15 +16,13 @@ from pydantic import (
     ValidationInfo,
 )
 
+from app.integrations.parsing.base import MAX_IMAGE_BYTES
 from app.models.message import Message, attachments_of, in_order, text_of
 from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
 
-MAX_IMAGE_BYTES = 3_750_000
-"""What every provider takes of an image: Bedrock's limit, the lowest."""
-
 MAX_DOCUMENT_BYTES = 4_500_000
-"""The same of a document."""
+"""What every provider takes of a document: Bedrock's limit, the lowest."""
 
 MAX_FILES = 20
 """Files with one message."""

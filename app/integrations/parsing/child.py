@@ -72,7 +72,7 @@ def main(path: str, mime: str, folder: str, seconds: str, memory: str) -> None:
         encoded = parsed.text.encode("utf-8", "replace")
         (Path(folder) / TEXT_NAME).write_bytes(encoded)
     told = asdict(parsed)
-    del told["text"], told["thumbnail"]
+    del told["text"], told["thumbnail"], told["scaled"]
     json.dump(told, sys.stdout)
 
 

@@ -16,10 +16,10 @@ from app.core.exceptions import FieldError, NotFoundError, ValidationFailedError
 from app.integrations.llm.base import Block, ModelInfo, Source
 from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.tokens import DOCUMENT_TOKENS, estimate_blocks
-from app.integrations.parsing.base import PDF
+from app.integrations.parsing.base import MAX_IMAGE_BYTES, PDF, SCALED_MIME
 from app.integrations.storage.base import MissingObjectError, Storage
 from app.models import File, FileText
-from app.schemas.message import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES
+from app.schemas.message import MAX_DOCUMENT_BYTES
 from app.services.authorization import Principal, visible_to
 from app.services.chat.framing import framed
 from app.services.chat.history import Said
@@ -90,7 +90,7 @@ class Attachments:
             if (file := files.get(file_id)) is None:
                 continue
             data = None
-            size = -(-file.size // 3) * 4
+            size = -(-(file.scaled_size or file.size) // 3) * 4
             if _goes_as_it_is(file) and size <= room:
                 data = await self._base64(file)
                 room -= size
@@ -117,7 +117,8 @@ class Attachments:
             return files, {one.file_id: one for one in texts}
 
     async def _base64(self, file: File) -> str | None:
-        key = places.original(file.user_id, file.id)
+        place = places.original if file.scaled_size is None else places.scaled
+        key = place(file.user_id, file.id)
         try:
             content = b"".join([piece async for piece in self._storage.read(key)])
         except MissingObjectError:
@@ -234,7 +235,7 @@ def _reference(file: File | None, place: int) -> Block:
 
 def _goes_as_it_is(file: File) -> bool:
     if file.kind == "image":
-        return file.size <= MAX_IMAGE_BYTES
+        return (file.scaled_size or file.size) <= MAX_IMAGE_BYTES
     return (
         file.mime == PDF
         and file.size <= MAX_DOCUMENT_BYTES
@@ -250,7 +251,8 @@ def _image(one: _Attached, model: ModelInfo) -> Block:
             f"is too large: models take images of {MAX_IMAGE_BYTES:,} bytes, and "
             f"{MOST_SENT * 3 // 4:,} of all in a chat"
         )
-    return _block(one, {"type": "image", "source": _source(one.file.mime, one.data)})
+    mime = one.file.mime if one.file.scaled_size is None else SCALED_MIME
+    return _block(one, {"type": "image", "source": _source(mime, one.data)})
 
 
 def _pdf(one: _Attached, model: ModelInfo) -> Block | None:

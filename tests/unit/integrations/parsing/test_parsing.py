@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from app.integrations.parsing.base import (
     DOCX,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_EDGE,
     PDF,
     PPTX,
     XLSX,
@@ -50,6 +53,51 @@ async def test_an_image_has_a_size_and_a_thumbnail(tmp_path: Path, kind: str) ->
     assert parsed.thumbnail is not None
     with Image.open(parsed.thumbnail) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("WEBP", (320, 240))
+
+
+@pytest.mark.parametrize(
+    ("content", "mime", "size"),
+    [
+        (samples.noise("PNG", (1600, 1000)), "image/png", (1600, 1000)),
+        (samples.noise("PNG", (3000, 1500)), "image/png", (2000, 1000)),
+        (samples.image("GIF", (9000, 30)), "image/gif", (2000, 7)),
+    ],
+    ids=["bytes", "bytes and pixels", "pixels"],
+)
+async def test_an_image_beyond_what_models_take_is_scaled(
+    tmp_path: Path, content: bytes, mime: str, size: tuple[int, int]
+) -> None:
+    parsed = await parse(tmp_path, content, mime)
+
+    assert parsed.scaled is not None
+    assert parsed.scaled.stat().st_size <= MAX_IMAGE_BYTES
+    with Image.open(parsed.scaled) as scaled:
+        assert (scaled.format, scaled.size) == ("WEBP", size)
+    assert parsed.thumbnail is not None
+
+
+async def test_an_image_that_models_take_is_not_scaled(tmp_path: Path) -> None:
+    content = samples.image("PNG", (MAX_IMAGE_EDGE, 30))
+
+    assert (await parse(tmp_path, content, "image/png")).scaled is None
+
+
+async def test_a_scaled_image_is_upright_keeps_its_transparency_and_tells_no_place(
+    tmp_path: Path,
+) -> None:
+    file = BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
+    exif[ExifTags.Base.Make] = "A camera"
+    Image.new("RGBA", (9000, 90), (0, 0, 0, 0)).save(file, "PNG", exif=exif)
+
+    parsed = await parse(tmp_path, file.getvalue(), "image/png")
+
+    assert parsed.scaled is not None
+    with Image.open(parsed.scaled) as scaled:
+        assert (scaled.mode, scaled.size) == ("RGBA", (20, 2000))
+        assert scaled.getpixel((0, 0))[3] == 0
+        assert not scaled.getexif()
 
 
 async def test_a_pdf_has_its_text_by_pages(tmp_path: Path) -> None:
