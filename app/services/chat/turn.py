@@ -291,8 +291,12 @@ class Turn:
             yield jobs.adding("chat.title", chat_id=str(self.message.chat_id))
         context = self.chosen.context
         if context.cut:
+            # One at a time: of turns that end at once, each would pay for the same one.
             yield jobs.adding(
-                "chat.summary", message_id=str(self.message.id), room=context.room
+                "chat.summary",
+                unique_key=f"chat.summary:{self.message.chat_id}",
+                message_id=str(self.message.id),
+                room=context.room,
             )
 
     def _storing(self, values: dict[str, Any]) -> Script[bool]:
