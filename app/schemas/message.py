@@ -238,7 +238,9 @@ class MessageRead(ReadModel):
     model: str | None
     status: Literal["streaming", "complete", "stopped", "interrupted", "error"]
     stop_reason: str | None
-    error: dict[str, Any] | None = Field(description="The problem of a failed reply.")
+    error: dict[str, Any] | None = Field(
+        description="The problem of a reply that failed, or was stopped by nobody."
+    )
     usage: UsageRead | None
     credits: int = Field(description="Its price in millionths of a US dollar.")
     citations: list[MessageCitation]
