@@ -91,7 +91,7 @@ def _project_is_there() -> ColumnElement[bool]:
 
 def members_of(
     projects: Iterable[UUID], users: Iterable[UUID]
-) -> CompoundSelect[tuple[UUID, UUID]]:
+) -> CompoundSelect[UUID, UUID]:
     """Which of these users are in which of these projects, as (project, user).
 
     For work that has begun: what it leans on may be taken from whom it is done for.
