@@ -100,16 +100,19 @@ class Attachments:
     async def _rows(
         self, owner: UUID, ids: Sequence[UUID]
     ) -> tuple[Mapping[UUID, File], Mapping[UUID, FileText]]:
-        mine = select(File).where(File.user_id == owner, File.id.in_(ids))
-        lengths = select(FileText.file_id, func.length(FileText.text))
+        mine = (
+            select(File, func.length(FileText.text))
+            .join(FileText, FileText.file_id == File.id, isouter=True)
+            .where(File.user_id == owner, File.id.in_(ids))
+        )
         async with self._database.unit_of_work(read_only=True) as session:
-            files = {file.id: file for file in await session.scalars(mine)}
-            found = await session.execute(lengths.where(FileText.file_id.in_(files)))
-            length = {row[0]: row[1] for row in found}
+            found = (await session.execute(mine)).all()
+            files = {file.id: file for file, _ in found}
+            lengths = {file.id: length for file, length in found if length is not None}
             wanted, room = [], _MOST_TEXT
             for file_id in ids:
-                room -= length.get(file_id, 0)
-                if file_id in length and room >= 0:
+                room -= lengths.get(file_id, 0)
+                if file_id in lengths and room >= 0:
                     wanted.append(file_id)
             texts = await session.scalars(
                 select(FileText).where(FileText.file_id.in_(wanted))
