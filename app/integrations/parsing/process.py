@@ -26,6 +26,14 @@ from app.integrations.parsing.base import (
 _AT_ONCE = 2
 """Children of one process: each may take all of its memory."""
 
+_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # It may begin no thread, and numpy, which openpyxl loads, would begin many.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""All of it: nothing of ours is a parser's business."""
+
 _log = structlog.get_logger()
 
 
@@ -65,7 +73,7 @@ class Parser:
             str(self._seconds),
             str(self._bytes),
             cwd=folder,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=_ENVIRONMENT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PIL import ExifTags, Image
 
+from app.core.config import ROOT
 from app.integrations.parsing.base import (
     DOCX,
     MAX_IMAGE_BYTES,
@@ -231,19 +232,90 @@ async def test_a_parser_knows_nothing_of_our_environment(
     folder.mkdir()
     parser = Parser(make_settings(tmp_path, FILE_PARSE_SECONDS="30").storage)
 
-    async with _child(parser, fifo, folder) as environment:
-        assert b"PYTHONPATH" in environment
-        assert b"SECRET_KEY" not in environment
+    with (tmp_path / "ours").open("w") as ours:
+        os.set_inheritable(ours.fileno(), True)
+        async with _child(parser, fifo, folder) as seen:
+            environment = await asyncio.to_thread((seen / "environ").read_bytes)
+            names = {one.partition(b"=")[0] for one in environment.split(b"\0")}
+            opened = {one.readlink().name for one in (seen / "fd").iterdir()}
+            assert (seen / "cwd").readlink() == folder
+
+    assert names - {b""} == {
+        b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"OPENBLAS_NUM_THREADS",
+    }  # fmt: skip
+    assert fifo.name in opened
+    assert "ours" not in opened
+
+
+async def test_a_parser_is_alone_in_its_network(tmp_path: Path) -> None:
+    """Where the kernel lets who we are make one."""
+    fifo, folder = tmp_path / "file", tmp_path / "found"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    parser = Parser(make_settings(tmp_path, FILE_PARSE_SECONDS="30").storage)
+
+    async with _child(parser, fifo, folder) as seen:
+        theirs = _network_of(seen)
+
+    assert (theirs != _network_of(Path("/proc/self"))) == _may_leave_network()
+
+
+def _network_of(process: Path) -> Path:
+    return (process / "ns/net").readlink()
+
+
+def _may_leave_network() -> bool:
+    """As util-linux finds it out."""
+    user = [] if os.geteuid() == 0 else ["--user"]
+    command = ["unshare", *user, "--net", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("does", "refused"),
+    [
+        ("open('x', 'wb').write(bytes(65 * 2**20))", "File too large"),
+        ("[open('/dev/null') for _ in range(65)]", "Too many open files"),
+        ("bytes(2**30)", "MemoryError"),
+        (
+            # Root may do what others may not.
+            "os.geteuid() or os.setresuid(65534, 65534, 65534); os.fork()",
+            "BlockingIOError",
+        ),
+    ],
+    ids=["large file", "many files", "memory", "children"],
+)
+def test_a_parser_can_do_no_more_than_it_must(
+    tmp_path: Path, does: str, refused: str
+) -> None:
+    """U1: whatever a file makes of its parser."""
+    script = (
+        "import os; from app.integrations.parsing.child import limit; "
+        "limit(60, 2**29); "
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script + does],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert refused in done.stderr
 
 
 @asynccontextmanager
-async def _child(parser: Parser, fifo: Path, folder: Path) -> AsyncIterator[bytes]:
-    """The environment of the child that reads from `fifo`, which then ends it."""
+async def _child(parser: Parser, fifo: Path, folder: Path) -> AsyncIterator[Path]:
+    """What /proc tells of the child that reads from `fifo`, which then ends it."""
     parsing = asyncio.create_task(parser.parse(fifo, "text/plain", folder))
     # Opening it waits until the child does, by when it runs as it always will.
     with await asyncio.to_thread(fifo.open, "wb") as file:
         (child,) = psutil.Process().children()
-        yield await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
+        yield Path(f"/proc/{child.pid}")
         file.write(b"text")
     parsing.cancel()
     with suppress(asyncio.CancelledError):
