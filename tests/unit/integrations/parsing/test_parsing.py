@@ -97,7 +97,7 @@ async def test_a_scaled_image_is_upright_keeps_its_transparency_and_tells_no_pla
     assert parsed.scaled is not None
     with Image.open(parsed.scaled) as scaled:
         assert (scaled.mode, scaled.size) == ("RGBA", (20, 2000))
-        assert scaled.getpixel((0, 0))[3] == 0
+        assert scaled.getpixel((0, 0)) == (0, 0, 0, 0)
         assert not scaled.getexif()
 
 
