@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
+from random import Random
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import docx
@@ -18,6 +19,14 @@ _TYPES = (
 def image(kind: str = "PNG", size: tuple[int, int] = (640, 480)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (200, 30, 30)).save(file, kind)
+    return file.getvalue()
+
+
+def noise(kind: str, size: tuple[int, int]) -> bytes:
+    """The image that no format makes small; the same each time."""
+    file = io.BytesIO()
+    pixels = Random(1).randbytes(3 * size[0] * size[1])
+    Image.frombytes("RGB", size, pixels).save(file, kind)
     return file.getvalue()
 
 

@@ -48,6 +48,12 @@ def at_most(name: str) -> int | None:
     return found.at_most if found else None
 
 
+def is_scheduled(name: str) -> bool:
+    """False for a name that no task has (any more)."""
+    found = _tasks.get(name)
+    return found is not None and found.every is not None
+
+
 def scheduled_tasks() -> list[Task]:
     return [t for t in _tasks.values() if t.every is not None]
 

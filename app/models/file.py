@@ -21,7 +21,8 @@ class File(Identified, Timestamped, Base):
 
     It is `pending` until it was looked into, then `ready`, or `rejected` for `reason`.
     Of a rejected one nothing is left in storage. Nobody has the same bytes twice.
-    `width` and `height` are an image's pixels, `pages` are a document's.
+    `width` and `height` are an image's pixels, `pages` are a document's. `scaled_size`
+    are the bytes of what models get in place of an image that is beyond what they take.
     """
 
     __tablename__ = "files"
@@ -47,6 +48,7 @@ class File(Identified, Timestamped, Base):
     pages: Mapped[int | None]
     has_text: Mapped[bool] = mapped_column(default=False)
     has_thumbnail: Mapped[bool] = mapped_column(default=False)
+    scaled_size: Mapped[int | None]
 
 
 class FileText(Base):

@@ -11,7 +11,8 @@ from app.models.base import Base, Identified
 class Job(Identified, Base):
     """Background work, written in the transaction that asks for it (an outbox).
 
-    `unique_key` keeps the same scheduled moment from being enqueued twice.
+    `unique_key` keeps the same work from being enqueued twice: that of a scheduled
+    moment for good, any other until it has ended.
     """
 
     __tablename__ = "jobs"

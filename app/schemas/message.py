@@ -16,15 +16,13 @@ from pydantic import (
     ValidationInfo,
 )
 
+from app.integrations.parsing.base import MAX_IMAGE_BYTES
 from app.models.message import Message, attachments_of, in_order, text_of
 from app.schemas.base import Line, ReadModel, Text
 from app.schemas.chat import ModelName
 
-MAX_IMAGE_BYTES = 3_750_000
-"""What every provider takes of an image: Bedrock's limit, the lowest."""
-
 MAX_DOCUMENT_BYTES = 4_500_000
-"""The same of a document."""
+"""What every provider takes of a document: Bedrock's limit, the lowest."""
 
 MAX_FILES = 20
 """Files with one message."""
@@ -240,7 +238,9 @@ class MessageRead(ReadModel):
     model: str | None
     status: Literal["streaming", "complete", "stopped", "interrupted", "error"]
     stop_reason: str | None
-    error: dict[str, Any] | None = Field(description="The problem of a failed reply.")
+    error: dict[str, Any] | None = Field(
+        description="The problem of a reply that failed, or was stopped by nobody."
+    )
     usage: UsageRead | None
     credits: int = Field(description="Its price in millionths of a US dollar.")
     citations: list[MessageCitation]

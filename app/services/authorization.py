@@ -1,11 +1,21 @@
 """Who may see what: the one place where lists and look-ups get their owner."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import BindParameter, ColumnElement, Select, exists, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    exists,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 from sqlalchemy.sql.base import ExecutableOption
@@ -71,9 +81,29 @@ def owned(model: type[Base], owner: UUID | BindParameter[UUID]) -> ColumnElement
 def _member_of_project(user: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     """Their own projects, and those that they are in, unless the owner is gone."""
     joined = select(ProjectMember.project_id).where(ProjectMember.user_id == user)
+    return or_(Project.user_id == user, Project.id.in_(joined)) & _project_is_there()
+
+
+def _project_is_there() -> ColumnElement[bool]:
     owner_there = exists().where(User.id == Project.user_id, User.status != "deleted")
-    member = or_(Project.user_id == user, Project.id.in_(joined))
-    return member & owner_there & Project.deleted.is_(False)
+    return owner_there & Project.deleted.is_(False)
+
+
+def members_of(
+    projects: Iterable[UUID], users: Iterable[UUID]
+) -> CompoundSelect[UUID, UUID]:
+    """Which of these users are in which of these projects, as (project, user).
+
+    For work that has begun: what it leans on may be taken from whom it is done for.
+    """
+    there = Project.id.in_(projects) & _project_is_there()
+    owners = select(Project.id, Project.user_id).where(there)
+    joined = (
+        select(ProjectMember.project_id, ProjectMember.user_id)
+        .join(Project, Project.id == ProjectMember.project_id)
+        .where(there, ProjectMember.user_id.in_(users))
+    )
+    return union_all(owners, joined)
 
 
 async def require(

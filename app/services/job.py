@@ -11,14 +11,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
-from app.core.queue import at_most, get_task, retry_delay
+from app.core.queue import at_most, get_task, is_scheduled, retry_delay
 from app.core.statements import Bound, Statement
 from app.models import Job
 from app.services.paging import Paging, page
@@ -28,7 +29,14 @@ _KEEP_DEAD = timedelta(days=90)
 _MAX_ERROR = 2000  # characters
 
 _COLUMNS = tuple(column.key for column in Job.__table__.columns)
-_INSERT = Statement(insert(Job.__table__))  # type: ignore[arg-type]  # a mapped class's Table
+_INSERT = Statement(
+    sqlite.insert(Job.__table__).on_conflict_do_nothing(  # type: ignore[arg-type]  # a mapped class's Table
+        index_elements=[Job.unique_key]
+    ),
+    postgresql=postgresql.insert(Job.__table__).on_conflict_do_nothing(  # type: ignore[arg-type]  # the same
+        index_elements=[Job.unique_key]
+    ),
+)
 
 _wakes: set[Any] = set()
 
@@ -59,8 +67,11 @@ def enqueue(
     return job
 
 
-def adding(name: str, **args: Any) -> Bound:
-    """The same as a statement of a script; `wake_workers` is called after it."""
+def adding(name: str, *, unique_key: str | None = None, **args: Any) -> Bound:
+    """The same as a statement of a script; `wake_workers` is called after it.
+
+    It does nothing where another job has the key, which is free once that has ended.
+    """
     get_task(name)
     now = utcnow()
     defaults = {"state": "queued", "attempts": 0, "max_attempts": 5}
@@ -70,6 +81,7 @@ def adding(name: str, **args: Any) -> Bound:
             **defaults,
             "id": uuid7(),
             "name": name,
+            "unique_key": unique_key,
             "args": args,
             "run_at": now,
             "created_at": now,
@@ -166,16 +178,22 @@ async def renew(
 
 
 async def succeed(session: AsyncSession, job: Job) -> None:
-    await _end_claim(session, job, state="succeeded", finished_at=utcnow(), error=None)
+    await _end_claim(session, job, error=None, **_ended(job, "succeeded"))
 
 
 async def fail(session: AsyncSession, job: Job, error: str) -> None:
     """Put it back for a later try, or to the dead after its last one."""
     if job.attempts >= job.max_attempts:
-        ending: dict[str, Any] = {"state": "dead", "finished_at": utcnow()}
+        ending = _ended(job, "dead")
     else:
         ending = {"state": "queued", "run_at": utcnow() + retry_delay(job.attempts)}
     await _end_claim(session, job, error=error[:_MAX_ERROR], **ending)
+
+
+def _ended(job: Job, state: str) -> dict[str, Any]:
+    """A scheduled moment is over for ever; any other key may be another job's now."""
+    kept = job.unique_key if is_scheduled(job.name) else None
+    return {"state": state, "finished_at": utcnow(), "unique_key": kept}
 
 
 async def release(session: AsyncSession, *, owner: str | None = None) -> None:

@@ -53,6 +53,7 @@ IMPORTS_LATE = {
     "app/integrations/storage/s3.py: S3Storage._open": _OBSTORE,
     "app/integrations/storage/s3.py: S3Storage._signed": _BOTO,
     "app/integrations/storage/s3.py: _credentials": _BOTO,
+    "app/integrations/parsing/child.py: leave_network": "only on Linux",
     "app/integrations/parsing/child.py: limit": "not there on Windows",
     "app/integrations/parsing/child.py: parse": "large, and a child needs one of them",
     "app/core/passwords.py: _common_passwords": "megabytes, for registrations only",

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from app.models import Message, MessageLog
+from app.integrations.parsing.base import MAX_IMAGE_BYTES
+from app.models import File, Message, MessageLog
 from app.services.chat.framing import framed
 from app.services.file import attachments
 from tests import samples
@@ -20,6 +21,7 @@ from tests.fakes.openai import FakeOpenAI
 from tests.integration.branch import store_branch
 from tests.integration.providers import MODELS, variables_for
 from tests.integration.rows import settled
+from tests.integration.uploading import agree
 
 CLAUDE = "anthropic/claude-opus-5"
 GPT = "openai/fake-small"
@@ -107,6 +109,54 @@ async def test_claude_gets_images_and_pdfs_as_they_are(
         },
         {"type": "text", "text": "What is this?"},
     ]
+
+
+async def test_models_get_a_large_image_scaled(
+    server: Server,
+    ada: Client,
+    fake_anthropic: FakeAnthropic,
+    fake_openai: FakeOpenAI,
+) -> None:
+    image = samples.noise("PNG", (1300, 1000))
+    assert len(image) > MAX_IMAGE_BYTES
+    file = await uploaded(server, ada, image, "photo.png")
+    chat = await ada.chat(model=CLAUDE, title="Named")
+
+    await ada.reply(chat, "What is this?", file_ids=[file])
+    await ada.reply(chat, "Say 3 words", model=GPT)
+
+    picture = question(fake_anthropic.calls[0])[0]["source"]
+    scaled = base64.b64decode(picture["data"])
+    assert picture["media_type"] == "image/webp"
+    assert (scaled[:4], len(scaled) <= MAX_IMAGE_BYTES) == (b"RIFF", True)
+    [url] = [
+        block["image_url"]["url"]
+        for block in fake_openai.calls[0].body["messages"][0]["content"]
+        if block["type"] == "image_url"
+    ]
+    assert url == f"data:image/webp;base64,{picture['data']}"
+    assert (await ada.get(f"/files/{file}/content")).body == image
+    assert await agree(server)
+    assert (await ada.delete(f"/files/{file}")).status == 204
+    assert await agree(server)
+
+
+async def test_an_image_that_could_not_be_scaled_is_refused(
+    server: Server, ada: Client
+) -> None:
+    """Such as one that was uploaded before images were."""
+    image = samples.noise("PNG", (1300, 1000))
+    file = await uploaded(server, ada, image, "photo.png")
+    async with server.runtime.database.unit_of_work() as session:
+        await session.execute(update(File).values(scaled_size=None))
+    chat = await ada.chat(model=CLAUDE, title="Named")
+
+    form = {"content": "What is this?", "file_ids": [file]}
+    refused = await ada.post(f"/chats/{chat}/messages", json=form)
+
+    assert refused.status == 422
+    assert "photo.png is too large" in refused.json["detail"]
+    assert "images of 3,750,000 bytes" in refused.json["detail"]
 
 
 @pytest.mark.parametrize("provider", ["bedrock", "mantle"])

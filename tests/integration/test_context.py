@@ -11,7 +11,7 @@ from sqlalchemy import delete
 from app.models import Project, ProjectDocument, ProjectMember
 from app.services.knowledge import indexing
 from tests.client import Client
-from tests.conftest import Server
+from tests.conftest import Server, ServerFactory
 from tests.fakes.anthropic import API_KEY, FakeAnthropic
 from tests.fakes.openai import FakeOpenAI
 from tests.integration.rows import settled
@@ -319,6 +319,66 @@ async def test_the_guide_quotes_what_the_project_says(server: Server) -> None:
     [cited] = [event.data for event in events if event.name == "citation"]
     assert (cited["source"], cited["quote"]) == ("vault.txt", SECRET)
     assert reply["citations"] == [cited]
+
+
+@pytest.mark.parametrize("how", ["removed", "deleted"])
+async def test_a_turn_ends_when_its_user_loses_the_project_that_it_leans_on(
+    serve: ServerFactory, fake_openai: FakeOpenAI, how: str
+) -> None:
+    """TRUST A1: what runs ends with its text, like what is asked anew."""
+    fake_openai.plan.faults = ["stall"] * 3
+    variables = {"TURN_CHECKPOINT_SECONDS": "0.05"}
+    async with serve(OPENAI_BASE_URL=fake_openai.base_url, **variables) as server:
+        owner, member = [await server.client(name) for name in NAMES[:2]]
+        ship, other = await project(server, owner), await project(server, owner)
+        await join(server, ship, member)
+        await join(server, other, member)
+        chats = [
+            await client.chat(model=MODEL, title="Named", project_id=bound)
+            for client, bound in ((member, ship), (member, other), (owner, ship))
+        ]
+        async with (
+            member.asking(chats[0], "What opens the vault?") as lost,
+            member.asking(chats[1], "What opens the vault?") as elsewhere,
+            owner.asking(chats[2], "What opens the vault?") as owners,
+        ):
+            for stream in (lost, elsewhere, owners):
+                await stream.until("delta")
+            path = f"/projects/{ship}"
+            if how == "removed":
+                path += f"/members/{await id_of(member)}"
+            assert (await owner.delete(path)).status == 204
+
+            ended = (await lost.all())[-1].data["message"]
+            if how == "deleted":
+                theirs = (await owners.all())[-1].data["message"]
+                assert theirs["error"]["code"] == "project_lost"
+        running = [(await c.messages(chat))[0]["status"] for c, chat in
+                   ((member, chats[1]), (owner, chats[2]))]  # fmt: skip
+
+    assert ended["status"] == "stopped"
+    assert ended["text"].startswith("w0001")
+    assert (ended["error"]["code"], ended["error"]["status"]) == ("project_lost", 404)
+    assert running == ["streaming", "streaming" if how == "removed" else "stopped"]
+
+
+async def test_a_turn_goes_on_that_leans_on_nothing_of_its_chats_project(
+    server: Server, fake_openai: FakeOpenAI
+) -> None:
+    """Its user had left before it began."""
+    fake_openai.plan.faults = ["stall"]
+    owner, member = [await server.client(name) for name in NAMES[:2]]
+    ship = await project(server, owner)
+    await join(server, ship, member)
+    chat = await member.chat(model=MODEL, title="Named", project_id=ship)
+    await leave(server, ship, member)
+
+    async with member.asking(chat, "Hello") as stream:
+        begun = (await stream.until("delta"))[0].data["message_id"]
+        await server.runtime.turns._checkpoints._stop_strangers()
+        stopped = await member.post(f"/messages/{begun}/stop")
+
+    assert (stopped.json["status"], stopped.json["error"]) == ("stopped", None)
 
 
 async def test_who_left_a_project_loses_what_it_says_at_once(

@@ -479,13 +479,38 @@ async def test_a_virus_is_rejected_by_its_name(serve: Any) -> None:
 
 
 async def test_a_file_waits_for_a_scanner_that_is_away(serve: Any) -> None:
+    """TRUST U1: until it was scanned, nobody gets its bytes, nor its text."""
     async with serve(CLAMD_ADDRESS="127.0.0.1:9") as server:
         ada = await server.client("ada")
         file = await ready(server, ada, TEXT, "a.txt")
         assert file["status"] == "pending"
+        chat = await ada.chat()
+        asked = {"content": "What is this?", "file_ids": [file["id"]]}
+        project = (await ada.post("/projects", json={"name": "Trains"})).json["id"]
+        withheld = [
+            await ada.get(f"/files/{file['id']}/{part}")
+            for part in ("content", "thumbnail", "download-url")
+        ]
+        not_leant_on = [
+            await ada.get(f"/files/{file['id']}/text"),
+            await ada.post(f"/chats/{chat}/messages", json=asked),
+            await ada.post(
+                f"/projects/{project}/documents", json={"file_id": file["id"]}
+            ),
+        ]
+        export = await ada.get("/users/me/export")
+
+        assert [(one.status, one.json["code"]) for one in withheld] == [
+            (409, "file_pending")
+        ] * 3
+        assert [one.status for one in not_leant_on] == [422] * 3
+        assert all("still being looked into" in o.json["detail"] for o in not_leant_on)
+        with ZipFile(BytesIO(export.body)) as archive:
+            assert not any("files/" in name for name in archive.namelist())
 
         async with FakeClamd() as clamd:
             server.runtime.files.inspection._scanner = Clamd(clamd.address)
             await server.runtime.files.inspection.inspect(UUID(file["id"]))
 
         assert (await ada.get(f"/files/{file['id']}")).json["status"] == "ready"
+        assert (await ada.get(f"/files/{file['id']}/content")).body == TEXT

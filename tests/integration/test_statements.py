@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import event
 
+from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
+from tests.integration.uploading import TEXT, ready
 
 MODEL = "openai/fake-small"
 _BACKGROUND = (
@@ -76,6 +78,45 @@ async def test_the_first_turn_too_though_it_asks_for_a_title(
 
     assert any("INSERT INTO jobs" in s for s in statements)
     assert len(statements) <= 8, statements
+
+
+async def test_a_turn_with_a_project_files_and_citations_costs_a_few_more(
+    serve: Any, fake_openai: FakeOpenAI
+) -> None:
+    """As many, however many documents and files there are."""
+    fake_openai.plan.text = 'It says "Trains to Bern leave at nine" [a.txt].'
+    async with serve(OPENAI_BASE_URL=fake_openai.base_url) as server:
+        client = await server.client()
+        one = await _turn_with_files(server, client, mode="full", files=["a"])
+        many = await _turn_with_files(server, client, mode="full", files=list("bcd"))
+        searched = await _turn_with_files(server, client, mode="retrieval", files=["e"])
+
+    assert one == many <= 13
+    assert searched <= 16
+
+
+async def _turn_with_files(
+    server: Server, client: Client, *, mode: str, files: list[str]
+) -> int:
+    """The statements of a turn that cites what is attached."""
+    form = {"name": "Trains", "context_mode": mode}
+    project = (await client.post("/projects", json=form)).json["id"]
+    for name in files:
+        pasted = {"title": name, "text": f"The ship {name} sails at ten."}
+        await client.post(f"/projects/{project}/documents", json=pasted)
+    uploaded = [
+        await ready(server, client, TEXT + name.encode(), "a.txt") for name in files
+    ]
+    chat = await client.chat(model=MODEL, title="Named", project_id=project)
+    # The first call of a process leases credits for those that follow.
+    await client.ask(chat, "Hello")
+    with counted(server) as statements:
+        reply = await client.reply(
+            chat, "Which ship sails?", file_ids=[file["id"] for file in uploaded]
+        )
+    assert len(reply["citations"]) == 1
+    assert any("project_documents" in statement for statement in statements)
+    return len(statements)
 
 
 async def test_an_authenticated_read_costs_one_statement(server: Server) -> None:

@@ -1,18 +1,22 @@
 """A chat's oldest messages, summed up by a job once they no longer fit."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
 
+from app.core.database import utcnow
 from app.core.queue import get_task
 from app.models import Job, Message, MessageSummary, UsageDay
+from app.services import job as jobs
 from tests.client import Client
 from tests.conftest import Server
 from tests.fakes.openai import FakeOpenAI
 from tests.integration.branch import store_branch
+from tests.integration.rows import settled
 
 MODEL = "openai/fake-small"
 CATALOGUE = f"""
@@ -106,6 +110,47 @@ async def test_what_no_longer_fits_is_left_out_and_then_summed_up(
     assert f"A {first_left - 1}" not in str(sent)
     assert "Yes." in str(sent)
     assert await calls_paid(server) == len(told)
+
+
+async def test_turns_that_end_at_once_pay_for_one_summary(
+    server: Server, fake_openai: FakeOpenAI
+) -> None:
+    """TRUST M2: while one is being written, in whatever process, none is asked for."""
+    client = await server.client()
+    chat = await long_chat(server, client)
+    elsewhere = Job(
+        name="chat.summary",
+        state="running",
+        attempts=1,
+        unique_key=f"chat.summary:{chat}",
+        lease_owner="another process",
+        lease_expires_at=utcnow() + timedelta(hours=1),
+    )
+    async with server.runtime.database.unit_of_work() as session:
+        session.add(elsewhere)
+
+    await client.ask(chat, "And now?")
+    [leaf, *_] = await client.messages(chat)
+    again = f"/messages/{leaf['id']}/regenerate"
+
+    async def at_once() -> None:
+        form = {"stream": False}
+        await asyncio.gather(*(client.post(again, json=form) for _ in range(3)))
+
+    await at_once()
+    asked_meanwhile = summing_up(fake_openai)
+    async with server.runtime.database.unit_of_work() as session:
+        known = await session.scalar(
+            select(func.count()).where(Job.name == "chat.summary")
+        )
+        await jobs.succeed(session, elsewhere)
+    # Nothing came of that one: the next turns ask again, and one of them is heard.
+    await at_once()
+    await settled(server)
+
+    assert (asked_meanwhile, known) == ([], 1)
+    firsts = [told for told in summing_up(fake_openai) if "User: Q 0" in told]
+    assert len(firsts) == 1
 
 
 async def test_a_later_summary_goes_on_from_the_one_before(

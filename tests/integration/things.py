@@ -184,12 +184,13 @@ async def _file(server: Server, user_id: str, name: str) -> str:
         status="ready",
         has_text=True,
         has_thumbnail=True,
+        scaled_size=len(content),
     )
     async with server.runtime.database.unit_of_work() as session:
         session.add(file)
         await session.flush()
         session.add(FileText(file_id=file.id, text=content, pages=[]))
-    for place in (places.original, places.thumbnail):
+    for place in (places.original, places.thumbnail, places.scaled):
 
         async def pieces() -> AsyncIterator[bytes]:
             yield content.encode()

@@ -36,9 +36,11 @@ async def expected_keys(server: Server) -> set[str]:
     async with server.runtime.database.unit_of_work(read_only=True) as session:
         files = (await session.scalars(select(File))).all()
     kept = [file for file in files if file.status != "rejected"]
-    return {places.original(f.user_id, f.id) for f in kept} | {
-        places.thumbnail(f.user_id, f.id) for f in kept if f.has_thumbnail
-    }
+    return (
+        {places.original(f.user_id, f.id) for f in kept}
+        | {places.thumbnail(f.user_id, f.id) for f in kept if f.has_thumbnail}
+        | {places.scaled(f.user_id, f.id) for f in kept if f.scaled_size}
+    )
 
 
 async def agree(server: Server) -> bool:

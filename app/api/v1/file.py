@@ -104,10 +104,15 @@ async def download_file(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The file itself, or one range of its bytes."""
-    part = await content.download(session, user, file_id, wanted=wanted)
+    scanned = runtime.files.scanned
+    part = await content.download(
+        session, user, file_id, wanted=wanted, scanned=scanned
+    )
     tag = f'"{part.file.sha256}"'
     if if_range not in {None, tag}:  # what they have a part of is another one
-        part = await content.download(session, user, file_id, wanted=None)
+        part = await content.download(
+            session, user, file_id, wanted=None, scanned=scanned
+        )
     headers = {**_SAFE, "ETag": tag, "Accept-Ranges": "bytes"}
     if if_none_match == tag:
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
@@ -137,7 +142,9 @@ async def get_download_url(
 ) -> DownloadUrl:
     """An address of the storage itself, good for 5 minutes, where files are on S3."""
     response.headers["Cache-Control"] = "no-store"
-    found = await content.address(session, runtime.storage, user, file_id)
+    found = await content.address(
+        session, runtime.storage, user, file_id, scanned=runtime.files.scanned
+    )
     return DownloadUrl(url=found.url, expires_at=found.expires_at)
 
 

@@ -13,10 +13,16 @@ DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 
-TEXT_NAME, THUMBNAIL_NAME = "text", "thumbnail"
+TEXT_NAME, THUMBNAIL_NAME, SCALED_NAME = "text", "thumbnail", "scaled"
 """What a parser writes beside its result, into the folder that it is given."""
 
-THUMBNAIL_MIME = "image/webp"
+THUMBNAIL_MIME = SCALED_MIME = "image/webp"
+
+MAX_IMAGE_BYTES = 3_750_000
+"""What every provider takes of an image: Bedrock's limit, the lowest."""
+
+MAX_IMAGE_EDGE = 8000
+"""The same in pixels of its longer side. What is beyond either is scaled."""
 
 
 class UnreadableFileError(AppError):
@@ -29,7 +35,8 @@ class UnreadableFileError(AppError):
 class Parsed:
     """`pages` are the offsets in `text` at which pages start.
 
-    `text` is None where there is none, or more than is kept.
+    `text` is None where there is none, or more than is kept; `scaled` where models take
+    the image as it is.
     """
 
     mime: str
@@ -39,3 +46,4 @@ class Parsed:
     width: int | None = None
     height: int | None = None
     thumbnail: Path | None = None
+    scaled: Path | None = None

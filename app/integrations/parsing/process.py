@@ -16,6 +16,7 @@ import structlog
 
 from app.core.config import ROOT, StorageSettings
 from app.integrations.parsing.base import (
+    SCALED_NAME,
     TEXT_NAME,
     THUMBNAIL_NAME,
     Parsed,
@@ -24,6 +25,14 @@ from app.integrations.parsing.base import (
 
 _AT_ONCE = 2
 """Children of one process: each may take all of its memory."""
+
+_ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # It may begin no thread, and numpy, which openpyxl loads, would begin many.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""All of it: nothing of ours is a parser's business."""
 
 _log = structlog.get_logger()
 
@@ -44,10 +53,11 @@ class Parser:
             answer = await self._run(path, mime, folder)
         if (reason := answer.get("reason")) is not None:
             raise UnreadableFileError(reason)
-        text, thumbnail = folder / TEXT_NAME, folder / THUMBNAIL_NAME
+        text = _written(folder, TEXT_NAME)
         return Parsed(
-            text=await asyncio.to_thread(_read, text) if text.exists() else None,
-            thumbnail=thumbnail if thumbnail.exists() else None,
+            text=await asyncio.to_thread(_read, text) if text else None,
+            thumbnail=_written(folder, THUMBNAIL_NAME),
+            scaled=_written(folder, SCALED_NAME),
             **answer,
         )
 
@@ -63,7 +73,7 @@ class Parser:
             str(self._seconds),
             str(self._bytes),
             cwd=folder,
-            env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            env=_ENVIRONMENT,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -85,6 +95,11 @@ class Parser:
             error=errors.decode(errors="replace")[-2000:],
         )
         return {"reason": "takes too much time or memory to be read, or is broken"}
+
+
+def _written(folder: Path, name: str) -> Path | None:
+    path = folder / name
+    return path if path.exists() else None
 
 
 def _read(path: Path) -> str:

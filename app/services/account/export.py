@@ -102,7 +102,8 @@ async def _entries(
     for file_id in await _keys(database, Base.metadata.tables["files"], user_id):
         async with database.unit_of_work(read_only=True) as session:
             file = await session.get(File, file_id)
-        if file is not None and file.status != "rejected":
+        # Of a rejected one nothing is left, and a pending one may hold a virus.
+        if file is not None and file.status == "ready":
             yield f"files/{file.id.hex[-8:]} {file.name}", _content(storage, file)
 
 

@@ -1,7 +1,8 @@
-"""Saving what running turns have written, and finding what dead ones left.
+"""Saving what running turns have written, and ending those that must not go on.
 
 One transaction a second saves all that run. A turn's lease is renewed with it; where a
-lease ran out, nobody writes any more, and the reply is called interrupted.
+lease ran out, nobody writes any more, and the reply is called interrupted. A turn whose
+user has lost the project that it leans on is stopped.
 """
 
 import asyncio
@@ -19,10 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.bus import Bus
 from app.core.config import TurnSettings
 from app.core.database import Database, changed_rows, utcnow
-from app.core.exceptions import AppError
+from app.core.exceptions import AppError, NotFoundError
 from app.core.statements import Script, Statement
 from app.integrations.llm.base import Usage
 from app.models import Chat, Message
+from app.services.authorization import members_of
 from app.services.chat import search
 from app.services.chat.relay import end_for, recovered
 from app.services.chat.turn import Turn
@@ -30,6 +32,16 @@ from app.services.credits.afterwards import charge
 from app.services.credits.purse import Call
 
 _log = structlog.get_logger()
+
+
+class ProjectLostError(NotFoundError):
+    code = "project_lost"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The project that this reply leaned on is not there for you any more: "
+            "what was written is kept."
+        )
 
 
 class Checkpoints:
@@ -65,6 +77,7 @@ class Checkpoints:
             await asyncio.sleep(self._every)
             try:
                 await self._save()
+                await self._stop_strangers()
                 if utcnow() - looked > self._lease / 2:
                     looked = utcnow()
                     await self._interrupt_orphans(everything=False)
@@ -90,6 +103,23 @@ class Checkpoints:
             return True
         position, at = turn.saved
         return position != turn.reply.position or now - at > self._lease / 3
+
+    async def _stop_strangers(self) -> None:
+        """End the turns that lean on a project whose member their user is no more.
+
+        The database is asked: whoever was told of a removal might have missed it, or
+        have begun a turn just then.
+        """
+        leaning = [(t, t.leans_on) for t in self._running.values() if t.leans_on]
+        if not leaning:
+            return
+        projects, users = zip(*{pair for _, pair in leaning}, strict=True)
+        async with self._database.unit_of_work(read_only=True) as session:
+            rows = await session.execute(members_of(projects, users))
+            members = {(row[0], row[1]) for row in rows}
+        for turn, pair in leaning:
+            if pair not in members:
+                turn.end("stopped", ProjectLostError())
 
     async def _interrupt_orphans(self, *, everything: bool) -> None:
         """Call interrupted what no living process writes any more."""

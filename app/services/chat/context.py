@@ -116,6 +116,15 @@ class Context:
         _, blocks, _ = self.history.told[self.history.asked - 1]
         return "".join(b["text"] for b in blocks if not is_file(b))
 
+    @property
+    def leans_on_project(self) -> bool:
+        """Whether something of the chat's project is in it."""
+        return any(
+            share.used
+            for share in self.offered
+            if share.origin in {"instructions", "knowledge"}
+        )
+
     def shares(self) -> list[Share]:
         """What each source got, in the order of the budget."""
         return [*self.offered, self.history.share()]

@@ -43,31 +43,50 @@ _GAP = re.compile(r"\s*(?:\[\s*)?(?:\.{3}|…)(?:\s*\])?\s*")
 _EMPHASIS = re.compile(r"\*\*|__")
 _ENDS = ".,;:!?"
 _ALIKE = {
-    "'": "’‘´`",  # noqa: RUF001 - what looks alike is the point
-    '"': "“”„«»",
-    "-": "‐‑–—",  # noqa: RUF001 - the same
+    # Who quotes what has quotation marks in it writes others than stand there.
+    "'": '"’‘‚‛´`′″“”„‟«»‹›',  # noqa: RUF001 - what looks alike is the point
+    "-": "‐‑‒–—―−",  # noqa: RUF001 - the same
     " ": "".join(filter(str.isspace, map(chr, range(0x3001)))),
 }
 _PLAIN = {ord(one): plain for plain, forms in _ALIKE.items() for one in forms}
-_SPACES = re.compile(r" {2,}")
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st",
+              "ﬆ": "st"}  # fmt: skip
+# The first are a word's hyphens at the end of a line, in HTML and in PDFium's texts.
+_UNEVEN = re.compile(rf"[\u00ad\ufffe] *| {{2,}}|-{{2,}}|[{''.join(_LIGATURES)}]")
+
+
+def _even(found: re.Match[str]) -> str:
+    sign = found[0][0]
+    return "" if sign in "\u00ad\ufffe" else _LIGATURES.get(sign, sign)
+
+
+def folded(text: str) -> str:
+    """The same for texts that differ in white space, marks and ligatures alone."""
+    return _UNEVEN.sub(_even, text.translate(_PLAIN)).strip()
 
 
 class _Searched:
-    """A source in which quotes are looked up, whatever its white space and marks."""
+    """A source in which quotes are looked up as they are `folded`."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         plain = source.text.translate(_PLAIN)  # as many characters
-        self._text = _SPACES.sub(" ", plain)
+        self._text = _UNEVEN.sub(_even, plain)
         self._places, self._shifts = [0], [0]
         """From each place in `_text` on, how many characters more stand before it."""
-        for gap in _SPACES.finditer(plain):
-            shift = self._shifts[-1] + len(gap[0]) - 1
-            self._places.append(gap.end() - shift)
-            self._shifts.append(shift)
+        for uneven in _UNEVEN.finditer(plain):
+            place, length = uneven.start() - self._shifts[-1], len(_even(uneven))
+            # All letters of a ligature stand where that does.
+            for letter in range(1, length):
+                self._map(place + letter, uneven.start())
+            self._map(place + length, uneven.end())
+
+    def _map(self, place: int, original: int) -> None:
+        self._places.append(place)
+        self._shifts.append(original - place)
 
     def find(self, quote: str) -> Citation | None:
-        wanted = " ".join(quote.translate(_PLAIN).split())
+        wanted = folded(quote)
         if not any(map(str.isalnum, wanted)):
             return None
         # Not all scripts have spaces; only a short word is often a part of another one.
@@ -96,8 +115,12 @@ class Quotes:
     ) -> None:
         self._sources = sources
         self._searched: dict[int, _Searched] = {}
-        self._open = text.rpartition(_PARAGRAPH)[2]
+        *before, self._open = text.split(_PARAGRAPH)
         """The paragraph that is being written."""
+        self._begun: list[tuple[re.Pattern[str], str]] = []
+        """Quotations that no paragraph has ended so far, and what ends them."""
+        for paragraph in before:
+            list(self._across(paragraph))
         self._cited = {(c["source"], c["start"], c["end"]) for c in known}
         self._left = _MOST_LOOKUPS
 
@@ -105,8 +128,9 @@ class Quotes:
         """The citations of the paragraphs that end with this piece of text."""
         self._open += text
         if _PARAGRAPH in self._open:
-            whole, _, self._open = self._open.rpartition(_PARAGRAPH)
-            yield from self._of(whole)
+            *whole, self._open = self._open.split(_PARAGRAPH)
+            for paragraph in whole:
+                yield from self._of(paragraph)
 
     def rest(self) -> Iterator[Citation]:
         """Those of the paragraph that the reply ends with."""
@@ -120,8 +144,8 @@ class Quotes:
                 return self._new(_citation(source, start, end))
         return None
 
-    def _of(self, text: str) -> Iterator[Citation]:
-        for quote, name in _quoted(text):
+    def _of(self, paragraph: str) -> Iterator[Citation]:
+        for quote, name in (*self._across(paragraph), *_quoted(paragraph)):
             for part in _GAP.split(quote):
                 if (found := self._find(part, name)) and (new := self._new(found)):
                     yield new
@@ -132,6 +156,19 @@ class Quotes:
             return None
         self._cited.add(place)
         return citation
+
+    def _across(self, paragraph: str) -> Iterator[tuple[str, str]]:
+        """The quotations that began before this paragraph and end in it.
+
+        Each mark is taken for what it may be: one that was none finds no such text.
+        """
+        begun, self._begun = self._begun, _left_open(paragraph)
+        for pattern, before in begun:
+            text = f"{before}{_PARAGRAPH}{paragraph}"
+            if match := pattern.match(text):
+                yield match["quote"], match["name"] or ""
+            elif text.count(before[0], len(before)) == 0 and len(text) <= _LONGEST:
+                self._begun.append((pattern, text))
 
     def _find(self, quote: str, name: str) -> Citation | None:
         named = [n for n, s in enumerate(self._sources) if _is_called(s, name)]
@@ -168,6 +205,18 @@ def _quoted(text: str) -> Iterator[tuple[str, str]]:
         yield said, name
         if "\n" in said:  # else it may be of several places
             yield from ((line, name) for line in said.split("\n"))
+
+
+def _left_open(paragraph: str) -> list[tuple[re.Pattern[str], str]]:
+    """From each mark on that begins a quotation and has none that ends it."""
+    found = []
+    for pattern, (a, b) in zip(_QUOTED, _PAIRS, strict=True):
+        start = paragraph.rfind(a)
+        marks, others = paragraph.count(a), paragraph.count(b)
+        is_open = marks % 2 == 1 if a == b else marks > others
+        if is_open and b not in paragraph[start + 1 :]:
+            found.append((pattern, paragraph[start:]))
+    return found
 
 
 def _is_called(source: Source, name: str) -> bool:

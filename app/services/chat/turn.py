@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, Literal
+from uuid import UUID
 
 import structlog
 from sqlalchemy import bindparam, update
@@ -64,6 +65,7 @@ class Turn:
     this order, and `chosen` is which was called last; `quotes` finds what it quotes.
     `earlier` is what attempts before this one used; `failure` is why it failed, once it
     has. `account` is what this attempt is paid from; `on_event` tells other processes.
+    `leans_on` are the project whose words the models get, and the user who may see it.
     """
 
     message: Message
@@ -77,11 +79,13 @@ class Turn:
     on_event: Callable[[ProviderEvent], None] | None = None
     saved: tuple[Position, datetime] | None = None
     failure: AppError | None = None
+    leans_on: tuple[UUID, UUID] | None = None
     quotes: Quotes | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     chosen: Choice = field(init=False)
     _streaming: asyncio.Task[None] | None = None
     _ending: Ending | None = None
+    _reason: AppError | None = None
 
     def __post_init__(self) -> None:
         self.chosen = self.choices[0]
@@ -90,10 +94,13 @@ class Turn:
     def _provider(self) -> str:
         return self.chosen.candidate.provider.name
 
-    def end(self, how: Ending) -> None:
-        """Break the stream off; what has come stays. Too late, it does nothing."""
+    def end(self, how: Ending, reason: AppError | None = None) -> None:
+        """Break the stream off; what has come stays. Too late, it does nothing.
+
+        `reason` is told where nobody asked for it.
+        """
         if self._ending is None:
-            self._ending = how
+            self._ending, self._reason = how, reason
         if self._streaming is not None:
             self._streaming.cancel()
 
@@ -233,11 +240,12 @@ class Turn:
     def _outcome(self, streaming: asyncio.Task[None]) -> dict[str, Any]:
         """The columns that the ended stream leaves."""
         status: str = "complete"
+        told: AppError | None = None
         if streaming.cancelled():
-            status = self._ending or "interrupted"
+            status, told = self._ending or "interrupted", self._reason
         elif (error := streaming.exception()) is not None:
             status = "error"
-            self.failure = self._failure(error)
+            told = self.failure = self._failure(error)
         used, usage = self._used(), self.usage()
         _tokens(self._provider, "input").inc(used.input_tokens)
         _tokens(self._provider, "output").inc(used.output_tokens)
@@ -247,7 +255,7 @@ class Turn:
             "content": self.reply.content,
             "citations": self.reply.citations,
             "stop_reason": self.reply.stop.reason if self.reply.stop else None,
-            "error": self.failure.problem() if self.failure else None,
+            "error": told.problem() if told else None,
             "usage": usage.as_dict(),
             "lease_expires_at": None,
         }
@@ -291,8 +299,12 @@ class Turn:
             yield jobs.adding("chat.title", chat_id=str(self.message.chat_id))
         context = self.chosen.context
         if context.cut:
+            # One at a time: of turns that end at once, each would pay for the same one.
             yield jobs.adding(
-                "chat.summary", message_id=str(self.message.id), room=context.room
+                "chat.summary",
+                unique_key=f"chat.summary:{self.message.chat_id}",
+                message_id=str(self.message.id),
+                room=context.room,
             )
 
     def _storing(self, values: dict[str, Any]) -> Script[bool]:

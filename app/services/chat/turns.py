@@ -234,6 +234,8 @@ class Turns:
     ) -> Turn:
         """Raises where no model takes what is asked of it."""
         choices = await self._choices.of(chat, branch, candidates, key=principal.key)
+        leans = any(choice.context.leans_on_project for choice in choices)
+        project = chat.project_id if leans else None
         return Turn(
             message=message,
             choices=choices,
@@ -241,6 +243,7 @@ class Turns:
             reply=reply,
             question=next((one.content for one in branch if one.role == "user"), ()),
             wants_title=chat.title is None and not chat.temporary,
+            leans_on=(project, chat.user_id) if project else None,
         )
 
     async def _store_and_start(

@@ -16,10 +16,10 @@ from app.core.exceptions import FieldError, NotFoundError, ValidationFailedError
 from app.integrations.llm.base import Block, ModelInfo, Source
 from app.integrations.llm.blocks import FileBlock
 from app.integrations.llm.tokens import DOCUMENT_TOKENS, estimate_blocks
-from app.integrations.parsing.base import PDF
+from app.integrations.parsing.base import MAX_IMAGE_BYTES, PDF, SCALED_MIME
 from app.integrations.storage.base import MissingObjectError, Storage
 from app.models import File, FileText
-from app.schemas.message import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES
+from app.schemas.message import MAX_DOCUMENT_BYTES
 from app.services.authorization import Principal, visible_to
 from app.services.chat.framing import framed
 from app.services.chat.history import Said
@@ -90,7 +90,7 @@ class Attachments:
             if (file := files.get(file_id)) is None:
                 continue
             data = None
-            size = -(-file.size // 3) * 4
+            size = -(-(file.scaled_size or file.size) // 3) * 4
             if _goes_as_it_is(file) and size <= room:
                 data = await self._base64(file)
                 room -= size
@@ -100,16 +100,19 @@ class Attachments:
     async def _rows(
         self, owner: UUID, ids: Sequence[UUID]
     ) -> tuple[Mapping[UUID, File], Mapping[UUID, FileText]]:
-        mine = select(File).where(File.user_id == owner, File.id.in_(ids))
-        lengths = select(FileText.file_id, func.length(FileText.text))
+        mine = (
+            select(File, func.length(FileText.text))
+            .join(FileText, FileText.file_id == File.id, isouter=True)
+            .where(File.user_id == owner, File.id.in_(ids))
+        )
         async with self._database.unit_of_work(read_only=True) as session:
-            files = {file.id: file for file in await session.scalars(mine)}
-            found = await session.execute(lengths.where(FileText.file_id.in_(files)))
-            length = {row[0]: row[1] for row in found}
+            found = (await session.execute(mine)).all()
+            files = {file.id: file for file, _ in found}
+            lengths = {file.id: length for file, length in found if length is not None}
             wanted, room = [], _MOST_TEXT
             for file_id in ids:
-                room -= length.get(file_id, 0)
-                if file_id in length and room >= 0:
+                room -= lengths.get(file_id, 0)
+                if file_id in lengths and room >= 0:
                     wanted.append(file_id)
             texts = await session.scalars(
                 select(FileText).where(FileText.file_id.in_(wanted))
@@ -117,7 +120,8 @@ class Attachments:
             return files, {one.file_id: one for one in texts}
 
     async def _base64(self, file: File) -> str | None:
-        key = places.original(file.user_id, file.id)
+        place = places.original if file.scaled_size is None else places.scaled
+        key = place(file.user_id, file.id)
         try:
             content = b"".join([piece async for piece in self._storage.read(key)])
         except MissingObjectError:
@@ -234,7 +238,7 @@ def _reference(file: File | None, place: int) -> Block:
 
 def _goes_as_it_is(file: File) -> bool:
     if file.kind == "image":
-        return file.size <= MAX_IMAGE_BYTES
+        return (file.scaled_size or file.size) <= MAX_IMAGE_BYTES
     return (
         file.mime == PDF
         and file.size <= MAX_DOCUMENT_BYTES
@@ -250,7 +254,8 @@ def _image(one: _Attached, model: ModelInfo) -> Block:
             f"is too large: models take images of {MAX_IMAGE_BYTES:,} bytes, and "
             f"{MOST_SENT * 3 // 4:,} of all in a chat"
         )
-    return _block(one, {"type": "image", "source": _source(one.file.mime, one.data)})
+    mime = one.file.mime if one.file.scaled_size is None else SCALED_MIME
+    return _block(one, {"type": "image", "source": _source(mime, one.data)})
 
 
 def _pdf(one: _Attached, model: ModelInfo) -> Block | None:

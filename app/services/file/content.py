@@ -49,13 +49,22 @@ class Address:
 
 
 async def download(
-    session: AsyncSession, principal: Principal, file_id: UUID, *, wanted: str | None
+    session: AsyncSession,
+    principal: Principal,
+    file_id: UUID,
+    *,
+    wanted: str | None,
+    scanned: bool,
 ) -> Download:
     """What is asked for by the header `Range`, if any.
 
-    Raises ConflictError for a file that was rejected, and RangeNotSatisfiableError.
+    Where files are `scanned` for viruses, none leaves before it was. Raises
+    ConflictError for one that waits for that or was rejected, and
+    RangeNotSatisfiableError.
     """
     file = await require(session, principal, File, file_id)
+    if scanned:
+        _require_looked_into(file)
     if file.status == "rejected":
         raise ConflictError(
             f"Nothing is left of this file, which was rejected: {file.reason}",
@@ -65,6 +74,14 @@ async def download(
         return Download(file, 0, file.size, is_part=False)  # other units go unheard
     start, end = _range(wanted, file.size)
     return Download(file, start, end, is_part=True)
+
+
+def _require_looked_into(file: File) -> None:
+    if file.status == "pending":
+        raise ConflictError(
+            "This file is still being looked into: try again shortly.",
+            code="file_pending",
+        )
 
 
 def _range(wanted: str, size: int) -> tuple[int, int]:
@@ -116,21 +133,27 @@ async def begun(found: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 async def thumbnail(
     session: AsyncSession, storage: Storage, principal: Principal, file_id: UUID
 ) -> AsyncIterator[bytes]:
-    """Raises NotFoundError where it has none, or not yet."""
+    """Raises NotFoundError where it has none, and ConflictError where not yet."""
     file = await require(session, principal, File, file_id)
+    _require_looked_into(file)
     if not file.has_thumbnail:
         raise NotFoundError("There is no thumbnail of this file.")
     return storage.read(places.thumbnail(file.user_id, file.id))
 
 
 async def address(
-    session: AsyncSession, storage: Storage, principal: Principal, file_id: UUID
+    session: AsyncSession,
+    storage: Storage,
+    principal: Principal,
+    file_id: UUID,
+    *,
+    scanned: bool,
 ) -> Address:
     """Where anybody may fetch it for some minutes, from the storage itself.
 
-    Raises ConflictError where the storage has no addresses.
+    Raises ConflictError as `download` does, and where the storage has no addresses.
     """
-    part = await download(session, principal, file_id, wanted=None)
+    part = await download(session, principal, file_id, wanted=None, scanned=scanned)
     url = await storage.url(
         places.original(part.file.user_id, part.file.id),
         disposition=disposition(part.file.name),

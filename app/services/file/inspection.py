@@ -59,12 +59,14 @@ class Inspection:
         await _save(self._storage.read(key), path)
         parsed = await self._parser.parse(path, file.mime, written)
         thumbnail = places.thumbnail(file.user_id, file.id)
-        if parsed.thumbnail is not None:
-            await self._storage.put(thumbnail, _pieces(parsed.thumbnail))
+        scaled = places.scaled(file.user_id, file.id)
+        for place, picture in ((thumbnail, parsed.thumbnail), (scaled, parsed.scaled)):
+            if picture is not None:
+                await self._storage.put(place, _pieces(picture))
         async with self._database.unit_of_work() as session:
             kept = await _make_ready(session, file.id, parsed)
         if not kept:  # deleted meanwhile
-            await self._storage.delete([thumbnail])
+            await self._storage.delete([thumbnail, scaled])
 
     async def _reject(self, file_id: UUID, reason: str) -> None:
         async with self._database.unit_of_work() as session:
@@ -96,6 +98,8 @@ async def _make_ready(session: AsyncSession, file_id: UUID, parsed: Parsed) -> b
     file.width, file.height, file.pages = parsed.width, parsed.height, parsed.page_count
     file.has_text = parsed.text is not None
     file.has_thumbnail = parsed.thumbnail is not None
+    if parsed.scaled is not None:
+        file.scaled_size = parsed.scaled.stat().st_size
     if parsed.text is not None:
         session.add(FileText(file_id=file_id, text=parsed.text, pages=parsed.pages))
     return True

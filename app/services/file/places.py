@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-FOLDERS = ("originals", "thumbnails")
+FOLDERS = ("originals", "thumbnails", "scaled")
 
 
 def original(user_id: UUID, file_id: UUID) -> str:
@@ -11,6 +11,10 @@ def original(user_id: UUID, file_id: UUID) -> str:
 
 def thumbnail(user_id: UUID, file_id: UUID) -> str:
     return f"thumbnails/{user_id.hex}/{file_id.hex}"
+
+
+def scaled(user_id: UUID, file_id: UUID) -> str:
+    return f"scaled/{user_id.hex}/{file_id.hex}"
 
 
 def all_of(user_id: UUID) -> tuple[str, ...]:

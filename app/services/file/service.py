@@ -18,6 +18,8 @@ class Files(NamedTuple):
     uploads: Uploads
     inspection: Inspection
     sweeper: Sweeper
+    scanned: bool
+    """Whether files go through a virus scanner."""
 
     @classmethod
     def build(
@@ -38,4 +40,5 @@ class Files(NamedTuple):
                 scanner=Clamd(clamd) if clamd else NoScanner(),
             ),
             sweeper=Sweeper(database=database, storage=storage),
+            scanned=bool(clamd),
         )

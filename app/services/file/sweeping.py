@@ -43,7 +43,11 @@ class Sweeper:
     async def remove(self, user_id: UUID, file_id: UUID) -> None:
         """Delete what storage has of a file that is no more, or was rejected."""
         await self._delete_orphans(
-            [places.original(user_id, file_id), places.thumbnail(user_id, file_id)]
+            [
+                places.original(user_id, file_id),
+                places.thumbnail(user_id, file_id),
+                places.scaled(user_id, file_id),
+            ]
         )
 
     async def erase(self, user_id: UUID) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.schemas.message import MAX_DOCUMENT_BYTES, MAX_IMAGE_BYTES, MessageCreate
+from app.integrations.parsing.base import MAX_IMAGE_BYTES
+from app.schemas.message import MAX_DOCUMENT_BYTES, MessageCreate
 
 FILES = {
     "image/png": b"\x89PNG\r\n\x1a\nrest",

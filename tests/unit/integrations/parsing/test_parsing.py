@@ -6,14 +6,18 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from app.core.config import ROOT
 from app.integrations.parsing.base import (
     DOCX,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_EDGE,
     PDF,
     PPTX,
     XLSX,
@@ -50,6 +54,51 @@ async def test_an_image_has_a_size_and_a_thumbnail(tmp_path: Path, kind: str) ->
     assert parsed.thumbnail is not None
     with Image.open(parsed.thumbnail) as thumbnail:
         assert (thumbnail.format, thumbnail.size) == ("WEBP", (320, 240))
+
+
+@pytest.mark.parametrize(
+    ("content", "mime", "size"),
+    [
+        (samples.noise("PNG", (1600, 1000)), "image/png", (1600, 1000)),
+        (samples.noise("PNG", (3000, 1500)), "image/png", (2000, 1000)),
+        (samples.image("GIF", (9000, 30)), "image/gif", (2000, 7)),
+    ],
+    ids=["bytes", "bytes and pixels", "pixels"],
+)
+async def test_an_image_beyond_what_models_take_is_scaled(
+    tmp_path: Path, content: bytes, mime: str, size: tuple[int, int]
+) -> None:
+    parsed = await parse(tmp_path, content, mime)
+
+    assert parsed.scaled is not None
+    assert parsed.scaled.stat().st_size <= MAX_IMAGE_BYTES
+    with Image.open(parsed.scaled) as scaled:
+        assert (scaled.format, scaled.size) == ("WEBP", size)
+    assert parsed.thumbnail is not None
+
+
+async def test_an_image_that_models_take_is_not_scaled(tmp_path: Path) -> None:
+    content = samples.image("PNG", (MAX_IMAGE_EDGE, 30))
+
+    assert (await parse(tmp_path, content, "image/png")).scaled is None
+
+
+async def test_a_scaled_image_is_upright_keeps_its_transparency_and_tells_no_place(
+    tmp_path: Path,
+) -> None:
+    file = BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by a quarter
+    exif[ExifTags.Base.Make] = "A camera"
+    Image.new("RGBA", (9000, 90), (0, 0, 0, 0)).save(file, "PNG", exif=exif)
+
+    parsed = await parse(tmp_path, file.getvalue(), "image/png")
+
+    assert parsed.scaled is not None
+    with Image.open(parsed.scaled) as scaled:
+        assert (scaled.mode, scaled.size) == ("RGBA", (20, 2000))
+        assert scaled.getpixel((0, 0)) == (0, 0, 0, 0)
+        assert not scaled.getexif()
 
 
 async def test_a_pdf_has_its_text_by_pages(tmp_path: Path) -> None:
@@ -183,19 +232,90 @@ async def test_a_parser_knows_nothing_of_our_environment(
     folder.mkdir()
     parser = Parser(make_settings(tmp_path, FILE_PARSE_SECONDS="30").storage)
 
-    async with _child(parser, fifo, folder) as environment:
-        assert b"PYTHONPATH" in environment
-        assert b"SECRET_KEY" not in environment
+    with (tmp_path / "ours").open("w") as ours:
+        os.set_inheritable(ours.fileno(), True)
+        async with _child(parser, fifo, folder) as seen:
+            environment = await asyncio.to_thread((seen / "environ").read_bytes)
+            names = {one.partition(b"=")[0] for one in environment.split(b"\0")}
+            opened = {one.readlink().name for one in (seen / "fd").iterdir()}
+            assert (seen / "cwd").readlink() == folder
+
+    assert names - {b""} == {
+        b"PYTHONPATH", b"PYTHONDONTWRITEBYTECODE", b"OPENBLAS_NUM_THREADS",
+    }  # fmt: skip
+    assert fifo.name in opened
+    assert "ours" not in opened
+
+
+async def test_a_parser_is_alone_in_its_network(tmp_path: Path) -> None:
+    """Where the kernel lets who we are make one."""
+    fifo, folder = tmp_path / "file", tmp_path / "found"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    parser = Parser(make_settings(tmp_path, FILE_PARSE_SECONDS="30").storage)
+
+    async with _child(parser, fifo, folder) as seen:
+        theirs = _network_of(seen)
+
+    assert (theirs != _network_of(Path("/proc/self"))) == _may_leave_network()
+
+
+def _network_of(process: Path) -> Path:
+    return (process / "ns/net").readlink()
+
+
+def _may_leave_network() -> bool:
+    """As util-linux finds it out."""
+    user = [] if os.geteuid() == 0 else ["--user"]
+    command = ["unshare", *user, "--net", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("does", "refused"),
+    [
+        ("open('x', 'wb').write(bytes(65 * 2**20))", "File too large"),
+        ("[open('/dev/null') for _ in range(65)]", "Too many open files"),
+        ("bytes(2**30)", "MemoryError"),
+        (
+            # Root may do what others may not.
+            "os.geteuid() or os.setresuid(65534, 65534, 65534); os.fork()",
+            "BlockingIOError",
+        ),
+    ],
+    ids=["large file", "many files", "memory", "children"],
+)
+def test_a_parser_can_do_no_more_than_it_must(
+    tmp_path: Path, does: str, refused: str
+) -> None:
+    """U1: whatever a file makes of its parser."""
+    script = (
+        "import os; from app.integrations.parsing.child import limit; "
+        "limit(60, 2**29); "
+    )
+    environment = {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+    done = subprocess.run(
+        [sys.executable, "-c", script + does],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+    )
+
+    assert done.returncode == 1
+    assert refused in done.stderr
 
 
 @asynccontextmanager
-async def _child(parser: Parser, fifo: Path, folder: Path) -> AsyncIterator[bytes]:
-    """The environment of the child that reads from `fifo`, which then ends it."""
+async def _child(parser: Parser, fifo: Path, folder: Path) -> AsyncIterator[Path]:
+    """What /proc tells of the child that reads from `fifo`, which then ends it."""
     parsing = asyncio.create_task(parser.parse(fifo, "text/plain", folder))
     # Opening it waits until the child does, by when it runs as it always will.
     with await asyncio.to_thread(fifo.open, "wb") as file:
         (child,) = psutil.Process().children()
-        yield await asyncio.to_thread(Path(f"/proc/{child.pid}/environ").read_bytes)
+        yield Path(f"/proc/{child.pid}")
         file.write(b"text")
     parsing.cancel()
     with suppress(asyncio.CancelledError):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.integrations.llm.base import Citation, Source
-from app.services.chat.quotes import Quotes
+from app.services.chat.quotes import Quotes, folded
 
 HANDBOOK = Source(
     "Handbook.pdf",
@@ -52,6 +52,10 @@ def holds(citation: Citation, *sources: Source) -> bool:
         ("「会議は月曜日の九時に始まります。」", None),
         ('a 5" pipe, "booked by the office" and 3" more', "booked by the office"),
         ('only "30 days" [Handbook.pdf]', "30 days"),
+        ("> It's 'final' after that -- no exceptions.", "“final” after that — no"),
+        ('"after that — no exceptions.\n\nA second page" [Handbook.pdf]', "\n\nA"),
+        ("“no exceptions.\n\nA second page: 4.2 million”", "\n\nA second"),
+        ('a 5" pipe\n\nand more of "no exceptions.\n\nA second page:"', "\n\nA"),
     ],
 )
 def test_what_is_quoted_is_cited_in_the_sources_own_characters(
@@ -80,6 +84,25 @@ def test_what_is_quoted_is_cited_in_the_sources_own_characters(
 )
 def test_what_does_not_stand_there_is_no_citation(reply: str) -> None:
     assert cited(reply) == []
+
+
+def test_a_quote_across_paragraphs_does_not_depend_on_how_it_came() -> None:
+    reply = '5" wide\n\n"no exceptions.\n\nA second page"\n\nand "keeps all receipts"'
+
+    found = [cited(reply, cut=cut) for cut in range(1, len(reply))]
+
+    assert [c.quote for c in found[0]] == [
+        "no exceptions.\n\nA second page", "keeps all receipts",
+    ]  # fmt: skip
+    assert all(one == found[0] for one in found)
+
+
+def test_a_reply_that_goes_on_in_the_midst_of_a_quote_is_cited() -> None:
+    quotes = Quotes([HANDBOOK], text='It says "no exceptions.\n\nA second ', known=())
+
+    found = [*quotes.read('page: 4.2" [Handbook.pdf]'), *quotes.rest()]
+
+    assert [c.quote for c in found] == ["no exceptions.\n\nA second page: 4.2"]
 
 
 def test_what_is_left_out_in_a_quote_parts_it() -> None:
@@ -176,3 +199,39 @@ def test_any_words_of_a_source_are_found(words: list[str], data: st.DataObject) 
     [found] = cited(f'As it says, "{" ".join(words[first:last])}" [it].', source)
 
     assert found.quote == "\n".join(words[first:last])
+
+
+_LIKE = {
+    " ": [" ", "\n", "\n\n", "\u00a0", " \t "],
+    "-": ["-", "—", "--", "‑"],  # noqa: RUF001 - what looks alike is the point
+    "'": ["'", "’", "“", "»"],  # noqa: RUF001 - the same
+    "f": ["ff", "ﬀ"],
+    "fi": ["fi", "ﬁ"],
+    "xy": ["x\u00ad\ny", "x\ufffey", "xy"],
+}
+"""What stands for the same, in sources and in replies."""
+
+
+@given(
+    st.lists(st.sampled_from(["abé", "b", "xy", "f", "fi", " ", "'", "-"])),
+    st.data(),
+)
+def test_a_quote_that_differs_in_spaces_marks_and_ligatures_is_found_where_it_stands(
+    signs: list[str], data: st.DataObject
+) -> None:
+    """Each place says, folded, what the quote does."""
+
+    def said(some: list[str]) -> str:
+        return "".join(data.draw(st.sampled_from(_LIKE.get(s, [s]))) for s in some)
+
+    first = data.draw(st.integers(0, len(signs)))
+    middle = ["word", *signs[first:], "ab", " ", "ab", " ", "end"]
+    before, after = said([*signs[:first], " "]), said([" ", *signs[:first]])
+    source = Source("it", before + said(middle) + after)
+    # Neither mark of this pair is folded, or in what is quoted.
+    reply = f"「{said(middle)}」 [it]"
+
+    [found] = cited(reply, source)
+
+    assert folded(found.quote) == folded(reply[1:-6])
+    assert holds(found, source)
