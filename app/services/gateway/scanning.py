@@ -7,6 +7,7 @@ their bytes look, which no text inside of them can have, since its quotes are es
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import orjson
@@ -20,6 +21,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.tokens import TokenTally
 
 _END = re.compile(rb"\r?\n\r?\n")
+_LINE = re.compile(rb"^data: *(.*)$", re.MULTILINE)
 _MOST_EVENT = 16 * 2**20
 _MOST_KEPT = 2**20
 """Bytes of an answer that are kept for the log and for an estimate."""
@@ -127,10 +129,10 @@ class Scan(ABC):
         if self._whole is not None:
             yield from self._said_whole(self._whole)
             return
-        for event in _split(b"".join(self._kept)):
+        for event in _parsed(b"".join(self._kept)):
             try:
-                yield from self._said(orjson.loads(_data(event)))
-            except (ValueError, KeyError, TypeError, AttributeError):
+                yield from self._said(event)
+            except (KeyError, TypeError, AttributeError):
                 continue  # it was passed on as it is, and says nothing to us
 
     @abstractmethod
@@ -252,6 +254,17 @@ def _split(events: bytes) -> Iterator[bytes]:
     for match in _END.finditer(events):
         yield events[start : match.end()]
         start = match.end()
+
+
+def _parsed(events: bytes) -> Iterator[Any]:
+    """What is JSON of them: all at once where each has one line, as all servers do."""
+    lines = [line for line in _LINE.findall(events) if not line.startswith(b"[DONE]")]
+    try:
+        yield from orjson.loads(b"[%b]" % b",".join(lines))
+    except ValueError:
+        for event in _split(events):
+            with suppress(ValueError):
+                yield orjson.loads(_data(event))
 
 
 def _data(event: bytes) -> bytes:
