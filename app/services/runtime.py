@@ -45,6 +45,7 @@ from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.indexing import Indexing
+from app.services.knowledge.manual import Manual
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -161,7 +162,7 @@ class _Installation(NamedTuple):
     ) -> "_Installation":
         settings = live.started
         catalogue = Catalogue.load(settings.models.catalogue)
-        providers = _providers(live, catalogue)
+        providers = _providers(live, catalogue, Manual(database))
         router = Router(providers, retries=settings.models.retries)
         return cls(
             ip_rules=IpRules(settings.security, database=database, bus=bus),
@@ -371,7 +372,7 @@ class Runtime:
         await self.database.close()
 
 
-def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
+def _providers(live: LiveSettings, catalogue: Catalogue, manual: Manual) -> Providers:
     settings = live.started
     http = Http(settings.models)
     return Providers(
@@ -381,7 +382,7 @@ def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
             AnthropicProvider(settings.models, catalogue, http),
             OpenAIProvider(settings.models, catalogue, http),
             OllamaProvider(settings.models, catalogue, http),
-            GuideProvider(),
+            GuideProvider(manual),
         ],
         catalogue=catalogue,
     )

@@ -32,6 +32,7 @@ from app.models import (
 from app.services.authorization import owned
 from app.services.chat.books import Books
 from app.services.embedding import embedded
+from app.services.knowledge import manual
 from app.services.knowledge.search import MOST_CHARACTERS
 from app.services.knowledge.vectors import Held, Vectors, packed
 
@@ -187,6 +188,7 @@ class Embedding:
         if not self.model:
             return []
         lacking = select(ProjectDocument.id).where(
+            ProjectDocument.project_id != manual.PROJECT,  # nobody is there to pay
             ProjectDocument.state == "ready",
             or_(
                 ProjectDocument.embedder.is_distinct_from(self.model),
@@ -241,7 +243,7 @@ class Embedding:
     async def _batch(self, document_id: UUID) -> _Batch | None:
         async with self._database.unit_of_work(read_only=True) as session:
             found = await session.execute(
-                select(*_HELD, ProjectDocument.title, Project.user_id)
+                select(*_HELD, ProjectDocument.title, User.id)
                 .join(Project, Project.id == ProjectDocument.project_id)
                 .join(User, User.id == Project.user_id)
                 .where(

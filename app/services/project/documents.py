@@ -152,6 +152,7 @@ async def _refuse_twice(session: AsyncSession, project_id: UUID, file_id: UUID) 
 
 async def _refuse_too_large(session: AsyncSession, project: Project) -> None:
     """By the owner's plan, whoever adds to it."""
+    assert project.user_id is not None, "only members write, and it has one"
     limits = await plan.limits_of(session, project.user_id)
     if limits.project_tokens is None:
         return
