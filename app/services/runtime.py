@@ -46,6 +46,8 @@ from app.services.ip_rule import IpRules
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.indexing import Indexing
 from app.services.knowledge.manual import Manual
+from app.services.knowledge.reranking import Reranking
+from app.services.knowledge.retrieval import Retrieval
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -187,6 +189,7 @@ class _Calls(NamedTuple):
     gateway: Gateway
     asides: Asides
     embedding: Embedding
+    retrieval: Retrieval
 
     @classmethod
     def build(
@@ -205,11 +208,12 @@ class _Calls(NamedTuple):
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         message_logs = MessageLogs(live, database=database, crypto=crypto)
         books = Books(credits_, message_logs)
+        models = live.started.models
         embedding = Embedding(
-            live.started.models.embedding,
-            database=database,
-            router=router,
-            books=books,
+            models.embedding, database=database, router=router, books=books
+        )
+        retrieval = Retrieval(
+            database, embedding, Reranking(models.reranking, router=router, books=books)
         )
         return cls(
             plans=plans,
@@ -224,11 +228,12 @@ class _Calls(NamedTuple):
                 bus=bus,
                 books=books,
                 attachments=Attachments(database, storage),
-                embedding=embedding,
+                retrieval=retrieval,
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
             embedding=embedding,
+            retrieval=retrieval,
         )
 
 
@@ -267,6 +272,7 @@ class Runtime:
     gateway: Gateway
     asides: Asides
     embedding: Embedding
+    retrieval: Retrieval
     storage: Storage
     files: Files
     indexing: Indexing

@@ -53,6 +53,11 @@ class Found:
     lead: str = ""
     share: float = 0.0
 
+    @property
+    def shown(self) -> str:
+        """As a model reads it that gets nothing else."""
+        return "\n".join(filter(None, (self.title, self.lead, self.text)))
+
 
 async def search(
     session: AsyncSession,

@@ -15,9 +15,8 @@ from app.services import plan
 from app.services.authorization import Principal, require, visible_to
 from app.services.file.reading import FileText, text_of
 from app.services.knowledge import indexing
-from app.services.knowledge.embedding import Embedding
+from app.services.knowledge.retrieval import Retrieval
 from app.services.knowledge.search import Found
-from app.services.knowledge.search import search as search_in
 from app.services.paging import Paging, page
 from app.services.project.projects import require_role
 
@@ -103,18 +102,18 @@ async def remove(
 
 async def search(
     database: Database,
-    embedding: Embedding,
+    retrieval: Retrieval,
     principal: Principal,
     project_id: UUID,
     query: str,
     *,
     limit: int,
-) -> list[Found]:
-    # Before the session: a model is asked, and nothing is held meanwhile.
-    near = await embedding.near(principal.user_id, project_id, query, key=principal.key)
+) -> Sequence[Found]:
     async with database.unit_of_work(read_only=True) as session:
         await require(session, principal, Project, project_id)
-        return await search_in(session, project_id, query, limit=limit, near=near)
+    return await retrieval.find(
+        principal.user_id, project_id, query, limit=limit, key=principal.key
+    )
 
 
 def _one(
