@@ -61,8 +61,8 @@ SLOW_ON_POSTGRESQL = {
     "test_ip_rules", "test_key_budget_machine", "test_key_limits", "test_keyring",
     "test_ledger_machine", "test_links", "test_lockout", "test_mail", "test_matrix",
     "test_message_log_reading", "test_message_logs", "test_mfa", "test_models",
-    "test_oidc", "test_plans", "test_recovery", "test_routes", "test_sealed",
-    "test_sessions", "test_settings", "test_shutdown", "test_uploads",
+    "test_oidc", "test_plans", "test_recovery", "test_reranking", "test_routes",
+    "test_sealed", "test_sessions", "test_settings", "test_shutdown", "test_uploads",
 }  # fmt: skip
 """What is about accounts and money, or starts many servers: slow (`--all`) there."""
 

@@ -32,7 +32,7 @@ from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
 from app.services.keyring import Grant
-from app.services.knowledge.embedding import Embedding
+from app.services.knowledge.retrieval import Retrieval
 from app.services.link.accounts import Accounts
 from app.services.runtime import Runtime
 
@@ -280,11 +280,11 @@ async def get_turns(runtime: RuntimeDep) -> Turns:
 TurnsDep = Annotated[Turns, Depends(get_turns)]
 
 
-async def get_embedding(runtime: RuntimeDep) -> Embedding:
-    return runtime.embedding
+async def get_retrieval(runtime: RuntimeDep) -> Retrieval:
+    return runtime.retrieval
 
 
-EmbeddingDep = Annotated[Embedding, Depends(get_embedding)]
+RetrievalDep = Annotated[Retrieval, Depends(get_retrieval)]
 
 
 async def get_router(runtime: RuntimeDep) -> Router:

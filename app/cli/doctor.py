@@ -252,13 +252,17 @@ def _models(settings: Settings) -> Check:
             "(Bedrock), ANTHROPIC_API_KEY, OPENAI_API_KEY, or OPENAI_BASE_URL (any "
             "compatible server), or start Ollama",
         )
-    if models.embedding and models.embedding not in names:
-        return Check(
-            "models",
-            "warning",
-            f"{found}; EMBEDDING_MODEL is none of them: {models.embedding}. Unless "
-            "that is a route, projects are searched by words alone",
-        )
+    for setting, model, without in (
+        ("EMBEDDING_MODEL", models.embedding, "by words alone"),
+        ("RERANK_MODEL", models.reranking, "without reranking"),
+    ):
+        if model and model not in names:
+            return Check(
+                "models",
+                "warning",
+                f"{found}; {setting} is none of them: {model}. Unless that is a route, "
+                f"projects are searched {without}",
+            )
     return Check("models", "ok", found)
 
 

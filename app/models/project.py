@@ -9,7 +9,8 @@ from app.models.base import Base, Identified, Timestamped
 class Project(Identified, Timestamped, Base):
     """Instructions and documents that several people's chats lean on.
 
-    `user_id` is its owner, the one member without a row in `project_members`.
+    `user_id` is its owner, the one member without a row in `project_members`. The
+    manual's project alone has none, and so no member at all: it is there for nobody.
     `token_limit` is how much of its documents one turn may get to see; null leaves it
     to the model's context window. One that was `deleted` is there for nobody, until a
     job has taken its documents out of the index.
@@ -22,7 +23,7 @@ class Project(Identified, Timestamped, Base):
         ),
     )
 
-    user_id: Mapped[UUID] = mapped_column(
+    user_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("users.id", ondelete="CASCADE"), index=True
     )
     name: Mapped[str] = mapped_column(String(200))

@@ -16,6 +16,7 @@ Capability = Literal[
     "prompt_caching",
     "prefill",
     "embeddings",
+    "reranking",
 ]
 NewModelName = Annotated[
     str,

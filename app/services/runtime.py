@@ -45,6 +45,9 @@ from app.services.introspection import Introspector
 from app.services.ip_rule import IpRules
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.indexing import Indexing
+from app.services.knowledge.manual import Manual
+from app.services.knowledge.reranking import Reranking
+from app.services.knowledge.retrieval import Retrieval
 from app.services.link.accounts import Accounts as LinkedAccounts
 from app.services.lockout import Lockout
 from app.services.login import Logins
@@ -161,7 +164,7 @@ class _Installation(NamedTuple):
     ) -> "_Installation":
         settings = live.started
         catalogue = Catalogue.load(settings.models.catalogue)
-        providers = _providers(live, catalogue)
+        providers = _providers(live, catalogue, Manual(database))
         router = Router(providers, retries=settings.models.retries)
         return cls(
             ip_rules=IpRules(settings.security, database=database, bus=bus),
@@ -186,6 +189,7 @@ class _Calls(NamedTuple):
     gateway: Gateway
     asides: Asides
     embedding: Embedding
+    retrieval: Retrieval
 
     @classmethod
     def build(
@@ -204,11 +208,12 @@ class _Calls(NamedTuple):
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         message_logs = MessageLogs(live, database=database, crypto=crypto)
         books = Books(credits_, message_logs)
+        models = live.started.models
         embedding = Embedding(
-            live.started.models.embedding,
-            database=database,
-            router=router,
-            books=books,
+            models.embedding, database=database, router=router, books=books
+        )
+        retrieval = Retrieval(
+            database, embedding, Reranking(models.reranking, router=router, books=books)
         )
         return cls(
             plans=plans,
@@ -223,11 +228,12 @@ class _Calls(NamedTuple):
                 bus=bus,
                 books=books,
                 attachments=Attachments(database, storage),
-                embedding=embedding,
+                retrieval=retrieval,
             ),
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
             embedding=embedding,
+            retrieval=retrieval,
         )
 
 
@@ -266,6 +272,7 @@ class Runtime:
     gateway: Gateway
     asides: Asides
     embedding: Embedding
+    retrieval: Retrieval
     storage: Storage
     files: Files
     indexing: Indexing
@@ -371,7 +378,7 @@ class Runtime:
         await self.database.close()
 
 
-def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
+def _providers(live: LiveSettings, catalogue: Catalogue, manual: Manual) -> Providers:
     settings = live.started
     http = Http(settings.models)
     return Providers(
@@ -381,7 +388,7 @@ def _providers(live: LiveSettings, catalogue: Catalogue) -> Providers:
             AnthropicProvider(settings.models, catalogue, http),
             OpenAIProvider(settings.models, catalogue, http),
             OllamaProvider(settings.models, catalogue, http),
-            GuideProvider(),
+            GuideProvider(manual),
         ],
         catalogue=catalogue,
     )

@@ -12,7 +12,15 @@ from uuid import UUID
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Inspector, inspect, make_url, text
+from sqlalchemy import (
+    Connection,
+    Inspector,
+    func,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from alembic import command
@@ -55,6 +63,18 @@ KEYS_OF_BEFORE = (
     """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, allowed_ips,
     created_at, updated_at) VALUES (:id, :user, 'x', :prefix, :hash, :scopes, '[]',
     CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+)
+MANUAL = (
+    """INSERT INTO projects (id, name, context_mode, archived, deleted, created_at,
+    updated_at) VALUES (:id, 'The manual', 'auto', false, false, CURRENT_TIMESTAMP,
+    CURRENT_TIMESTAMP)""",
+    """INSERT INTO project_documents (id, project_id, title, state, version, characters,
+    indexed, tokens, chunks, terms, embedded, pages, text, created_at, updated_at)
+    VALUES (:id, :id, 'A page', 'ready', 1, 1, 1, 1, 1, 1, 0, '[]', 'x',
+    CURRENT_TIMESTAMP, CURRENT_TIMESTAMP)""",
+    """INSERT INTO chunks (id, document_id, start, "end", lead, text)
+    VALUES (1, :id, 0, 1, '', 'x')""",
+    """INSERT INTO postings (key, chunk_id, count, length) VALUES (1, 1, 1, 1)""",
 )
 OLD_SCOPES = ("chats:read", "chats:write", "models:read", "profile:read", "usage:read")
 
@@ -277,6 +297,30 @@ def test_sessions_from_before_refresh_tokens_were_keyed_have_ended(
     migrations.upgrade(empty_settings)
 
     assert migrations.run_with_connection(empty_settings, look) == [(1, 1), (0,)]
+
+
+def test_the_manual_goes_with_the_schema_that_had_it(empty_settings: Settings) -> None:
+    """Before, a project had an owner: nothing of one without may stay behind."""
+
+    def fill(connection: Connection) -> None:
+        one = UUID(int=1)
+        key = one if connection.dialect.name == "postgresql" else one.hex
+        for statement in MANUAL:
+            connection.execute(text(statement), {"id": key})
+
+    def count(connection: Connection) -> list[int]:
+        tables = ("projects", "project_documents", "chunks", "postings")
+        return [
+            connection.scalar(select(func.count()).select_from(text(name))) or 0
+            for name in tables
+        ]
+
+    migrations.upgrade(empty_settings, "d38b6c05f1e9")
+    migrations.run_with_connection(empty_settings, fill)
+    assert migrations.run_with_connection(empty_settings, count) == [1, 1, 1, 1]
+
+    migrations.downgrade(empty_settings, "b61d0f83c7a5")
+    assert migrations.run_with_connection(empty_settings, count) == [0, 0, 0, 0]
 
 
 def old_scope_for(method: str, path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A fake of Bedrock's two ways to Claude, on the real wire, and of its embeddings.
+"""A fake of Bedrock's two ways to Claude, on the real wire; it embeds and reranks, too.
 
 InvokeModel, InvokeModelWithResponseStream and CountTokens at the root, and Mantle's
 Messages API at `mantle_url`. All also stand below the name of a region, which a
@@ -39,6 +39,7 @@ from tests.fakes.model_server import (
     FakeServer,
     Script,
     main,
+    ranked,
     vector_of,
     whole,
 )
@@ -59,6 +60,8 @@ _EMBEDDER = re.compile(
     r"^(amazon\.titan-embed-text-v2:0|cohere\.embed-(english|multilingual)-v3"
     r"|([a-z]+\.)?cohere\.embed-v4:0)$"
 )
+
+_RERANKER = re.compile(r"^(amazon\.rerank-v1:0|cohere\.rerank-v3-5:0)$")
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
@@ -127,12 +130,17 @@ class FakeBedrock(FakeServer):
         fault = self.plan.next_fault()
         model = unquote(request.match_info["model"])
         embeds = _EMBEDDER.match(model) and request.match_info["action"] == "invoke"
-        wrong = _unfit(model, body) if embeds else _invalid(model, body)
+        reranks = _RERANKER.match(model) and request.match_info["action"] == "invoke"
+        wrong = _invalid(model, body)
+        if embeds or reranks:
+            wrong = _unfit(model, body)
         refusal = await _refusal(request, "bedrock") or wrong
         if refusal := _refused(fault, refusal):
             return self._answer(call, *refusal)
         if embeds:
             answer = _embedded(self.plan, model, body)
+        elif reranks:
+            answer = _reranked(self.plan, body)
         elif request.match_info["action"] == "invoke":
             answer = whole_script(self.plan, model, body)
         else:
@@ -253,6 +261,15 @@ def _embedded(plan: FaultPlan, model: str, body: Mapping[str, Any]) -> Script:
     return script
 
 
+def _reranked(plan: FaultPlan, body: Mapping[str, Any]) -> Script:
+    told = ranked(body["query"], body["documents"])[: body.get("top_n")]
+    script = whole({"results": told}, exception={"message": "Broken in the middle."})
+    if plan.tells_usage:
+        counted = {"X-Amzn-Bedrock-Input-Token-Count": str(plan.input_tokens)}
+        script.headers = counted
+    return script
+
+
 async def _refusal(request: web.Request, service: str) -> tuple[int, str, str] | None:
     """Why AWS would not take this request's credentials."""
     authorization = request.headers.get("Authorization", "")
@@ -296,8 +313,14 @@ def _invalid(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None
 
 
 def _unfit(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None:
-    """What AWS says of a body that it embeds nothing of."""
-    if "titan" in model:
+    """What AWS says of a body that it embeds or ranks nothing of."""
+    if "rerank" in model:
+        known = {"query", "documents"}
+        fits = bool(body.get("query")) and 1 <= len(body.get("documents", ())) <= 1000
+        if "cohere" in model:
+            known |= {"top_n", "api_version"}
+            fits = fits and body.get("api_version") == 2
+    elif "titan" in model:
         known = {"inputText", "dimensions"}
         fits = isinstance(body.get("inputText"), str) and bool(body["inputText"])
         fits = fits and body.get("dimensions", 256) in {256, 512, 1024}

@@ -9,9 +9,10 @@ import argparse
 import asyncio
 import json
 import math
+import re
 import signal
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, get_args
 
@@ -158,6 +159,25 @@ def whole(answer: Any, *, exception: Any) -> Script:
         exception=json.dumps(exception).encode(),
         damaged=body[:half],
     )
+
+
+def relevance_of(query: str, text: str) -> float:
+    """How much of a question's words a text has, 0 to 1."""
+    words = set(re.findall(r"\w+", query.lower()))
+    return len(words & set(re.findall(r"\w+", text.lower()))) / max(len(words), 1)
+
+
+def ranked(
+    query: str,
+    documents: Sequence[str],
+    relevance: Callable[[str, str], float] = relevance_of,
+) -> list[dict[str, Any]]:
+    """Each document's place and score, the best first, as a reranker tells them."""
+    told = [
+        {"index": place, "relevance_score": relevance(query, text)}
+        for place, text in enumerate(documents)
+    ]
+    return sorted(told, key=lambda one: -one["relevance_score"])
 
 
 def vector_of(text: Any, length: int) -> list[float]:

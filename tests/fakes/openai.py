@@ -1,6 +1,7 @@
 """A fake of an OpenAI-compatible server, on the real wire.
 
-It has /v1/models, /v1/chat/completions, streamed or whole, and /v1/embeddings.
+It has /v1/models, /v1/chat/completions, streamed or whole, /v1/embeddings, and vLLM's
+/v1/rerank.
 """
 
 import json
@@ -18,6 +19,8 @@ from tests.fakes.model_server import (
     Script,
     cut_at,
     main,
+    ranked,
+    relevance_of,
     reply_pieces,
     vector_of,
     whole,
@@ -25,6 +28,8 @@ from tests.fakes.model_server import (
 
 MODELS = ("fake-large", "fake-small")
 EMBEDDER = "fake-embed"
+RERANKER = "fake-rerank"
+"""It is not in the list of models."""
 DIMENSIONS = 8
 """Of its vectors; fewer may be asked for."""
 MOST_INPUTS = 2048
@@ -37,7 +42,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 class FakeOpenAI(FakeServer):
     """With an `api_key`, it takes no other; without one, any or none.
 
-    `meaning` makes the vector of an input, so long.
+    `meaning` makes the vector of an input, so long; `relevance` the score of a text.
     """
 
     def __init__(self, plan: FaultPlan | None = None, api_key: str = "") -> None:
@@ -45,9 +50,11 @@ class FakeOpenAI(FakeServer):
         self.api_key = api_key
         self.times_listed = 0
         self.meaning: Callable[[Any, int], list[float]] = vector_of
+        self.relevance: Callable[[str, str], float] = relevance_of
         self.app.router.add_get("/v1/models", self._models)
         self.app.router.add_post("/v1/chat/completions", self._complete)
         self.app.router.add_post("/v1/embeddings", self._embed)
+        self.app.router.add_post("/v1/rerank", self._rerank)
 
     @property
     def base_url(self) -> str:
@@ -91,6 +98,27 @@ class FakeOpenAI(FakeServer):
             "object": "list",
             "data": data[::-1],  # their `index` counts, not their order
             "model": body["model"],
+            **(usage if self.plan.tells_usage else {}),
+        }
+        script = whole(answer, exception={"error": self._error()})
+        return await self.play(request, call, fault, script)
+
+    async def _rerank(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        call = self.record(request, body)
+        fault = self.plan.next_fault()
+        if refusal := self._refusal(request, call, fault, _reranking_mistake(body)):
+            return refusal
+        told = ranked(body["query"], body["documents"], self.relevance)
+        results = [
+            {**one, "document": {"text": body["documents"][one["index"]]}}
+            for one in told[: body["top_n"]]
+        ]
+        usage = {"usage": {"total_tokens": self.plan.input_tokens}}
+        answer = {
+            "id": "rerank-fake",
+            "model": body["model"],
+            "results": results,
             **(usage if self.plan.tells_usage else {}),
         }
         script = whole(answer, exception={"error": self._error()})
@@ -174,6 +202,16 @@ class FakeOpenAI(FakeServer):
             exception=b"data: %b\n\n" % error,
             damaged=b'data: {"choices": [{"del\n\n',
         )
+
+
+def _reranking_mistake(body: Mapping[str, Any]) -> web.Response | None:
+    documents = body.get("documents") or []
+    fits = isinstance(body.get("query"), str) and body.get("top_n", 0) >= 1
+    fits = fits and bool(documents) and all(isinstance(one, str) for one in documents)
+    fits = fits and body.keys() == {"model", "query", "documents", "top_n"}
+    if body.get("model") == RERANKER and fits:
+        return None
+    return _error(400, "BadRequestError", None, "Malformed request.")
 
 
 def _calls(plan: FaultPlan) -> list[dict[str, Any]]:

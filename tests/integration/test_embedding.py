@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 
 from app.models import Chunk, ChunkVector, ProjectDocument, UsageDay
 from app.services.audit import SYSTEM
+from app.services.knowledge import asking as asking_module
 from app.services.knowledge import embedding as embedding_module
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.search import search as search_in
@@ -438,7 +439,7 @@ async def test_a_model_that_is_slow_is_not_waited_for(
     fake_openai: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(embedding_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(asking_module, "_PATIENCE", 0.05)
     fake_openai.plan = FaultPlan(faults=["stall"], at_chunk=0)
 
     assert await texts(ada, project, "petrol") == [CARS]

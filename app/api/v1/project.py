@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, status
 from app.api.deps import (
     CurrentUser,
     DatabaseDep,
-    EmbeddingDep,
     PageDep,
+    RetrievalDep,
     SessionDep,
 )
 from app.api.idempotency import IdempotentRoute
@@ -168,7 +168,7 @@ async def remove_document(
 @router.get("/{project_id}/search")
 async def search_project(
     database: DatabaseDep,
-    embedding: EmbeddingDep,
+    retrieval: RetrievalDep,
     user: CurrentUser,
     project_id: UUID,
     *,
@@ -177,7 +177,7 @@ async def search_project(
 ) -> SearchRead:
     """The passages of its documents that answer a question best, best first."""
     found = await documents.search(
-        database, embedding, user, project_id, q, limit=limit
+        database, retrieval, user, project_id, q, limit=limit
     )
     return SearchRead(
         items=[

@@ -20,6 +20,13 @@ class ModelSettings(Group):
         "bedrock/amazon.titan-embed-text-v2:0: projects are searched by what passages "
         "mean, too; empty: by their words alone.",
     )
+    reranking: str = Field(
+        "",
+        alias="RERANK_MODEL",
+        description="provider/id of a model for reranking, such as "
+        "bedrock/cohere.rerank-v3-5:0: it orders anew what is found in projects; "
+        "empty: nothing does.",
+    )
     catalogue: Path | None = Field(
         None,
         alias="MODEL_CATALOGUE",

@@ -1,11 +1,11 @@
-"""AWS Bedrock: Claude by either of Bedrock's two endpoints, and embeddings.
+"""AWS Bedrock: Claude by either of Bedrock's two endpoints, embeddings, reranking.
 
 `runtime` sends its events inside AWS event-stream frames (reference:
 `InvokeModelWithResponseStream` in Amazon Bedrock's API reference). `mantle` is newer
 and sends them as Anthropic does, as server-sent events (reference: "Inference using
 Anthropic Messages API" in the user guide); it knows models by their plain ids, without
-inference profiles, and none for embeddings. botocore signs, but takes no part in the
-transport.
+inference profiles, and none for embeddings or reranking. botocore signs, but takes no
+part in the transport.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ import orjson
 import structlog
 
 from app.core.config import ModelSettings
-from app.integrations.llm import bedrock_embeddings
+from app.integrations.llm import bedrock_embeddings, bedrock_reranking
 from app.integrations.llm.answers import ask, readable
 from app.integrations.llm.base import (
     ChatRequest,
@@ -61,6 +61,7 @@ from app.integrations.llm.http import (
 )
 from app.integrations.llm.messages_api import MessagesReader, countable, message_body
 from app.integrations.llm.messages_sse import VERSION, stream_messages
+from app.integrations.llm.reranking import Reranked, RerankRequest
 from app.integrations.llm.tokens import estimate_body
 
 log = structlog.get_logger(__name__)
@@ -76,7 +77,7 @@ _SERVICES = {"runtime": "bedrock", "mantle": "bedrock-mantle"}
 _ACCEPTED = {True: "application/vnd.amazon.eventstream", False: "application/json"}
 """Of an answer that is streamed, and of one that is not."""
 _JSON = {"Content-Type": "application/json", "Accept": _ACCEPTED[False]}
-_VERSIONED = re.compile(r"-v\d+(?::\d+)?$")
+_VERSIONED = re.compile(r"-v\d+(?:-\d+)?(?::\d+)?$")
 
 
 class BedrockProvider:
@@ -221,15 +222,25 @@ class BedrockProvider:
         return bedrock_embeddings.most_inputs(model)
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        if self._mantle:
-            raise ProviderNotConfiguredError(
-                "Bedrock's Mantle endpoint has no models for embeddings: set "
-                "BEDROCK_ENDPOINT=runtime."
-            )
+        self._refuse_mantle("embeddings")
         asked = bedrock_embeddings.body_of(request)
         answer, headers = await self._ask(request.model, "invoke", asked)
         with readable(WHO):
             return bedrock_embeddings.read(request, answer, headers)
+
+    async def rerank(self, request: RerankRequest) -> Reranked:
+        self._refuse_mantle("reranking")
+        asked = bedrock_reranking.body_of(request)
+        answer, headers = await self._ask(request.model, "invoke", asked)
+        with readable(WHO):
+            return bedrock_reranking.read(request, answer, headers)
+
+    def _refuse_mantle(self, purpose: str) -> None:
+        if self._mantle:
+            raise ProviderNotConfiguredError(
+                f"Bedrock's Mantle endpoint has no models for {purpose}: set "
+                "BEDROCK_ENDPOINT=runtime."
+            )
 
     async def count_body(
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
@@ -296,7 +307,7 @@ class BedrockProvider:
         profile = next(geographies, "global")
         return [
             name
-            if bedrock_embeddings.lacks_profile(name)
+            if bedrock_embeddings.lacks_profile(name) or bedrock_reranking.knows(name)
             else name.replace("/", f"/{profile}.", 1)
             for name in names
         ]

@@ -199,9 +199,12 @@ def _by_name(name: str) -> dict[str, Any]:
     """What a model's name alone tells of it.
 
     Servers list models for embeddings among others, and mostly say no more of them:
-    `nomic-embed-text`, `Qwen3-Embedding-8B`, `snowflake-arctic-embed2`. Nearly all that
-    talk take tools, and a server whose model does not says so by itself.
+    `nomic-embed-text`, `Qwen3-Embedding-8B`, `snowflake-arctic-embed2`; and those that
+    rerank: `bge-reranker-v2-m3`. Nearly all that talk take tools, and a server whose
+    model does not says so by itself.
     """
+    if "rerank" in name.lower():
+        return {"capabilities": ["reranking"], "max_output_tokens": 0}
     if "embed" in name.lower():
         return {"capabilities": ["embeddings"], "max_output_tokens": 0}
     return {"capabilities": ["text", "tools"]}

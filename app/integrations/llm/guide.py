@@ -12,13 +12,11 @@ source. It makes the citations of its manual itself.
 
 import asyncio
 import re
-import threading
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
+from typing import Protocol
 
-from app.core.config import ROOT
 from app.integrations.llm.base import (
     ChatMessage,
     ChatRequest,
@@ -33,13 +31,13 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.blocks import rejected_field
-from app.integrations.search.lexical import LexicalIndex, SearchIndex
+from app.integrations.search.lexical import Frequency, Hit, Texts
 from app.integrations.search.passages import Document, Passage
 from app.integrations.search.words import terms
 
 RELEVANT = 0.28
-"""The least score of a passage that is quoted; tests/unit/integrations/llm/ holds the
-questions, of the manual and of the world, that it was chosen between."""
+"""The least score of a passage that is quoted; tests/integration/test_guide.py holds
+the questions, of the manual and of the world, that it was chosen between."""
 
 NEARLY_AS_GOOD = 0.9
 """The further passages quoted score at least this share of the best one's score."""
@@ -48,8 +46,8 @@ MOST_QUOTES = 3
 MOST_QUOTED_CHARS = 3000
 """The best passage is quoted whole, whatever its length; others while they fit."""
 
-NOT_THE_MANUAL = {"adr", "benchmarks.md"}
-"""What is written for those who build Workroom: decisions, and measured figures."""
+_CANDIDATES = 10
+"""Passages of the manual that are looked at: its index has an order of its own."""
 
 FEW_TERMS = 2
 """A question of so few words that, finding nothing, it may lean on the one before."""
@@ -93,16 +91,21 @@ class _Answer:
     citations: tuple[tuple[int, Citation], ...] = ()
 
 
-class GuideProvider:
-    """Answers from the Markdown files of a folder, but for `NOT_THE_MANUAL`."""
+class Manual(Protocol):
+    """Workroom's manual, in an index."""
 
+    async def search(self, query: str, limit: int) -> Sequence[Hit]:
+        """The best passages, best first."""
+
+    async def frequency(self, terms: Collection[str]) -> Frequency: ...
+
+
+class GuideProvider:
     name = "guide"
     missing: str | None = None
 
-    def __init__(self, docs: Path = ROOT / "docs") -> None:
-        self._docs = docs
-        self._index: LexicalIndex | None = None
-        self._building = threading.Lock()
+    def __init__(self, manual: Manual) -> None:
+        self._manual = manual
 
     async def models(self) -> list[ModelInfo]:
         return [
@@ -121,7 +124,7 @@ class GuideProvider:
         _refuse_wishes(request)
         given, messages = _split_off_given(request.messages)
         questions = _questions(messages, request.question)
-        answer = await asyncio.to_thread(self._answer, questions, request.sources)
+        answer = await self._answer(questions, request.sources)
         if answer.text.startswith(given):
             for event in _rest(answer, len(given)):
                 yield event
@@ -133,23 +136,40 @@ class GuideProvider:
     async def close(self) -> None:
         """Holds nothing that needs closing."""
 
-    def _answer(self, questions: list[str], sources: Sequence[Source]) -> _Answer:
-        """In a thread: the first question reads the manual."""
-        manual = self._built_index()
-        if not sources:
-            return _compose(_find([manual], questions), given=frozenset())
+    async def _answer(self, questions: list[str], sources: Sequence[Source]) -> _Answer:
         # A name may stand for several passages, or for several documents.
-        texts = [Document(source.name, source.text) for source in sources]
-        indexes = [LexicalIndex(texts, beside=manual), manual]
-        return _compose(
-            _find(indexes, questions), given=frozenset(s.name for s in sources)
-        )
+        documents = [Document(source.name, source.text) for source in sources]
+        texts = await asyncio.to_thread(Texts, documents) if documents else None
+        found = await self._find(questions, texts)
+        return _compose(found, given=frozenset(source.name for source in sources))
 
-    def _built_index(self) -> LexicalIndex:
-        with self._building:
-            if self._index is None:
-                self._index = LexicalIndex(_manual(self._docs))
-            return self._index
+    async def _find(self, questions: list[str], texts: Texts | None) -> list[Passage]:
+        last, before = (*questions, "", "")[:2]
+        both = f"{last} {last} {before}"
+        if before and (_FOLLOW_UP.match(last) or not terms(last)):
+            return await self._relevant(both, texts)
+        found = await self._relevant(last, texts)
+        if not found and before and len(terms(last)) <= FEW_TERMS:
+            return await self._relevant(both, texts)
+        return found
+
+    async def _relevant(self, query: str, texts: Texts | None) -> list[Passage]:
+        """The passages worth quoting, best first; of equal ones those of `texts`."""
+        hits: list[Hit] = []
+        if texts is not None:
+            beside = await self._manual.frequency(set(terms(query)))
+            hits += texts.search(query, MOST_QUOTES, beside=beside)
+        hits += await self._manual.search(query, _CANDIDATES)
+        hits.sort(key=lambda hit: -hit.score)
+        chosen: list[Passage] = []
+        room = MOST_QUOTED_CHARS
+        for hit in hits[:MOST_QUOTES]:
+            room -= len(hit.passage.text)
+            if hit.score < max(RELEVANT, NEARLY_AS_GOOD * hits[0].score):
+                break
+            if room >= 0 or not chosen:
+                chosen.append(hit.passage)
+        return chosen
 
 
 def _refuse_wishes(request: ChatRequest) -> None:
@@ -161,14 +181,6 @@ def _refuse_wishes(request: ChatRequest) -> None:
         raise rejected_field("output_format", _WHO)
     if request.stop_sequences:
         raise rejected_field("stop_sequences", _WHO)
-
-
-def _manual(docs: Path) -> Iterator[Document]:
-    for path in sorted(docs.rglob("*.md")):
-        relative = path.relative_to(docs)
-        if relative.parts[0] not in NOT_THE_MANUAL:
-            source = (docs.name / relative).as_posix()
-            yield Document(source, path.read_text(encoding="utf-8"))
 
 
 def _split_off_given(
@@ -188,32 +200,6 @@ def _questions(messages: Sequence[ChatMessage], last: str | None) -> list[str]:
     """The user's last question, then the one before it."""
     asked = [_text(m) for m in messages if m.role == "user"][:-3:-1]
     return asked if last is None else [last, *asked[1:]]
-
-
-def _find(indexes: Sequence[SearchIndex], questions: list[str]) -> list[Passage]:
-    last, before = (*questions, "", "")[:2]
-    both = f"{last} {last} {before}"
-    if before and (_FOLLOW_UP.match(last) or not terms(last)):
-        return _relevant(indexes, both)
-    found = _relevant(indexes, last)
-    if not found and before and len(terms(last)) <= FEW_TERMS:
-        return _relevant(indexes, both)
-    return found
-
-
-def _relevant(indexes: Sequence[SearchIndex], query: str) -> list[Passage]:
-    """The passages worth quoting, best first; of equal ones the first index's."""
-    hits = [hit for index in indexes for hit in index.search(query, MOST_QUOTES)]
-    hits.sort(key=lambda hit: -hit.score)
-    chosen: list[Passage] = []
-    room = MOST_QUOTED_CHARS
-    for hit in hits[:MOST_QUOTES]:
-        room -= len(hit.passage.text)
-        if hit.score < max(RELEVANT, NEARLY_AS_GOOD * hits[0].score):
-            break
-        if room >= 0 or not chosen:
-            chosen.append(hit.passage)
-    return chosen
 
 
 def _compose(found: list[Passage], *, given: Collection[str]) -> _Answer:

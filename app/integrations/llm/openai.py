@@ -1,7 +1,8 @@
 """Models behind OpenAI's chat completions API: OpenAI's own, vLLM, Ollama and others.
 
 Reference: "Chat completions", "Streaming events" and "Create embeddings" in OpenAI's
-API documentation.
+API documentation. Other servers rerank, too, by an endpoint that is Cohere's: vLLM's
+documentation has it as "Re-rank API".
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -45,6 +46,8 @@ from app.integrations.llm.http import (
 from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.openai_errors import error_of, refusal_of
+from app.integrations.llm.reranking import Reranked, RerankRequest, reranked
+from app.integrations.llm.reranking import body_of as rerank_body_of
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
 
@@ -148,25 +151,37 @@ class OpenAIProvider:
         return MOST_INPUTS
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        if self.missing:
-            raise ProviderNotConfiguredError(self.missing)
         asked: dict[str, Any] = {"model": request.model, "input": request.inputs}
         if request.dimensions is not None:
             asked["dimensions"] = request.dimensions
+        answer = await self._ask("embeddings", asked)
+        with readable(self._who):
+            told = sorted(answer["data"], key=lambda one: one["index"])
+            tokens = (answer.get("usage") or {}).get("prompt_tokens")
+            rows = [one["embedding"] for one in told]
+            return embedded(request, self._who, rows, tokens)
+
+    async def rerank(self, request: RerankRequest) -> Reranked:
+        asked = {"model": request.model, **rerank_body_of(request)}
+        answer = await self._ask("rerank", asked)
+        with readable(self._who):
+            tokens = (answer.get("usage") or {}).get("total_tokens")
+            return reranked(request, self._who, answer["results"], tokens)
+
+    async def _ask(self, action: str, asked: Mapping[str, Any]) -> Any:
+        """What a whole answer holds."""
+        if self.missing:
+            raise ProviderNotConfiguredError(self.missing)
         answer, _ = await ask(
             self._http,
-            f"{self._base}/embeddings",
+            f"{self._base}/{action}",
             who=self._who,
             setting="OPENAI_BASE_URL",
             headers=self._headers(),
             body=orjson.dumps(asked),
             refusal=self._refusal,
         )
-        with readable(self._who):
-            told = sorted(answer["data"], key=lambda one: one["index"])
-            tokens = (answer.get("usage") or {}).get("prompt_tokens")
-            rows = [one["embedding"] for one in told]
-            return embedded(request, self._who, rows, tokens)
+        return answer
 
     async def close(self) -> None:
         await self._http.close()

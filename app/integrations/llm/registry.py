@@ -21,12 +21,13 @@ PREFERENCE = ("bedrock", "anthropic", "openai", "ollama", "guide")
 MOST_NAMES = 20
 """An error names no more models than that."""
 
-Purpose = Literal["text", "embeddings"]
+Purpose = Literal["text", "embeddings", "reranking"]
 """The capability that a model is called for."""
 
 _LACKS: Mapping[Purpose, str] = {
     "text": "does not chat",
     "embeddings": "makes no embeddings",
+    "reranking": "reranks nothing",
 }
 
 REMEMBER_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""A BM25 index over passages, in memory, and what any such index goes by.
+"""BM25, by which passages are ranked for a question: in an index, and at hand.
 
 The ranking function is Okapi BM25 as in S. Robertson and H. Zaragoza, "The
 Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.5, with their
@@ -7,10 +7,10 @@ of the text below it. The weight of a term is Lucene's, which is never negative.
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
 from app.integrations.search.passages import Document, Passage, passages, without_links
 from app.integrations.search.words import terms
@@ -32,64 +32,52 @@ class Hit:
     score: float
 
 
-class SearchIndex(Protocol):
-    """What is asked of an index, wherever it keeps its passages."""
+class Frequency(NamedTuple):
+    """How many passages there are, and how many of them have each of some terms."""
 
-    def search(self, query: str, limit: int) -> list[Hit]:
-        """The best passages, best first; equal ones in the documents' order."""
-
-
-class LexicalIndex:
-    """BM25 over passages; immutable once built, so threads may share it.
-
-    What is rare is told `beside` another index, too: among a few passages nothing is,
-    and their scores would not compare with that one's.
-    """
-
-    def __init__(
-        self, documents: Iterable[Document], *, beside: "LexicalIndex | None" = None
-    ) -> None:
-        self._beside = beside
-        self._passages = [p for d in documents for p in passages(d)]
-        self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        lengths: list[int] = []
-        counts: list[Counter[str]] = []
-        for passage in self._passages:
-            counted = weighted_terms(passage)
-            counts.append(counted)
-            lengths.append(counted.total())
-        average = sum(lengths) / max(len(lengths), 1) or 1.0
-        for number, counted in enumerate(counts):
-            norm = K1 * (1 - B + B * lengths[number] / average)
-            for term, count in counted.items():
-                share = count / (count + norm)
-                self._postings[term].append((number, share))
-
-    def search(self, query: str, limit: int) -> list[Hit]:
-        wanted = Counter(terms(query))
-        best = sum(n * self._weight(term) for term, n in wanted.items())
-        scores: dict[int, float] = defaultdict(float)
-        for term, n in wanted.items():
-            gain = n * self._weight(term)
-            for number, share in self._postings.get(term, ()):
-                scores[number] += gain * share
-        ranked = sorted(scores, key=lambda number: (-scores[number], number))
-        return [Hit(self._passages[n], scores[n] / best) for n in ranked[:limit]]
-
-    def frequency(self, term: str) -> tuple[int, int]:
-        """How many passages have a term, and how many there are; beside, too."""
-        having, everywhere = len(self._postings.get(term, ())), len(self._passages)
-        if self._beside is None:
-            return having, everywhere
-        others_having, others = self._beside.frequency(term)
-        return having + others_having, everywhere + others
-
-    def _weight(self, term: str) -> float:
-        having, everywhere = self.frequency(term)
-        return inverse_frequency(having, everywhere=everywhere)
+    passages: int
+    having: Mapping[str, int]
 
 
-def inverse_frequency(having: int, *, everywhere: int) -> float:
+class Texts:
+    """Passages at hand for one question, which no index holds."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._passages = [
+            (p, weighted_terms(p)) for document in documents for p in passages(document)
+        ]
+
+    def search(self, query: str, limit: int, *, beside: Frequency) -> list[Hit]:
+        """The best passages, best first; equal ones in the documents' order.
+
+        What is rare is told by an index `beside`, too: among a few passages nothing is,
+        and their scores would not compare with that one's.
+        """
+        everywhere = len(self._passages) + beside.passages
+        weights = {
+            term: n * inverse_frequency(self._having(term, beside), everywhere)
+            for term, n in Counter(terms(query)).items()
+        }
+        most = sum(weights.values())
+        lengths = sum(counted.total() for _, counted in self._passages)
+        average = lengths / max(len(self._passages), 1) or 1.0
+        hits = []
+        for passage, counted in self._passages:
+            norm = K1 * (1 - B + B * counted.total() / average)
+            score = sum(
+                weight * counted[term] / (counted[term] + norm)
+                for term, weight in weights.items()
+            )
+            if score:
+                hits.append(Hit(passage, score / most))
+        return sorted(hits, key=lambda hit: -hit.score)[:limit]
+
+    def _having(self, term: str, beside: Frequency) -> int:
+        here = sum(term in counted for _, counted in self._passages)
+        return here + beside.having.get(term, 0)
+
+
+def inverse_frequency(having: int, everywhere: int) -> float:
     """What a term weighs that so many passages have; one that is nowhere, most."""
     return math.log1p((everywhere - having + 0.5) / (having + 0.5))
 

@@ -119,6 +119,16 @@ def passages(document: Document) -> Iterator[Passage]:
     yield from _section(document, path, anchor, section)
 
 
+def section_at(document: Document, place: int) -> tuple[tuple[str, ...], str]:
+    """The titles above a character of a passage, and the nearest one's anchor."""
+    found: tuple[tuple[str, ...], str] = (), ""
+    for passage in passages(document):
+        if passage.start > place:
+            break
+        found = passage.headings, passage.anchor
+    return found
+
+
 def without_links(text: str) -> str:
     """The same with the words of links alone."""
     return _LINK.sub(r"\1", text)

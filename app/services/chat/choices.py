@@ -14,7 +14,7 @@ from app.services.chat.context import Context, assemble
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.offers import Gathered, gather
 from app.services.file.attachments import Attachments, ReadAttachments
-from app.services.knowledge.embedding import Embedding
+from app.services.knowledge.retrieval import Retrieval
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Choices:
         live: LiveSettings,
         database: Database,
         attachments: Attachments,
-        embedding: Embedding,
+        retrieval: Retrieval,
     ) -> None:
         self._live = live
         self._database = database
         self._attachments = attachments
-        self._embedding = embedding
+        self._retrieval = retrieval
 
     async def of(
         self,
@@ -62,7 +62,7 @@ class Choices:
         """
         rooms = [one.model.context_window - self._most(one.model) for one in candidates]
         gathered = await gather(
-            self._database, self._embedding, chat, branch, rooms, key=key
+            self._database, self._retrieval, chat, branch, rooms, key=key
         )
         attached = await self._attachments.read(chat.user_id, branch)
         choices: list[Choice] = []

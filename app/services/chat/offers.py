@@ -24,8 +24,8 @@ from app.services.chat.framing import AS_DATA, framed, plain
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.quotes import ASK_FOR_QUOTES
 from app.services.chat.shares import Dropped, Offer, Piece, cost
-from app.services.knowledge.embedding import Embedding
-from app.services.knowledge.search import Found, search
+from app.services.knowledge.retrieval import Retrieval
+from app.services.knowledge.search import Found
 
 Mode = Literal["full", "retrieval"]
 """Whether a model gets a project's documents, or passages that fit the question."""
@@ -170,7 +170,7 @@ class Gathered:
 
 async def gather(
     database: Database,
-    embedding: Embedding,
+    retrieval: Retrieval,
     chat: ChatFacts,
     branch: Sequence[Said],
     rooms: Sequence[int],
@@ -188,7 +188,7 @@ async def gather(
     if chat.project_id is not None:
         knowledge = await _knowledge(
             database,
-            embedding,
+            retrieval,
             chat,
             chat.project_id,
             branch=branch,
@@ -204,7 +204,7 @@ async def gather(
 
 async def _knowledge(
     database: Database,
-    embedding: Embedding,
+    retrieval: Retrieval,
     chat: ChatFacts,
     project: UUID,
     *,
@@ -224,14 +224,13 @@ async def _knowledge(
     query = question(branch) if len(whole) < len(rooms) and documents else ""
     if not wanted and not query:
         return known
-    near = await embedding.near(chat.user_id, project, query, key=key)
+    found: Sequence[Found] = ()
+    if query:
+        found = await retrieval.find(
+            chat.user_id, project, query, limit=MOST_PASSAGES, key=key
+        )
     async with database.unit_of_work(read_only=True) as session:
         texts = await _texts(session, wanted)
-        found: Sequence[Found] = ()
-        if query:
-            found = await search(
-                session, project, query, limit=MOST_PASSAGES, near=near
-            )
     return replace(known, texts=texts, found=found)
 
 

@@ -37,7 +37,7 @@ from app.services.chat.reply import Reply, continuable
 from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
 from app.services.file.attachments import Attachments
-from app.services.knowledge.embedding import Embedding
+from app.services.knowledge.retrieval import Retrieval
 from app.services.principal import Principals
 
 _STOP, _ABANDON = "turn.stop", "chat.abandon"  # what processes ask of each other
@@ -55,10 +55,10 @@ class Turns:
         bus: Bus,
         books: Books,
         attachments: Attachments,
-        embedding: Embedding,
+        retrieval: Retrieval,
     ) -> None:
         settings = live.started
-        self._choices = Choices(live, database, attachments, embedding)
+        self._choices = Choices(live, database, attachments, retrieval)
         self._slots = Slots(settings.turns)
         self._lease = timedelta(seconds=settings.turns.lease_seconds)
         self._database = database

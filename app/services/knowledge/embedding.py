@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.cache import Cache
 from app.core.database import Database, changed_rows
 from app.core.exceptions import AppError
-from app.integrations.llm.base import ProviderError
 from app.integrations.llm.embeddings import EmbedRequest, InputType, estimate_inputs
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Router
@@ -31,28 +30,20 @@ from app.models import (
 )
 from app.services.authorization import owned
 from app.services.chat.books import Books
-from app.services.embedding import embedded
+from app.services.embedding import BYTES_A_TOKEN, cut, embedded
+from app.services.knowledge import manual
+from app.services.knowledge.asking import Asking, is_away
 from app.services.knowledge.search import MOST_CHARACTERS
 from app.services.knowledge.vectors import Held, Vectors, packed
 
 _NEAREST = 300
 """Chunks that are ranked by what they mean: as many as by their words."""
 
-_PATIENCE = 3.0
-"""Seconds that a question may take to become a vector: somebody waits for an answer."""
-
-_REST_SECONDS = 30.0
-"""After it took longer, or the model failed, no question waits for it again so long."""
-
 _REMEMBERED, _REMEMBER_SECONDS = 500, 300.0
 """Questions: a turn asks what its preview did, and a search is scrolled through."""
 
 _BATCH = 64  # passages: 256 KiB of vectors
 _MOST_DOCUMENTS = 50_000
-
-_BYTES_A_TOKEN = 3
-"""What is longer is cut off: models refuse what they cannot take whole. By this a text
-is seldom too long, whatever its script."""
 
 _SPELL_SECONDS = 540.0
 """Of `embed_missing`, which is begun anew every 600."""
@@ -84,7 +75,7 @@ class Embedding:
         self._questions: Cache[tuple[UUID, str], bytes] = Cache(
             size=_REMEMBERED, ttl=lambda: _REMEMBER_SECONDS
         )
-        self._rests_until = 0.0
+        self._asking = Asking(model, without="searched by words alone")
         # One batch at a time: two jobs would pay for the same.
         self._working = asyncio.Lock()
 
@@ -134,22 +125,16 @@ class Embedding:
         self, user_id: UUID, query: str, key: KeyLimits | None
     ) -> bytes | None:
         known = self._questions.find((user_id, query))
-        if known is not None or time.monotonic() < self._rests_until:
+        if known is not None:
             return known
 
         async def ask() -> bytes:
             (vector,) = await self._embedded(user_id, [query], "query", key=key)
             return vector
 
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                return await self._questions.get((user_id, query), ask)
-        except (AppError, TimeoutError) as error:
-            code = error.code if isinstance(error, AppError) else "timeout"
-            _log.warning("searched by words alone", model=self.model, code=code)
-            if not isinstance(error, AppError) or _is_away(error):
-                self._rests_until = time.monotonic() + _REST_SECONDS
-            return None
+        return await self._asking.answer(
+            lambda: self._questions.get((user_id, query), ask)
+        )
 
     # The index
 
@@ -176,7 +161,7 @@ class Embedding:
                 await self._embed(document_id)
             except AppError as error:
                 self._tell(document_id, error)
-                if _is_away(error):
+                if is_away(error):
                     return
 
     def _tell(self, document_id: UUID, error: AppError) -> None:
@@ -187,6 +172,7 @@ class Embedding:
         if not self.model:
             return []
         lacking = select(ProjectDocument.id).where(
+            ProjectDocument.project_id != manual.PROJECT,  # nobody is there to pay
             ProjectDocument.state == "ready",
             or_(
                 ProjectDocument.embedder.is_distinct_from(self.model),
@@ -241,7 +227,7 @@ class Embedding:
     async def _batch(self, document_id: UUID) -> _Batch | None:
         async with self._database.unit_of_work(read_only=True) as session:
             found = await session.execute(
-                select(*_HELD, ProjectDocument.title, Project.user_id)
+                select(*_HELD, ProjectDocument.title, User.id)
                 .join(Project, Project.id == ProjectDocument.project_id)
                 .join(User, User.id == Project.user_id)
                 .where(
@@ -304,9 +290,9 @@ class Embedding:
     ) -> list[bytes]:
         """Of each text; the user pays. Raises AppError, as `Books.reserve` does."""
         candidates = await self._router.candidates(self.model, able="embeddings")
-        most = min(one.model.context_window for one in candidates) * _BYTES_A_TOKEN
+        most = min(one.model.context_window for one in candidates) * BYTES_A_TOKEN
         request = EmbedRequest(
-            self.model, [_cut(text, most) for text in texts], input_type=kind
+            self.model, [cut(text, most) for text in texts], input_type=kind
         )
         tokens = estimate_inputs(request)
         account = await self._books.reserve(
@@ -334,16 +320,6 @@ async def _without_vectors(
         .limit(_BATCH)
     )
     return found.all()
-
-
-def _cut(text: str, most: int) -> str:
-    """Its first bytes, in whole characters."""
-    return text.encode()[:most].decode(errors="ignore")
-
-
-def _is_away(error: AppError) -> bool:
-    """Whether the model would fail all others, too."""
-    return isinstance(error, ProviderError) and error.retryable
 
 
 _HELD = (

@@ -34,6 +34,7 @@ from app.core.database import Database
 from app.core.exceptions import AppError
 from app.core.statements import Script, Statement
 from app.integrations.llm.tokens import estimate_tokens
+from app.integrations.search.passages import Document
 from app.models import Chunk, Posting, ProjectDocument
 from app.services import job as jobs
 from app.services.knowledge.chunking import Piece, pieces
@@ -71,6 +72,20 @@ async def remove(session: AsyncSession, document: ProjectDocument) -> None:
     document.version += 1
     jobs.enqueue(session, "knowledge.remove", document_id=str(document.id))
     await session.flush()
+
+
+async def index_at_once(
+    database: Database, document_id: UUID, project_id: UUID, text: Document
+) -> None:
+    """Index a short document in one transaction, for somebody waits for it.
+
+    Whoever does the same at the same time waits, and has nothing left to do.
+    """
+
+    def cut() -> list[_Row]:
+        return [_row(project_id, piece) for piece in pieces(text.source, text.text, ())]
+
+    await database.transact(_all_at_once(document_id, await asyncio.to_thread(cut)))
 
 
 class Taken(NamedTuple):
@@ -176,7 +191,7 @@ class Indexing:
         while True:
             async with self._step():
                 piece = next(found, None)
-                row = _row(document, piece) if piece else None
+                row = _row(document.project_id, piece) if piece else None
             if row is None:
                 yield batch, True
                 return
@@ -199,13 +214,20 @@ class Indexing:
         await self._database.run(_FAIL(document=document.id, taken=document.version))
 
 
-def _row(document: Taken, piece: Piece) -> _Row:
+def _row(project_id: UUID, piece: Piece) -> _Row:
     counts = {
-        str(key_of(document.project_id, term)): min(count, _MOST_COUNTED)
+        str(key_of(project_id, term)): min(count, _MOST_COUNTED)
         for term, count in piece.terms.items()
     }
     # Side by side in the index, and in one order whoever writes.
     return _Row(piece, dict(sorted(counts.items(), key=lambda pair: int(pair[0]))))
+
+
+def _all_at_once(document_id: UUID, rows: Sequence[_Row]) -> Script[None]:
+    taken = yield _TAKE(document=document_id)
+    if taken.rows:
+        document = Taken(**taken.rows[0])
+        yield from _adding(document, rows, "ready", embedded=False)
 
 
 def _adding(

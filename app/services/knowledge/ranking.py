@@ -79,9 +79,13 @@ class Ranking:
 
     async def by_question(
         self, asked: Counter[int], *, at_least: int
-    ) -> dict[int, float]:
-        """The candidates and their scores by BM25; `asked` counts keys of terms."""
-        having = await self._counts(self._statements.counts, asked)
+    ) -> tuple[dict[int, float], float]:
+        """The candidates and their scores by BM25, and what no score can surpass.
+
+        `asked` counts keys of terms; those that no chunk has count in the latter.
+        """
+        having = await self.having(asked)
+        most = sum(asked[key] * self._rarity(having.get(key, 0)) for key in asked)
         rarest = sorted(having, key=lambda key: (having[key], key))[:_MOST_TERMS]
         weights = {key: asked[key] * self._rarity(having[key]) for key in rarest}
         scanned: dict[int, float] = {}
@@ -92,12 +96,12 @@ class Ranking:
                 break
             scanned[key] = weights.pop(key)
         if not scanned:
-            return {}
+            return {}, most
         found = await self._session.execute(
             self._statements.candidates,
             {**self._given(scanned), "most": max(_CANDIDATES, at_least)},
         )
-        return await self._adding(dict(found.all()), weights)
+        return await self._adding(dict(found.all()), weights), most
 
     async def with_feedback(
         self, scores: Mapping[int, float], asked: int
@@ -149,17 +153,20 @@ class Ranking:
                 summed[chunk] += score
         return summed
 
+    async def having(self, keys: Collection[int]) -> dict[int, int]:
+        """How many chunks have each of these terms; what none has is left out."""
+        return await self._counts(self._statements.counts, keys)
+
     async def _counts(
         self, statement: Select[int, int], keys: Collection[int]
     ) -> dict[int, int]:
-        """How many chunks have each of these terms; what none has is left out."""
         found = await self._session.execute(statement, {"keys": list(keys)})
         return {key: count for key, count in found if count}
 
     def _rarity(self, having: int) -> float:
         # What is being indexed just now has terms, and is not counted yet.
         everywhere = max(self._corpus.chunks, having)
-        return inverse_frequency(having, everywhere=everywhere)
+        return inverse_frequency(having, everywhere)
 
     def _given(self, weights: Mapping[int, float]) -> dict[str, Any]:
         return {

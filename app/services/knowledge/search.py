@@ -38,7 +38,9 @@ class Found:
 
     `page` is the one on which it starts, from 1, where the document has pages. `lead`
     is what it cannot be read without: the head of the table that it is a row of. A
-    higher `score` is better; it compares within the answers to one query alone.
+    higher `score` is better; it compares within the answers to one query alone. `share`
+    compares across queries: it is how much of what they ask for is in there, 0 to 1, by
+    their words, and by how rare these are.
     """
 
     document_id: UUID
@@ -49,6 +51,12 @@ class Found:
     page: int | None
     score: float
     lead: str = ""
+    share: float = 0.0
+
+    @property
+    def shown(self) -> str:
+        """As a model reads it that gets nothing else."""
+        return "\n".join(filter(None, (self.title, self.lead, self.text)))
 
 
 async def search(
@@ -64,11 +72,11 @@ async def search(
     `near` are the chunks that mean most nearly the same, where that is known: see
     `Embedding.near`. By both, scores are 0 to 1.
     """
-    scores = await _by_words(session, project_id, query, limit=limit)
+    scores, shares = await _by_words(session, project_id, query, limit=limit)
     if near:
         by_words = [chunk for chunk, _ in best(scores, len(scores))]
         scores = fused([by_words, near])
-    return await _found(session, project_id, scores, limit)
+    return await _found(session, project_id, scores, shares, limit)
 
 
 def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
@@ -83,20 +91,26 @@ def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
 
 async def _by_words(
     session: AsyncSession, project_id: UUID, query: str, *, limit: int
-) -> dict[int, float]:
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Scores and shares of the candidates."""
     asked = Counter(key_of(project_id, t) for t in terms(query[:MOST_CHARACTERS]))
     corpus = await corpus_of(session, project_id)
     if not corpus.chunks or not asked:
-        return {}
+        return {}, {}
     ranking = Ranking(session, corpus)
-    scores = await ranking.by_question(asked, at_least=limit)
+    scores, most = await ranking.by_question(asked, at_least=limit)
+    shares = {chunk: score / most for chunk, score in scores.items()}
     if len(asked) >= _FEWEST_TERMS:
-        return await ranking.with_feedback(scores, asked.total())
-    return scores
+        scores = await ranking.with_feedback(scores, asked.total())
+    return scores, shares
 
 
 async def _found(
-    session: AsyncSession, project_id: UUID, scores: Mapping[int, float], limit: int
+    session: AsyncSession,
+    project_id: UUID,
+    scores: Mapping[int, float],
+    shares: Mapping[int, float],
+    limit: int,
 ) -> list[Found]:
     ranked = dict(best(scores, limit + _SPARE))
     rows = await session.execute(
@@ -120,6 +134,7 @@ async def _found(
             page=chunk.page,
             score=ranked[chunk.id],
             lead=chunk.lead,
+            share=shares.get(chunk.id, 0.0),
         )
         for chunk, title in (chunks[key] for key in ranked if key in chunks)
     ][:limit]

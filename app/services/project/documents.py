@@ -15,9 +15,8 @@ from app.services import plan
 from app.services.authorization import Principal, require, visible_to
 from app.services.file.reading import FileText, text_of
 from app.services.knowledge import indexing
-from app.services.knowledge.embedding import Embedding
+from app.services.knowledge.retrieval import Retrieval
 from app.services.knowledge.search import Found
-from app.services.knowledge.search import search as search_in
 from app.services.paging import Paging, page
 from app.services.project.projects import require_role
 
@@ -103,18 +102,18 @@ async def remove(
 
 async def search(
     database: Database,
-    embedding: Embedding,
+    retrieval: Retrieval,
     principal: Principal,
     project_id: UUID,
     query: str,
     *,
     limit: int,
-) -> list[Found]:
-    # Before the session: a model is asked, and nothing is held meanwhile.
-    near = await embedding.near(principal.user_id, project_id, query, key=principal.key)
+) -> Sequence[Found]:
     async with database.unit_of_work(read_only=True) as session:
         await require(session, principal, Project, project_id)
-        return await search_in(session, project_id, query, limit=limit, near=near)
+    return await retrieval.find(
+        principal.user_id, project_id, query, limit=limit, key=principal.key
+    )
 
 
 def _one(
@@ -152,6 +151,7 @@ async def _refuse_twice(session: AsyncSession, project_id: UUID, file_id: UUID) 
 
 async def _refuse_too_large(session: AsyncSession, project: Project) -> None:
     """By the owner's plan, whoever adds to it."""
+    assert project.user_id is not None, "only members write, and it has one"
     limits = await plan.limits_of(session, project.user_id)
     if limits.project_tokens is None:
         return

@@ -28,6 +28,7 @@ from app.integrations.llm.http import Http
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.bedrock import API_KEY, REGION, FakeBedrock
 from tests.fakes.faults import Fault
+from tests.fakes.manual import NoManual
 from tests.fakes.model_server import FakeServer
 from tests.unit.integrations.llm.calls import ask, user
 from tests.unit.integrations.llm.conftest import Claude
@@ -197,7 +198,7 @@ class TestRequests:
         assert sent["system"][0]["text"] == "Be brief."
 
     async def test_others_are_estimated(self) -> None:
-        guide = GuideProvider()
+        guide = GuideProvider(NoManual())
         [info] = await guide.models()
 
         counted = await count_tokens(guide, info, ask("manual", user("12345678")))

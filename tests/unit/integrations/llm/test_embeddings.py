@@ -37,6 +37,7 @@ from app.integrations.llm.openai import OpenAIProvider
 from tests.fakes import bedrock
 from tests.fakes.bedrock import FakeBedrock
 from tests.fakes.faults import Fault
+from tests.fakes.manual import NoManual
 from tests.fakes.model_server import FakeServer, vector_of
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import DIMENSIONS, EMBEDDER, FakeOpenAI
@@ -437,7 +438,7 @@ async def test_only_texts_are_taken_but_by_openai(way: Way) -> None:
 
 async def test_a_provider_without_such_models_says_so() -> None:
     with pytest.raises(ProviderRejectedError, match="guide has no models for"):
-        await embed(GuideProvider(), EmbedRequest("manual", ["a"]))
+        await embed(GuideProvider(NoManual()), EmbedRequest("manual", ["a"]))
 
 
 @pytest.mark.parametrize("rows", [[], [[1.0], [2.0]]])

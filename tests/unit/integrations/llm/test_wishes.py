@@ -24,6 +24,7 @@ from app.integrations.llm.http import Http
 from app.integrations.llm.messages_api import JSON_ALONE, effort_of, message_body
 from app.integrations.llm.ollama import OllamaProvider
 from app.integrations.llm.openai import OpenAIProvider
+from tests.fakes.manual import NoManual
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.openai import FakeOpenAI
 from tests.unit.integrations.llm.calls import ask, outcome, sent, user
@@ -346,7 +347,7 @@ class TestOllama:
 class TestGuide:
     async def test_sampling_and_thinking_change_nothing(self) -> None:
         wishes: dict[str, Any] = {**SAMPLING, "top_k": 7, "thinking": budget(2048)}
-        guide = GuideProvider()
+        guide = GuideProvider(NoManual())
 
         wished = await outcome(guide.stream(wishing("manual", **wishes)))
 
@@ -359,7 +360,9 @@ class TestGuide:
     async def test_what_would_change_its_answer_is_refused_by_name(
         self, wishes: dict[str, Any]
     ) -> None:
-        result = await outcome(GuideProvider().stream(wishing("manual", **wishes)))
+        result = await outcome(
+            GuideProvider(NoManual()).stream(wishing("manual", **wishes))
+        )
 
         assert isinstance(result.error, ProviderRejectedError)
         assert result.error.detail == f"The guide takes no {next(iter(wishes))}."

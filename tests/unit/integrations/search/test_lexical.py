@@ -1,4 +1,4 @@
-"""The index behind the guide: passages that can be cited, words, ranking."""
+"""Passages that can be cited, their words, and their ranking."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.integrations.search.lexical import LexicalIndex
+from app.integrations.search.lexical import Frequency, Hit, Texts
 from app.integrations.search.passages import (
     LONGEST_CHARS,
     PASSAGE_CHARS,
@@ -24,12 +24,16 @@ def cut(text: str) -> list[Passage]:
     return list(passages(Document("a.md", text)))
 
 
-def index(**texts: str) -> LexicalIndex:
-    return LexicalIndex(Document(f"{name}.md", text) for name, text in texts.items())
+def texts(**given: str) -> Texts:
+    return Texts(Document(f"{name}.md", text) for name, text in given.items())
 
 
-def sources(found: LexicalIndex, query: str) -> list[str]:
-    return [hit.passage.source for hit in found.search(query, 10)]
+def find(found: Texts, query: str, *, limit: int = 10) -> list[Hit]:
+    return found.search(query, limit, beside=Frequency(0, {}))
+
+
+def sources(found: Texts, query: str) -> list[str]:
+    return [hit.passage.source for hit in find(found, query)]
 
 
 # Passages ---------------------------------------------------------------------------
@@ -222,7 +226,7 @@ def test_words_are_folded_split_and_stemmed(text: str, expected: list[str]) -> N
 
 
 def test_the_passage_with_more_of_the_querys_words_comes_first() -> None:
-    found = index(
+    found = texts(
         a="# X\nThe region of the model.", b="# Y\nThe region of the bucket in AWS."
     )
 
@@ -230,7 +234,7 @@ def test_the_passage_with_more_of_the_querys_words_comes_first() -> None:
 
 
 def test_a_rare_word_counts_more_than_a_common_one() -> None:
-    found = index(
+    found = texts(
         a="# X\nserver server", b="# Y\nserver lease", c="# Z\nserver", d="# W\nserver"
     )
 
@@ -238,7 +242,7 @@ def test_a_rare_word_counts_more_than_a_common_one() -> None:
 
 
 def test_a_word_of_the_nearest_heading_counts_more_than_one_of_the_text() -> None:
-    found = index(
+    found = texts(
         a="# Guide\n## Other\nBackups of the data, every night, by a job.",
         b="# Guide\n## Backups\nCopy the data, every night, by a job.",
     )
@@ -247,46 +251,57 @@ def test_a_word_of_the_nearest_heading_counts_more_than_one_of_the_text() -> Non
 
 
 def test_where_a_link_leads_is_not_searched() -> None:
-    found = index(a="# X\nsee [there](policy.md#policy)", b="# Y\na policy")
+    found = texts(a="# X\nsee [there](policy.md#policy)", b="# Y\na policy")
 
     assert sources(found, "policy") == ["b.md"]
 
 
 def test_equal_passages_come_in_the_documents_order() -> None:
-    found = index(b="same words", a="same words", c="same words")
+    found = texts(b="same words", a="same words", c="same words")
 
     assert sources(found, "words") == ["b.md", "a.md", "c.md"]
 
 
 def test_words_that_are_nowhere_lower_the_score() -> None:
-    found = index(a="The capital letters.", b="Something else.")
+    found = texts(a="The capital letters.", b="Something else.")
 
-    (known,) = found.search("letters", 5)
-    (partly,) = found.search("letters of the alphabet in Greece", 5)
+    (known,) = find(found, "letters")
+    (partly,) = find(found, "letters of the alphabet in Greece")
 
     assert partly.score < known.score / 2
 
 
 @given(st.lists(markdown, max_size=4), st.text(max_size=60))
-def test_scores_lie_between_0_and_1_and_fall(texts: list[str], query: str) -> None:
-    found = LexicalIndex(Document(f"{n}.md", t) for n, t in enumerate(texts))
+def test_scores_lie_between_0_and_1_and_fall(given: list[str], query: str) -> None:
+    found = Texts(Document(f"{n}.md", text) for n, text in enumerate(given))
 
-    hits = found.search(query, 5)
+    hits = find(found, query, limit=5)
 
     scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score <= 1 for score in scores)
-    assert hits == found.search(query, 5)
+    assert hits == find(found, query, limit=5)
 
 
 @pytest.mark.parametrize("query", ["", "the", "?!", "nowhere"])
 def test_a_query_that_matches_nothing_finds_nothing(query: str) -> None:
-    assert index(a="# A\nwords").search(query, 5) == []
-    assert LexicalIndex([]).search(query, 5) == []
+    assert find(texts(a="# A\nwords"), query) == []
+    assert find(Texts([]), query) == []
 
 
 def test_no_more_hits_come_than_asked_for() -> None:
-    assert len(index(a="word", b="word", c="word").search("word", 2)) == 2
+    assert len(find(texts(a="word", b="word", c="word"), "word", limit=2)) == 2
+
+
+def test_what_is_rare_is_told_by_the_index_beside() -> None:
+    found = texts(a="# X\nserver", b="# Y\nlease")
+
+    common = found.search(
+        "server lease", 5, beside=Frequency(100, {"server": 100, "leas": 1})
+    )
+
+    assert [hit.passage.source for hit in common] == ["b.md", "a.md"]
+    assert common[1].score < common[0].score / 10
 
 
 def test_importing_the_module_does_not_load_the_stemmers() -> None:

@@ -1,12 +1,15 @@
 """The guide against our own manual: right passages, exact quotes, honest silence."""
 
 import asyncio
-from collections.abc import Sequence
+import shutil
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from app.core.config import ROOT
+from app.core.database import Database
 from app.integrations.llm.base import (
     ChatMessage,
     ChatRequest,
@@ -21,13 +24,24 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.guide import GuideProvider
 from app.integrations.search.passages import slug
+from app.services.knowledge.manual import Manual
+from tests.conftest import make_settings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BEDROCK = "How do I connect AWS Bedrock?"
 
 
-@pytest.fixture(scope="module")
-def guide() -> GuideProvider:
-    return GuideProvider()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def guide(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> AsyncIterator[GuideProvider]:
+    """One for all: its manual comes into the index once."""
+    folder = tmp_path_factory.mktemp("guide")
+    shutil.copy(sqlite_template, folder / "workroom.db")
+    database = Database(make_settings(folder))
+    yield GuideProvider(Manual(database))
+    await database.close()
 
 
 def user(text: str) -> ChatMessage:
@@ -294,8 +308,8 @@ async def test_the_question_is_told_apart_from_what_stands_before_it(
 # The same again ---------------------------------------------------------------------
 
 
-async def test_the_same_question_gets_the_same_answer() -> None:
-    answers = [await ask(GuideProvider(), BEDROCK) for _ in range(2)]
+async def test_the_same_question_gets_the_same_answer(guide: GuideProvider) -> None:
+    answers = [await ask(guide, BEDROCK) for _ in range(2)]
 
     assert answers[0] == answers[1]
 
@@ -336,51 +350,6 @@ async def test_a_continued_text_that_is_not_the_guides_is_left_as_it_is(
     events = await ask(guide, BEDROCK, assistant("Bedrock is a rock."))
 
     assert events == [Usage(0, 0), Stop("end_turn")]
-
-
-# Other manuals ----------------------------------------------------------------------
-
-
-async def test_it_reads_the_folder_it_is_given_without_decisions_and_figures(
-    tmp_path: Path,
-) -> None:
-    docs = tmp_path / "manual"
-    (docs / "adr").mkdir(parents=True)
-    (docs / "trains.md").write_text("# Trains\n\nThe train leaves at nine.\n")
-    (docs / "adr" / "0001-trains.md").write_text("# Trains\n\nWhy trains leave.\n")
-    (docs / "benchmarks.md").write_text("# Trains\n\nHow fast trains leave.\n")
-
-    events = await ask(GuideProvider(docs), "When does the train leave?")
-
-    assert citations_of(events) == [
-        Citation("manual/trains.md#trains", "The train leaves at nine.", 10, 35)
-    ]
-
-
-async def test_without_a_manual_it_finds_nothing(tmp_path: Path) -> None:
-    assert citations_of(await ask(GuideProvider(tmp_path), BEDROCK)) == []
-
-
-async def test_many_first_questions_at_once_read_the_manual_once(
-    guide: GuideProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from app.integrations.llm import guide as module
-
-    reads = 0
-    read = module._manual
-
-    def counting(docs: Path) -> object:
-        nonlocal reads
-        reads += 1
-        return read(docs)
-
-    monkeypatch.setattr(module, "_manual", counting)
-    fresh = GuideProvider()
-
-    answers = await asyncio.gather(*(ask(fresh, BEDROCK) for _ in range(5)))
-
-    assert reads == 1
-    assert all(answer == answers[0] for answer in answers)
 
 
 async def test_another_model_than_the_manual_is_refused(guide: GuideProvider) -> None:
