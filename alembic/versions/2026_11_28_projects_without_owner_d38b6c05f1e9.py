@@ -1,7 +1,7 @@
 """The manual's project has no owner.
 
 Revision ID: d38b6c05f1e9
-Revises: b61d0f83c7a5
+Revises: 4e8d1b60c9f3
 """
 
 import sqlalchemy as sa
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "d38b6c05f1e9"
-down_revision = "b61d0f83c7a5"
+down_revision = "4e8d1b60c9f3"
 branch_labels = None
 depends_on = None
 
