@@ -4,9 +4,9 @@ asyncpg itself prepares each statement once for a connection, and keeps it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
@@ -47,7 +47,7 @@ class Connection:
     def lost(self) -> bool:
         return bool(self._driver.is_closed())
 
-    async def run(self, compiled: Compiled, values: Values) -> Result:
+    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
         try:
             return await self._execute(compiled, values)
         except DBAPIError as error:

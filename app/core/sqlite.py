@@ -9,7 +9,7 @@ And who waits to write does so in a queue of the process: see `Turn`.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
 
@@ -112,7 +112,7 @@ class Connection(aiosqlite.Connection):
     def lost(self) -> bool:
         return not self._running
 
-    async def run(self, compiled: Compiled, values: Values) -> Result:
+    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
         trip: Any = self._execute
         async with nullcontext() if compiled.is_select else self.turn.taken():
             result: Result = await trip(_run, self._conn, compiled, values)

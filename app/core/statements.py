@@ -40,19 +40,25 @@ class Statement:
     def __call__(self, **values: Any) -> "Bound":
         return Bound(self, values)
 
-    def each(self, rows: list[Mapping[str, Any]]) -> "Bound":
-        """For many rows in one go; it gives none, and no `rowcount`."""
-        return Bound(self, rows)
-
-
-Values: TypeAlias = Mapping[str, Any] | list[Mapping[str, Any]]
+    def each(self, rows: list[Mapping[str, Any]]) -> "Many":
+        return Many(self, rows)
 
 
 class Bound(NamedTuple):
-    """A statement with its values, or with those of each row."""
+    """A statement with its values."""
 
     statement: Statement
-    values: Values
+    values: Mapping[str, Any]
+
+
+class Many(NamedTuple):
+    """A statement for many rows in one go; it gives none, and no `rowcount`."""
+
+    statement: Statement
+    values: list[Mapping[str, Any]]
+
+
+Values: TypeAlias = Mapping[str, Any] | list[Mapping[str, Any]]
 
 
 class Result(NamedTuple):
@@ -63,7 +69,7 @@ class Result(NamedTuple):
     """How many rows there are, or were changed; -1 where nobody says it."""
 
 
-Script: TypeAlias = Generator[Bound, Result, T]
+Script: TypeAlias = Generator[Bound | Many, Result, T]
 """What is done in one transaction: it yields statements and is sent their results.
 
 Whatever it raises rolls the transaction back, and an error of the database is raised
@@ -139,7 +145,7 @@ class Driver(Protocol):
         """Whether it is of no more use."""
         ...
 
-    async def run(self, compiled: Compiled, values: Values) -> Result:
+    async def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
         """Run one statement by itself."""
         ...
 

@@ -32,7 +32,7 @@ from app.core.config import LiveSettings
 from app.core.crypto import Crypto
 from app.core.database import Database
 from app.core.exceptions import AppError
-from app.core.statements import Statement
+from app.core.statements import Script, Statement
 from app.models import MessageLog, User
 from app.services.message_log.entry import Entry, Waiting
 
@@ -156,7 +156,7 @@ class MessageLogs:
     async def _insert(self, batch: Sequence[Waiting]) -> None:
         # Sealing takes its time: meanwhile the loop goes on with others' work.
         rows = await asyncio.to_thread(lambda: [self._row(w) for w in batch])
-        await self._database.run(_STORE.each(rows))
+        await self._database.transact(_storing(rows))
 
     def _row(self, waiting: Waiting) -> Mapping[str, Any]:
         text, sealed = waiting.text(), None
@@ -166,7 +166,11 @@ class MessageLogs:
         return {**waiting.row, "messages": sealed}
 
 
-def _storing(insert: Any) -> UpdateBase:
+def _storing(rows: list[Mapping[str, Any]]) -> Script[None]:
+    yield _STORE.each(rows)
+
+
+def _store(insert: Any) -> UpdateBase:
     """What stores an entry, with the name that its user has now.
 
     Nothing of who was erased, and no text of who does not want it to be kept.
@@ -182,4 +186,4 @@ def _storing(insert: Any) -> UpdateBase:
     return cast("UpdateBase", stored.on_conflict_do_nothing())
 
 
-_STORE = Statement(_storing(sqlite.insert), postgresql=_storing(postgresql.insert))
+_STORE = Statement(_store(sqlite.insert), postgresql=_store(postgresql.insert))
