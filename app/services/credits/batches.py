@@ -19,7 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import changed_rows
+from app.core.database import play
+from app.core.statements import Script, Statement
 from app.integrations.llm.base import Usage
 from app.models import (
     CreditAccount,
@@ -116,6 +117,10 @@ class Batch:
     tally: Tally
     late: Sequence[tuple[Limits, int]] = ()
 
+    @property
+    def changes_accounts(self) -> bool:
+        return bool(self.late) or any(line.keep is not None for line in self.lines)
+
 
 async def begin(
     session: AsyncSession, holder_id: UUID, *, expires_at: datetime
@@ -141,37 +146,37 @@ async def write(
 
     Raises HolderLostError.
     """
-    renewed = await session.execute(
-        _RENEW,
-        {
-            "holder": holder_id,
-            "before": batch.sequence - 1,
-            "now": batch.sequence,
-            "until": expires_at,
-        },
-    )
-    if changed_rows(renewed) == 0:
-        written = await session.scalar(
-            select(CreditHolder.sequence).where(CreditHolder.id == holder_id)
-        )
-        if written != batch.sequence:
-            raise HolderLostError
+    if not await play(session, _renewing(holder_id, batch, expires_at)):
         return
-    await _note(session, holder_id, [line for line in batch.lines if line.keep is None])
     await _settle(
         session, holder_id, [line for line in batch.lines if line.keep is not None], now
     )
     for limits, amount in batch.late:
         await accounts.charge(session, limits, amount, now=now)
-    await write_usage(session, batch.tally)
-    await budgets.write(session, holder_id, batch.keys)
+    await play(session, _adding(holder_id, batch))
 
 
-async def _note(session: AsyncSession, holder_id: UUID, lines: Sequence[Line]) -> None:
-    if lines:
-        await _many(
-            session,
-            _NOTE,
+def writing(holder_id: UUID, batch: Batch, *, expires_at: datetime) -> Script[None]:
+    """The same for a batch that changes no account, as most do."""
+    if (yield from _renewing(holder_id, batch, expires_at)):
+        yield from _adding(holder_id, batch)
+
+
+def _renewing(holder_id: UUID, batch: Batch, expires_at: datetime) -> Script[bool]:
+    """Renew the holder and note what leases have spent; False where that was done."""
+    renewed = yield _RENEW(
+        holder=holder_id,
+        before=batch.sequence - 1,
+        now=batch.sequence,
+        until=expires_at,
+    )
+    if renewed.rowcount == 0:
+        written = (yield _WRITTEN(holder=holder_id)).rows
+        if written != [{"sequence": batch.sequence}]:
+            raise HolderLostError
+        return False
+    if notes := [line for line in batch.lines if line.keep is None]:
+        yield _NOTE.each(
             [
                 {
                     "holder": holder_id,
@@ -179,9 +184,15 @@ async def _note(session: AsyncSession, holder_id: UUID, lines: Sequence[Line]) -
                     "new_spent": line.spent,
                     "new_conversations": line.conversations,
                 }
-                for line in lines
-            ],
+                for line in notes
+            ]
         )
+    return True
+
+
+def _adding(holder_id: UUID, batch: Batch) -> Script[None]:
+    yield from _counting(batch.tally)
+    yield from budgets.holding(holder_id, batch.keys)
 
 
 async def _settle(
@@ -311,20 +322,24 @@ async def take_back(
 
 async def write_usage(session: AsyncSession, tally: Tally) -> None:
     """Add to what is counted of each day."""
-    if not tally:
-        return
-    rows = [
-        {
-            "id": uuid7(),
-            **used._asdict(),
-            **dict(zip(COUNTS, tally[used], strict=True)),
-        }
-        for used in sorted(tally)
-    ]
-    await _many(session, _ADD[session.get_bind().dialect.name], rows)
+    await play(session, _counting(tally))
 
 
-def _adding(insert_: Any) -> Any:
+def _counting(tally: Tally) -> Script[None]:
+    if tally:
+        yield _COUNT.each(
+            [
+                {
+                    "id": uuid7(),
+                    **used._asdict(),
+                    **dict(zip(COUNTS, tally[used], strict=True)),
+                }
+                for used in sorted(tally)
+            ]
+        )
+
+
+def _count(insert_: Any) -> Any:
     """Makes a day's row, or adds to it."""
     new = insert_(UsageDay)
     sums = {
@@ -333,16 +348,18 @@ def _adding(insert_: Any) -> Any:
     return new.on_conflict_do_update(index_elements=list(_KEYS), set_=sums)
 
 
-# Each is made once: it runs every second, and takes longer to make than to run.
-_ADD = {dialect: _adding(insert_) for dialect, insert_ in INSERTS.items()}
-_RENEW = (
-    update(CreditHolder)
+_COUNT = Statement(_count(INSERTS["sqlite"]), postgresql=_count(INSERTS["postgresql"]))
+_HOLDERS: Any = CreditHolder.__table__
+_RENEW = Statement(
+    update(_HOLDERS)
     .where(
-        CreditHolder.id == bindparam("holder"),
-        CreditHolder.sequence == bindparam("before"),
+        _HOLDERS.c.id == bindparam("holder"),
+        _HOLDERS.c.sequence == bindparam("before"),
     )
     .values(sequence=bindparam("now"), expires_at=bindparam("until"))
-    .execution_options(synchronize_session=False)  # no object of it is loaded
+)
+_WRITTEN = Statement(
+    select(_HOLDERS.c.sequence).where(_HOLDERS.c.id == bindparam("holder"))
 )
 
 
@@ -357,7 +374,7 @@ _OURS = (
     _LEASES.c.holder_id == bindparam("holder"),
     _LEASES.c.user_id == bindparam("user"),
 )
-_NOTE = (
+_NOTE = Statement(
     update(_LEASES)
     .where(*_OURS)
     .values(spent=bindparam("new_spent"), conversations=bindparam("new_conversations"))

@@ -6,7 +6,7 @@ adds to the one and takes from the other in one transaction, and both are read b
 statement: so what is decided from them holds without another lock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from app.core.statements import Script, Statement
 from app.models import ApiKey, KeyLease, UsageDay
 from app.services.credits.accounts import INSERTS, require_alive
 from app.services.credits.need import Need, Taken, portion
@@ -100,20 +101,17 @@ async def _hold(session: AsyncSession, share: Share, credits_: int) -> None:
     )
 
 
-async def write(
-    session: AsyncSession, holder_id: UUID, lines: Sequence[KeyLine]
-) -> None:
+def holding(holder_id: UUID, lines: Sequence[KeyLine]) -> Script[None]:
     """Note what a process still holds; the usage of the same batch has the rest."""
-    connection = await session.connection()
     for statement, closed in ((_GO_ON, False), (_CLOSE, True)):
-        rows = [
+        rows: list[Mapping[str, Any]] = [
             {"holder": holder_id, "key": line.key_id, "of_day": line.day}
             | ({} if closed else {"new_credits": line.credits})
             for line in lines
             if line.closed == closed
         ]
         if rows:
-            await connection.execute(statement, rows)
+            yield statement.each(rows)
 
 
 _LEASES: Any = KeyLease.__table__
@@ -122,5 +120,7 @@ _OURS = (
     _LEASES.c.key_id == bindparam("key"),
     _LEASES.c.day == bindparam("of_day"),
 )
-_GO_ON = update(_LEASES).where(*_OURS).values(credits=bindparam("new_credits"))
-_CLOSE = delete(_LEASES).where(*_OURS)
+_GO_ON = Statement(
+    update(_LEASES).where(*_OURS).values(credits=bindparam("new_credits"))
+)
+_CLOSE = Statement(delete(_LEASES).where(*_OURS))

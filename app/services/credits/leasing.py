@@ -245,12 +245,16 @@ class Credits:
         clock, now = time.monotonic(), self._now()
         holder_id, until = self._purses.holder.id, now + _HOLD
         try:
-            async with self._database.unit_of_work() as session:
-                if batch.sequence == 1:
-                    await batches.begin(session, holder_id, expires_at=until)
-                await batches.write(
-                    session, holder_id, batch, now=now, expires_at=until
-                )
+            if batch.sequence > 1 and not batch.changes_accounts:
+                script = batches.writing(holder_id, batch, expires_at=until)
+                await self._database.transact(script)
+            else:
+                async with self._database.unit_of_work() as session:
+                    if batch.sequence == 1:
+                        await batches.begin(session, holder_id, expires_at=until)
+                    await batches.write(
+                        session, holder_id, batch, now=now, expires_at=until
+                    )
         except HolderLostError:
             self._lose(batch)
         else:
