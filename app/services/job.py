@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import ColumnElement, bindparam, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import Database, after_commit, utcnow
+from app.core.database import Database, UtcDateTime, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.queue import at_most, get_task, is_scheduled, retry_delay
 from app.core.statements import Bound, Statement
@@ -98,6 +98,11 @@ async def enqueue_once(session: AsyncSession, name: str, *, unique_key: str) -> 
         return
 
 
+async def any_due(database: Database) -> bool:
+    """Whether `claim` can find something; it writes nothing, and takes no lock."""
+    return bool((await database.run(_DUE(now=utcnow()))).rows)
+
+
 async def claim(
     session: AsyncSession,
     *,
@@ -134,11 +139,7 @@ async def _choose(
 
     As long as one of their tasks is full after them, those behind them are looked at.
     """
-    now = utcnow()
-    due = or_(
-        (Job.state == "queued") & (Job.run_at <= now),
-        (Job.state == "running") & (Job.lease_expires_at < now),
-    )
+    due = _due(utcnow())
     chosen: list[UUID] = []
     full = {name for name in running if _is_full(name, running)}
     while len(chosen) < limit:
@@ -160,6 +161,18 @@ async def _choose(
             break
         full = now_full
     return chosen
+
+
+def _due(now: Any) -> ColumnElement[bool]:
+    return or_(
+        (Job.state == "queued") & (Job.run_at <= now),
+        (Job.state == "running") & (Job.lease_expires_at < now),
+    )
+
+
+_DUE = Statement(
+    select(Job.id).where(_due(bindparam("now", type_=UtcDateTime()))).limit(1)
+)
 
 
 def _is_full(name: str, running: Mapping[str, int]) -> bool:

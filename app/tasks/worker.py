@@ -102,6 +102,8 @@ class Worker:
         if free <= 0:
             return []
         try:
+            if not await jobs.any_due(self._database):
+                return []
             async with self._database.unit_of_work() as session:
                 found = await jobs.claim(
                     session,

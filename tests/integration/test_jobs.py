@@ -236,6 +236,19 @@ async def test_two_workers_never_claim_the_same_job(runtime: Runtime, log: Log) 
     assert len(claimed) == len(set(claimed)) == 10
 
 
+async def test_who_looks_for_work_waits_for_no_writer(
+    runtime: Runtime, log: Log
+) -> None:
+    """A worker that has nothing to do would queue up for SQLite's one write lock."""
+    async with runtime.database.unit_of_work() as session:
+        jobs.enqueue(session, "test.word", word="hello")
+        await session.flush()
+
+        assert not await jobs.any_due(runtime.database)
+
+    assert await jobs.any_due(runtime.database)
+
+
 async def test_slow_jobs_of_one_kind_leave_room_for_the_others(
     runtime: Runtime, log: Log
 ) -> None:
