@@ -1,7 +1,8 @@
 """What this process may spend for one user, and what calls put aside of it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -37,8 +38,7 @@ class DailyLimitError(RateLimitedError):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What is paid for: `kind` is chat, title, gateway, memory and the like."""
 
     kind: str
@@ -80,7 +80,7 @@ class Reservation:
 
     def goes_to(self, model: str) -> None:
         """It counts as this model's, which answers the call."""
-        self.call = replace(self.call, model=model)
+        self.call = self.call._replace(model=model)
         self.used = self.used._replace(model=model)
 
     def close(self, *, charged: int) -> None:
