@@ -322,23 +322,6 @@ class Database:
                 await self.engine.dispose()
 
 
-async def play(session: AsyncSession, script: Script[T]) -> T:
-    """Run a script as a part of a unit of work."""
-    connection = await session.connection()
-    dialect = connection.dialect.name
-    try:
-        statement, values = next(script)
-        while True:
-            construct = statement.construct_for(dialect)
-            done = await connection.execute(construct, values)
-            rows = [dict(row) for row in done.mappings()] if done.returns_rows else []
-            result = Result(rows, len(rows) if done.returns_rows else done.rowcount)
-            statement, values = script.send(result)
-    except StopIteration as end:
-        found: T = end.value
-        return found
-
-
 async def _commit(session: AsyncSession) -> None:
     steps: list[BeforeCommit] = session.info.pop("before_commit", [])
     if steps:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Dialect, Select, UpdateBase
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 T = TypeVar("T")
 
@@ -76,6 +77,23 @@ Whatever it raises rolls the transaction back, and an error of the database is r
 where the statement was yielded. On SQLite it runs in the connection's thread, so it
 touches nothing but its own values.
 """
+
+
+async def play(session: AsyncSession, script: Script[T]) -> T:
+    """Run a script as a part of a unit of work."""
+    connection = await session.connection()
+    dialect = connection.dialect.name
+    try:
+        statement, values = next(script)
+        while True:
+            construct = statement.construct_for(dialect)
+            done = await connection.execute(construct, values)
+            rows = [dict(row) for row in done.mappings()] if done.returns_rows else []
+            result = Result(rows, len(rows) if done.returns_rows else done.rowcount)
+            statement, values = script.send(result)
+    except StopIteration as end:
+        found: T = end.value
+        return found
 
 
 class Compiled:

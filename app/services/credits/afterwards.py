@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import utcnow
+from app.core.statements import play
 from app.integrations.llm.base import Usage
 from app.services.credits import accounts, batches
 from app.services.credits.batches import Tally
@@ -26,5 +27,5 @@ async def charge(
     paid = await accounts.charge(session, limits, actual, now=now)
     tally = Tally()
     tally.count(call.by(user_id, now.date()), usage, paid=paid, absorbed=actual - paid)
-    await batches.write_usage(session, tally)
+    await play(session, batches.counting(tally))
     return paid

@@ -19,8 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import play
-from app.core.statements import Script, Statement
+from app.core.statements import Script, Statement, play
 from app.integrations.llm.base import Usage
 from app.models import (
     CreditAccount,
@@ -191,7 +190,7 @@ def _renewing(holder_id: UUID, batch: Batch, expires_at: datetime) -> Script[boo
 
 
 def _adding(holder_id: UUID, batch: Batch) -> Script[None]:
-    yield from _counting(batch.tally)
+    yield from counting(batch.tally)
     yield from budgets.holding(holder_id, batch.keys)
 
 
@@ -320,12 +319,8 @@ async def take_back(
     return len(dead)
 
 
-async def write_usage(session: AsyncSession, tally: Tally) -> None:
+def counting(tally: Tally) -> Script[None]:
     """Add to what is counted of each day."""
-    await play(session, _counting(tally))
-
-
-def _counting(tally: Tally) -> Script[None]:
     if tally:
         yield _COUNT.each(
             [

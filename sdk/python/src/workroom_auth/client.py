@@ -207,6 +207,10 @@ class WorkroomAuth:
             flight = self._flights.get(key)
             if flight is not None:
                 return flight
+            if (entry := self._fresh(key)) is not None:  # one has landed meanwhile
+                landed: Future[Outcome] = Future()
+                landed.set_result(entry)
+                return landed
             flight = self._executor.submit(self._ask, key, token, client_ip)
             self._flights[key] = flight
         flight.add_done_callback(lambda done: self._landed(key, done))
