@@ -103,9 +103,9 @@ class Exchange:
         response = self._connection.response
         try:
             await response.head()
-        finally:
-            if not response.status:  # the block does not begin, nor end
-                self._client.end(self._address, self._connection)
+        except BaseException:  # the block does not begin, nor end
+            self._client.end(self._address, self._connection)
+            raise
         return response
 
     async def __aexit__(self, *_: object) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.core.http1 import Address, BrokenError, Client, ConnectError, StalledError
 from app.core.http1 import client as http1
+from app.core.http1.connection import Connection
 
 
 class Server:
@@ -115,6 +116,24 @@ async def test_one_that_was_left_early_is_closed(client: Client) -> None:
             assert await anext(response.parts()) == b"ok"
         assert client.connections == 0
         assert await get(client, server.address()) == (200, b"ok")
+
+
+async def test_one_that_was_left_just_as_its_head_came_is_closed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task is cancelled after the head was read, and before it has gone on."""
+    received = Connection.data_received
+
+    def leave(connection: Connection, data: bytes) -> None:
+        received(connection, data)
+        leaving.cancel()
+
+    monkeypatch.setattr(Connection, "data_received", leave)
+    async with Server(OK.replace(b"2\r\n", b"9\r\n")) as server:
+        leaving = asyncio.create_task(get(client, server.address()))
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert client.connections == 0
 
 
 async def test_one_that_has_been_idle_for_long_is_not_used(

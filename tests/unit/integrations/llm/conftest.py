@@ -66,14 +66,17 @@ async def claude(request: pytest.FixtureRequest, http: Http) -> AsyncIterator[Cl
 @asynccontextmanager
 async def raw_server(handler: Handler) -> AsyncIterator[str]:
     """A server that does what no well-behaved one does; gives its base URL."""
+    open_ones: set[asyncio.StreamWriter] = set()
 
     async def handle(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        open_ones.add(writer)
         try:
             await handler(reader, writer)
         finally:
             writer.close()
+            open_ones.discard(writer)
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -81,6 +84,8 @@ async def raw_server(handler: Handler) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.close()
+        for writer in open_ones:  # since Python 3.12 they are waited for
+            writer.close()
         await server.wait_closed()
 
 
