@@ -101,11 +101,13 @@ class Exchange:
     async def __aenter__(self) -> Response:
         self._connection = await self._client.begin(self._address, self._wire)
         response = self._connection.response
+        begun = False
         try:
             await response.head()
-        except BaseException:  # the block does not begin, nor end
-            self._client.end(self._address, self._connection)
-            raise
+            begun = True
+        finally:
+            if not begun:  # the block does not begin, nor end
+                self._client.end(self._address, self._connection)
         return response
 
     async def __aexit__(self, *_: object) -> None:
