@@ -99,7 +99,9 @@ async def test_processes_admit_no_more_than_is_affordable_and_a_kill_loses_nothi
     assert 0 < sum(admitted) <= K
     assert paid == [count * AMOUNT // 2 for count in admitted]
     account = await house.assert_sound(user)
-    assert account.leased < K * AMOUNT - sum(paid)
+    # The others have settled; the killed one may have had no time to.
+    left = K * AMOUNT - sum(paid)
+    assert left <= account.balance <= left + paid[0]
     await house.expire()
     again = await house.process()
     account = await house.assert_sound(user)
