@@ -19,6 +19,7 @@ from app.core.statements import (
     Script,
     Statement,
     Values,
+    driven,
 )
 
 T = TypeVar("T")
@@ -66,7 +67,9 @@ class Connection:
         try:
             await self._begin()
             try:
-                result = await self._play(script, compiled)
+                result = await driven(
+                    script, lambda s, v: self._execute(compiled(s), v)
+                )
             except AppError as error:
                 if error.keeps_changes:
                     await self._control("COMMIT")
@@ -97,22 +100,6 @@ class Connection:
             if error.connection_invalidated:
                 raise LostError(error.statement, None, error) from error
             raise
-
-    async def _play(
-        self, script: Script[T], compiled: Callable[[Statement], Compiled]
-    ) -> T:
-        try:
-            statement, values = next(script)
-            while True:
-                try:
-                    result = await self._execute(compiled(statement), values)
-                except DBAPIError as error:
-                    statement, values = script.throw(error)
-                else:
-                    statement, values = script.send(result)
-        except StopIteration as end:
-            found: T = end.value
-            return found
 
     async def _execute(self, compiled: Compiled, values: Values) -> Result:
         try:

@@ -7,11 +7,11 @@ values go in and come out; `Database.run` and `Database.transact` hand both to t
 driver.
 """
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Dialect, Select, UpdateBase
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 T = TypeVar("T")
@@ -83,14 +83,30 @@ async def play(session: AsyncSession, script: Script[T]) -> T:
     """Run a script as a part of a unit of work."""
     connection = await session.connection()
     dialect = connection.dialect.name
+
+    async def run(statement: Statement, values: Values) -> Result:
+        done = await connection.execute(statement.construct_for(dialect), values)
+        if not done.returns_rows:
+            return Result([], done.rowcount)
+        rows = [dict(row) for row in done.mappings()]
+        return Result(rows, len(rows))
+
+    return await driven(script, run)
+
+
+async def driven(
+    script: Script[T], run: Callable[[Statement, Values], Awaitable[Result]]
+) -> T:
+    """Run what a script yields, one after the other, and give what it returns."""
     try:
         statement, values = next(script)
         while True:
-            construct = statement.construct_for(dialect)
-            done = await connection.execute(construct, values)
-            rows = [dict(row) for row in done.mappings()] if done.returns_rows else []
-            result = Result(rows, len(rows) if done.returns_rows else done.rowcount)
-            statement, values = script.send(result)
+            try:
+                result = await run(statement, values)
+            except DBAPIError as error:
+                statement, values = script.throw(error)
+            else:
+                statement, values = script.send(result)
     except StopIteration as end:
         found: T = end.value
         return found
