@@ -5,7 +5,7 @@ API documentation. Other servers rerank, too, by an endpoint that is Cohere's: v
 documentation has it as "Re-rank API".
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from http import HTTPStatus
@@ -22,14 +22,6 @@ from app.integrations.llm.base import (
     ProviderError,
     ProviderEvent,
     ProviderNotConfiguredError,
-    ProviderStreamBrokenError,
-    Stop,
-    StopReason,
-    TextDelta,
-    ThinkingDelta,
-    ToolInputDelta,
-    ToolUseStart,
-    Usage,
     joined,
 )
 from app.integrations.llm.blocks import rejected_field
@@ -45,26 +37,16 @@ from app.integrations.llm.http import (
 )
 from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
-from app.integrations.llm.openai_errors import error_of, refusal_of
+from app.integrations.llm.openai_chunks import ChunkReader
+from app.integrations.llm.openai_errors import refusal_of
 from app.integrations.llm.reranking import Reranked, RerankRequest, reranked
 from app.integrations.llm.reranking import body_of as rerank_body_of
 from app.integrations.llm.sse import SseReader
-from app.integrations.llm.tokens import TokenTally, estimate_input
 
 OPENAI = "https://api.openai.com/v1"
 
 MOST_INPUTS = 128
 """Of a call for embeddings. OpenAI takes 2048, but then one answer has up to 100 MB."""
-
-_DONE = b"[DONE]"
-
-_STOP_REASONS: Mapping[str, StopReason] = {
-    "stop": "end_turn",
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "function_call": "tool_use",
-    "content_filter": "refusal",
-}
 
 
 class OpenAIProvider:
@@ -104,7 +86,7 @@ class OpenAIProvider:
     async def stream(self, request: ChatRequest) -> AsyncIterator[ProviderEvent]:
         if self.missing:
             raise ProviderNotConfiguredError(self.missing)
-        events, reply = SseReader(), _Reply(self._who, request)
+        events, reply = SseReader(), ChunkReader(self._who, request)
         async with self._http.request(
             "POST",
             f"{self._base}/chat/completions",
@@ -263,107 +245,3 @@ class OpenAIProvider:
         info = self._catalogue.info(f"{self.name}/{model['id']}")
         window = model.get("max_model_len")
         return replace(info, context_window=window) if window else info
-
-
-class _Reply:
-    """Reads the chunks of one answer."""
-
-    def __init__(self, who: str, request: ChatRequest) -> None:
-        self._who = who
-        self._input = estimate_input(request)
-        self._output = TokenTally()
-        self._stops = request.stop_sequences
-        self._sequence: str | None = None
-        self._told = False
-        self._calls: list[object] = []
-        self._reason: StopReason | None = None
-        self.stopped = False
-
-    def usage_so_far(self) -> Usage:
-        """Our estimate: most servers tell figures only at the end, some never."""
-        return Usage(self._input, self._output.tokens, estimated=True)
-
-    def read(self, datas: Iterable[bytes]) -> Iterator[ProviderEvent]:
-        """The events of these, up to the end of the answer."""
-        for data in datas:
-            if data == _DONE:
-                yield from self._stop()
-                return
-            yield from self._one(data)
-
-    def _one(self, data: bytes) -> list[ProviderEvent]:
-        try:
-            return self._chunk(orjson.loads(data))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ProviderStreamBrokenError(
-                f"{self._who} sent an event that we cannot read."
-            ) from error
-
-    def end(self) -> None:
-        """Tell the end of the input; raises where the answer has not ended properly."""
-        if not self.stopped:
-            raise ProviderStreamBrokenError(f"{self._who} broke off its answer.")
-
-    def _chunk(self, chunk: Mapping[str, Any]) -> list[ProviderEvent]:
-        if chunk.get("error") or chunk.get("object") == "error":
-            raise error_of(self._who, chunk)
-        events: list[ProviderEvent] = []
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if thinking := delta.get("reasoning_content") or delta.get("reasoning"):
-                self._output.add(thinking)
-                events.append(ThinkingDelta(thinking))
-            if text := delta.get("content") or delta.get("refusal"):
-                self._output.add(text)
-                events.append(TextDelta(text))
-            for call in delta.get("tool_calls") or ():
-                events += self._call(call)
-            if reason := choice.get("finish_reason"):
-                self._reason = _STOP_REASONS.get(reason, "end_turn")
-                self._sequence = self._stopped_by(choice)
-        if (told := chunk.get("usage")) and (usage := usage_of(told)):
-            self._told = True
-            events.append(usage)
-        return events
-
-    def _stopped_by(self, choice: Mapping[str, Any]) -> str | None:
-        """The stop sequence that ended the answer: vLLM tells it, OpenAI does not."""
-        sequence = choice.get("stop_reason")
-        return sequence if sequence in self._stops else None
-
-    def _call(self, call: Mapping[str, Any]) -> list[ProviderEvent]:
-        """A piece of a call; its first one has the name. Some servers count none."""
-        function = call["function"]
-        arguments = function.get("arguments") or ""
-        self._output.add(arguments)
-        key = call.get("index", call.get("id"))
-        if key not in self._calls:
-            self._calls.append(key)
-            self._output.add(function["name"])
-            id_ = call.get("id") or f"call_{len(self._calls)}"
-            return [ToolUseStart(id_, function["name"], arguments)]
-        if key != self._calls[-1]:
-            raise ProviderStreamBrokenError(f"{self._who} sent tool calls mixed up.")
-        return [ToolInputDelta(arguments)] if arguments else []
-
-    def _stop(self) -> list[ProviderEvent]:
-        if self._reason is None:
-            raise ProviderStreamBrokenError(f"{self._who} does not say why it stopped.")
-        if self._calls and self._reason == "end_turn":
-            self._reason = "tool_use"  # which some servers call `stop`
-        elif self._sequence is not None:
-            self._reason = "stop_sequence"
-        self.stopped = True
-        usage = [] if self._told else [self.usage_so_far()]
-        return [*usage, Stop(self._reason, self._sequence)]
-
-
-def usage_of(usage: Mapping[str, Any]) -> Usage | None:
-    """A server's figures, if it tells them; OpenAI's input includes cached tokens."""
-    prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if prompt is None or output is None:
-        return None
-    details = usage.get("prompt_tokens_details") or {}
-    read = details.get("cached_tokens") or 0
-    written = details.get("cache_write_tokens") or 0
-    return Usage(max(prompt - read - written, 0), output, read, written)
