@@ -1,10 +1,12 @@
 """What a chat turn costs beside a bare pass-through of the same upstream.
 
-    python -m benchmarks.turn [--rounds 5] [--provider openai] [--streams 16] [--json]
+    python -m benchmarks.turn [--rounds 5] [--provider openai] [--streams 16]
+        [--database sqlite|postgresql] [--json]
 
 A turn is what a user does: POST a message, read its events to the last. The answer
 comes in 64 pieces, one for each 5 ms. The CPU time is of all that the server does in
-the round (requests, checkpoints, the final store), for each piece. The streams begin
+the round (requests, checkpoints, the final store), for each piece; a PostgreSQL server
+is not a part of it. The streams begin
 spread over the length of a turn, as users do.
 """
 
@@ -190,12 +192,16 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--provider", choices=MODELS, action="append")
     arguments.add_argument("--streams", type=int, action="append")
+    arguments.add_argument(
+        "--database", choices=("sqlite", "postgresql"), default="sqlite"
+    )
     options = arguments.parse_args()
     report = Report(options)
     with Workplace() as place:
         upstream = place.upstream(PACE_MS)
         plain = place.plain("passthrough", UPSTREAM=upstream)
-        ours = place.workroom(**settings(upstream))
+        url = place.database(options.database)
+        ours = place.workroom(DATABASE_URL=url, **settings(upstream))
         _, token = register(ours)
         for provider, streams, rounds in measure(options, plain, ours, token):
             _tell(report, f"{provider}, {streams} streams", rounds,

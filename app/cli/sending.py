@@ -4,6 +4,7 @@ uvicorn looks at every header of every answer by two regular expressions, a tent
 what a small answer costs in all. Here a header that was sent before is known.
 """
 
+import asyncio
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -26,7 +27,7 @@ class Sending:
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
         self._held = b""
-        """The head, which goes out with the first of a body whose length is known."""
+        """The head, which goes out with the first of the body, if that is at hand."""
 
     async def send(self, message: ASGISendEvent) -> None:
         """ASGI's. Raises RuntimeError for what is no answer."""
@@ -46,11 +47,9 @@ class Sending:
                 raise RuntimeError("An answer has one head.")
             cycle.response_started = True
             cycle.waiting_for_100_continue = False
-            head = self._head(message["status"], message.get("headers", ()))
+            self._held = self._head(message["status"], message.get("headers", ()))
             if cycle.chunked_encoding:  # its first part may be long in coming
-                cycle.transport.write(head)
-            else:
-                self._held = head
+                asyncio.get_running_loop().call_soon(self._send_head)
         else:
             raise RuntimeError(f"Nothing to send: {message['type']}")
 
@@ -75,10 +74,16 @@ class Sending:
         lines.append(b"\r\n")
         return b"".join(lines)
 
+    def _send_head(self) -> None:
+        if self._held and not self._cycle.disconnected:
+            self._cycle.transport.write(self._held)
+            self._held = b""
+
     def _send_body(self, body: bytes, *, ends: bool) -> None:
         cycle = self._cycle
+        head, self._held = self._held, b""
         if cycle.chunked_encoding:
-            part = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            part = b"%b%x\r\n%b\r\n" % (head, len(body), body) if body else head
             if ends:
                 part += b"0\r\n\r\n"
         else:
@@ -87,8 +92,7 @@ class Sending:
                 raise RuntimeError("The body is longer than its content-length.")
             if ends and cycle.expected_content_length:
                 raise RuntimeError("The body is shorter than its content-length.")
-            part = self._held + body
-            self._held = b""
+            part = head + body
         cycle.transport.write(part)
         if ends:
             cycle.response_complete = True

@@ -11,18 +11,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
-from uuid import UUID, SafeUUID
 
 import orjson
 import sqlalchemy
 from sqlalchemy import (
     CursorResult,
-    DateTime,
-    Dialect,
     SQLColumnExpression,
-    TypeDecorator,
-    Uuid,
     delete,
     event,
     make_url,
@@ -64,52 +60,6 @@ _ALONE = 0x576F726B726F6F6D
 """The advisory lock of a server that shares its database with no other."""
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time on every database; SQLite itself forgets the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(
-        self, value: datetime | None, dialect: Dialect
-    ) -> datetime | None:
-        if value is None:
-            return None
-        value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
-
-    def result_processor(
-        self, dialect: Dialect, coltype: object
-    ) -> Callable[[Any], datetime | None] | None:
-        if dialect.name == "sqlite":  # in one step from its text
-            return lambda text: text and datetime.fromisoformat(f"{text}+00:00")
-        return self.impl_instance.result_processor(dialect, coltype)
-
-
-class Id(TypeDecorator[UUID]):
-    """A UUID; SQLite's text becomes one in a third of the time that UUID() takes."""
-
-    impl = Uuid
-    cache_ok = True
-
-    def result_processor(
-        self, dialect: Dialect, coltype: object
-    ) -> Callable[[Any], UUID | None] | None:
-        if dialect.name == "sqlite":
-            return _uuid
-        return self.impl_instance.result_processor(dialect, coltype)
-
-
-def _uuid(text: str | None) -> UUID | None:
-    if text is None:
-        return None
-    made = UUID.__new__(UUID)
-    # As unpickling does it: nothing is checked.
-    object.__setattr__(made, "int", int(text, 16))
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
-    return made
-
-
 def utcnow() -> datetime:
     return datetime.now(UTC)
 
@@ -136,6 +86,7 @@ class Database:
             path = make_url(url).database or ":memory:"
             turn = sqlite.Turn(limit)
             options["async_creator"] = lambda: sqlite.connect(path, limit, turn)
+            self._open_at_once = partial(sqlite.AtOnce, path, turn)
         else:
             options["connect_args"] = _limits(None if patient else limit)
         self.engine = create_async_engine(
@@ -164,6 +115,7 @@ class Database:
             # One writes at a time anyway: the others wait for it here, where they do
             # not keep readers from a connection, and are woken as it ends.
             self._writers = Connections(self._connect, size=1, seconds=seconds)
+        self._at_once: sqlite.AtOnce | None = None
         self._claim: AsyncConnection | None = None
         self._compiled: dict[Statement, Compiled] = {}
         self.watchers: list[Callable[[str], None]] = []
@@ -195,33 +147,41 @@ class Database:
                     raise
                 raise outages.unavailable() from error
 
-    async def run(self, bound: Bound) -> Result:
+    async def run(self, bound: Bound, *, brief: bool = False) -> Result:
         """Run one statement, in a transaction of its own if it writes.
 
         As quick as it gets: no session and no objects. Errors are as in a unit of work,
-        so an IntegrityError is SQLAlchemy's.
+        so an IntegrityError is SQLAlchemy's. `brief`: it reads, and takes a fraction of
+        a millisecond, so that SQLite can do it at once.
         """
         statement, values = bound
 
-        async def work(connection: Driver) -> Result:
-            compiled = self._compile(statement)
+        def compiled() -> Compiled:
+            found = self._compile(statement)
             for watch in self.watchers:
-                watch(compiled.sql)
-            return await connection.run(compiled, values)
+                watch(found.sql)
+            return found
+
+        async def work(connection: Driver) -> Result:
+            return await connection.run(compiled(), values)
 
         connections = self._connections if statement.reads else self._writers
         try:
+            if brief and self.is_sqlite:
+                with suppress(sqlite.NotHereError):
+                    return self._here().run(compiled(), values)
             return await connections.use(work)
         except outages.UNREACHABLE as error:
             if not outages.is_outage(error):
                 raise
             raise outages.unavailable() from error
 
-    async def transact(self, script: Script[T]) -> T:
+    async def transact(self, script: Script[T], *, brief: bool = False) -> T:
         """Run a script in one transaction, and give what it returns.
 
         It is committed where a unit of work would be, and rolled back elsewhere. On
-        SQLite all of it is one trip to the connection's thread.
+        SQLite all of it is one trip to the connection's thread, or none where it is
+        `brief`: some statements by primary keys.
         """
         ran: list[Compiled] = []
 
@@ -230,6 +190,9 @@ class Database:
             return ran[-1]
 
         try:
+            if brief and self.is_sqlite:
+                with suppress(sqlite.NotHereError):
+                    return await self._here().transact(script, compiled)
             return await self._writers.use(
                 lambda connection: connection.transact(script, compiled)
             )
@@ -241,6 +204,11 @@ class Database:
             for watch in self.watchers:
                 for one in ran:
                     watch(one.sql)
+
+    def _here(self) -> sqlite.AtOnce:
+        if self._at_once is None:
+            self._at_once = self._open_at_once()
+        return self._at_once
 
     def _compile(self, statement: Statement) -> Compiled:
         compiled = self._compiled.get(statement)
@@ -320,6 +288,8 @@ class Database:
                     await self._claim.invalidate()
                     await self._claim.close()
                 await self.engine.dispose()
+                if self._at_once is not None:
+                    self._at_once.close()
 
 
 async def _commit(session: AsyncSession) -> None:
@@ -381,10 +351,8 @@ def _limits(seconds: float | None) -> dict[str, Any]:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
-    # Safe against a killed process, not against a power cut in the last moment.
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
+    for pragma in sqlite.PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 

@@ -4,11 +4,13 @@ SQLAlchemy makes a cursor, executes, fetches and closes, each a trip of some 80
 microseconds of CPU. Here a cursor fetches as it executes, and what needs no database
 (closing it, ending a transaction that never began) needs no trip.
 
-And who waits to write does so in a queue of the process: see `Turn`.
+What is brief needs no trip at all: see `AtOnce`. And who waits to write does so in a
+queue of the process: see `Turn`.
 """
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self, TypeVar
@@ -24,6 +26,17 @@ T = TypeVar("T")
 
 BEGIN = "BEGIN IMMEDIATE"
 """What begins each transaction that may write; see `Database`."""
+
+PRAGMAS = (
+    "journal_mode = WAL",
+    # Safe against a killed process, not against a power cut in the last moment.
+    "synchronous = NORMAL",
+    "foreign_keys = ON",
+)
+"""Of every connection."""
+
+_SLOW_SECONDS = 0.02
+_REST_SECONDS = 10
 
 
 class Turn:
@@ -130,6 +143,73 @@ class Connection(aiosqlite.Connection):
         self.stop()
 
 
+class NotHereError(Exception):
+    """What was to be done at once has to wait: nothing is done."""
+
+
+class AtOnce:
+    """Does what is brief in the event loop's own thread.
+
+    A trip to another thread and back costs more than a statement that finds its pages
+    in memory. Where the disk is slow all would wait for it, so it is left alone for a
+    while then; and nobody waits here for another process, nor copies the log of changes
+    into the database file: the threads' connections do. See docs/adr/0031.
+    """
+
+    def __init__(self, path: str, turn: Turn) -> None:
+        """Raises what a connection of a thread does where there is no database."""
+        try:
+            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+            for pragma in (*PRAGMAS, "wal_autocheckpoint = 0"):
+                self._database.execute(f"PRAGMA {pragma}").close()
+        except sqlite3.Error as error:
+            raise _translated(error, "connect") from error
+        self._turn = turn
+        self._rests_until = 0.0
+
+    def run(self, compiled: Compiled, values: Mapping[str, Any]) -> Result:
+        """Read. Raises NotHereError."""
+        begun = self._begin()
+        try:
+            return _run(self._database, compiled, values)
+        except DBAPIError as error:
+            raise _busy(error) or error from error
+        finally:
+            self._end(begun)
+
+    async def transact(
+        self, script: Script[T], compiled: Callable[[Statement], Compiled]
+    ) -> T:
+        """Raises NotHereError before the script has begun."""
+        async with self._turn.taken():
+            begun = self._begin()
+            try:
+                self._take_lock()
+                return _begun(self._database, script, compiled)
+            finally:
+                self._end(begun)
+
+    def _take_lock(self) -> None:
+        try:
+            _control(self._database, BEGIN)
+        except DBAPIError as error:
+            raise _busy(error) or error from error
+
+    def _begin(self) -> float:
+        now = time.monotonic()
+        if now < self._rests_until:
+            raise NotHereError
+        return now
+
+    def _end(self, begun: float) -> None:
+        now = time.monotonic()
+        if now - begun > _SLOW_SECONDS:
+            self._rests_until = now + _REST_SECONDS
+
+    def close(self) -> None:
+        self._database.close()
+
+
 class Cursor:
     """Holds all rows of its statement: reads are bounded where they are written."""
 
@@ -211,6 +291,14 @@ def _transact(
     compiled: Callable[[Statement], Compiled],
 ) -> T:
     _control(database, BEGIN)
+    return _begun(database, script, compiled)
+
+
+def _begun(
+    database: sqlite3.Connection,
+    script: Script[T],
+    compiled: Callable[[Statement], Compiled],
+) -> T:
     try:
         try:
             result = _play(database, script, compiled)
@@ -242,6 +330,12 @@ def _play(
     except StopIteration as end:
         found: T = end.value
         return found
+
+
+def _busy(error: DBAPIError) -> NotHereError | None:
+    """Where another process has the lock."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return NotHereError() if code == sqlite3.SQLITE_BUSY else None
 
 
 def _control(database: sqlite3.Connection, sql: str) -> None:

@@ -6,7 +6,8 @@ from sqlalchemy import JSON, MetaData, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from uuid_utils.compat import uuid7
 
-from app.core.database import Id, UtcDateTime, utcnow
+from app.core.columns import Id, UtcDateTime
+from app.core.database import utcnow
 
 # JSON, not JSONB, on PostgreSQL too: nothing queries inside, keys keep their order (a
 # prompt's bytes must not change between turns), and any text fits, NUL included.

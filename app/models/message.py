@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -146,7 +147,7 @@ def in_order(siblings: str) -> list[UUID]:
     return sorted(UUID(one) for one in siblings.split())
 
 
-def text_of(content: list[dict[str, Any]]) -> str:
+def text_of(content: Sequence[Mapping[str, Any]]) -> str:
     return "".join(b["text"] for b in content if b["type"] == "text")
 
 

@@ -20,7 +20,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import Database, UtcDateTime, changed_rows, utcnow
+from app.core.columns import UtcDateTime
+from app.core.database import Database, changed_rows, utcnow
 from app.core.exceptions import ConflictError, FieldError, ValidationFailedError
 from app.core.statements import Script, Statement
 from app.models import IdempotencyKey

@@ -17,7 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from app.core.database import Database, UtcDateTime, after_commit, utcnow
+from app.core.columns import UtcDateTime
+from app.core.database import Database, after_commit, utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.queue import at_most, get_task, is_scheduled, retry_delay
 from app.core.statements import Bound, Statement
@@ -100,7 +101,7 @@ async def enqueue_once(session: AsyncSession, name: str, *, unique_key: str) -> 
 
 async def any_due(database: Database) -> bool:
     """Whether `claim` can find something; it writes nothing, and takes no lock."""
-    return bool((await database.run(_DUE(now=utcnow()))).rows)
+    return bool((await database.run(_DUE(now=utcnow()), brief=True)).rows)
 
 
 async def claim(

@@ -13,8 +13,8 @@ _MAX_HEAD = 64 * 2**10
 _MAX_HELD = 2**20
 """Bytes of a body that wait to be read; beyond it the server has to wait."""
 
-_BEAT_SECONDS = 0.03
-"""How long a quick stream is left alone between two reads. Text that grows 30 times a
+_BEAT_SECONDS = 0.04
+"""How long a quick stream is left alone between two reads. Text that grows 25 times a
 second grows smoothly, and each trip to the socket, and from there through all that
 waits, costs more than what is done for a piece."""
 

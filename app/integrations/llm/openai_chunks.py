@@ -191,7 +191,7 @@ class _Alike:
 
 def _text_alone(chunk: Mapping[str, Any]) -> str | None:
     """The text of a chunk that tells nothing else."""
-    choices = chunk.get("choices") or ()
+    choices = chunk.get("choices") or []
     if len(choices) != 1 or any(chunk.get(key) for key in ("error", "usage")):
         return None
     delta = choices[0].get("delta") or {}

@@ -12,8 +12,8 @@ from sqlalchemy import Column, LargeBinary, Table, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import TypeEngine
 
+from app.core.columns import Id, UtcDateTime
 from app.core.crypto import Crypto
-from app.core.database import Id, UtcDateTime
 from app.core.passwords import NO_PASSWORD
 from app.models import User
 

@@ -14,6 +14,7 @@ from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.statements import Script, Statement
 from app.models import Chat, Message
+from app.models.message import text_of
 from app.services.chat import search
 from app.services.chat.history import ChatFacts, Said
 
@@ -30,18 +31,11 @@ class TurnInProgressError(ConflictError):
         )
 
 
-def new_question(
-    chat: ChatFacts, blocks: list[dict[str, Any]], *, above: Sequence[Said]
-) -> Message:
+def new_question(blocks: list[dict[str, Any]], *, above: Sequence[Said]) -> Said:
     if above and above[0].status == "streaming":
         raise TurnInProgressError(above[0].id)
-    return _new(
-        chat,
-        role="user",
-        status="complete",
-        parent_id=above[0].id if above else None,
-        content=blocks,
-    )
+    parent_id = above[0].id if above else None
+    return Said(uuid7(), parent_id, "user", "complete", blocks)
 
 
 def new_reply(
@@ -53,60 +47,61 @@ def new_reply(
     lease_expires_at: datetime,
 ) -> Message:
     """A reply that is to be written beside its `siblings`."""
-    reply = _new(
-        chat,
+    # With all that has a default: it is stored as it is.
+    reply = Message(
+        id=uuid7(),
         role="assistant",
         status="streaming",
         parent_id=parent_id,
         content=[],
         model=model,
         lease_expires_at=lease_expires_at,
+        **_new(chat),
     )
     set_committed_value(reply, "siblings", f"{siblings} {reply.id}")
     return reply
 
 
-def said(question: Message) -> Said:
-    """A new question as a part of the branch."""
-    return Said(
-        question.id,
-        question.parent_id,
-        question.role,
-        question.status,
-        question.content,
-    )
-
-
-def _new(chat: ChatFacts, **fields: Any) -> Message:
-    # With all that has a default: it is stored as it is.
-    return Message(
-        id=uuid7(),
-        chat_id=chat.id,
-        citations=[],
-        credits=0,
-        billed=0,
-        attempt=0,
-        rating=0,
-        created_at=utcnow(),
-        **fields,
-    )
+def _new(chat: ChatFacts) -> dict[str, Any]:
+    """What all new messages of a chat have in common."""
+    return {
+        "chat_id": chat.id,
+        "citations": [],
+        "credits": 0,
+        "billed": 0,
+        "attempt": 0,
+        "rating": 0,
+        "created_at": utcnow(),
+    }
 
 
 def begin(
-    chat: ChatFacts, question: Message | None, reply: Message, *, anywhere: bool
+    chat: ChatFacts, question: Said | None, reply: Message, *, anywhere: bool
 ) -> Script[None]:
     """Store a reply, and the question if that is new, and move the chat on to it."""
     yield from move_leaf(chat, reply.id, anywhere=anywhere)
     try:
-        for message in (question, reply):
-            if message is not None:
-                yield _INSERT(**{name: getattr(message, name) for name in _COLUMNS})
+        if question is not None:
+            yield _INSERT(**_row(chat, question))
+        yield _INSERT(**{name: getattr(reply, name) for name in _COLUMNS})
     except IntegrityError as error:
         raise NotFoundError(
             "The message that yours was to follow has been deleted meanwhile."
         ) from error
     if question is not None:
-        yield search.entry(question.chat_id, question.id, question.text)
+        yield search.entry(chat.id, question.id, text_of(question.content))
+
+
+def _row(chat: ChatFacts, question: Said) -> dict[str, Any]:
+    return {
+        **_EMPTY,
+        **_new(chat),
+        "id": question.id,
+        "parent_id": question.parent_id,
+        "role": question.role,
+        "status": question.status,
+        "content": question.content,
+    }
 
 
 def move_leaf(chat: ChatFacts, to: UUID, *, anywhere: bool = False) -> Script[None]:
@@ -144,6 +139,7 @@ def reopen(chat: ChatFacts, message: Message, changes: dict[str, Any]) -> Script
 
 
 _COLUMNS = tuple(column.key for column in Message.__table__.columns)
+_EMPTY = dict.fromkeys(_COLUMNS)
 _INSERT = Statement(insert(Message.__table__))  # type: ignore[arg-type]  # a mapped class's Table
 _HERE = (
     update(Chat.__table__)  # type: ignore[arg-type]  # the same

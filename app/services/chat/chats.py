@@ -88,7 +88,8 @@ async def listing(
     if bound:
         known["project"] = project_id
     if query is None:
-        rows = (await database.run(_all(after=after, bound=bound)(**known))).rows
+        asked = _all(after=after, bound=bound)(**known)
+        rows = (await database.run(asked, brief=True)).rows
     else:
         statement = _page(after=after, bound=bound, searching=True)
         async with database.unit_of_work(read_only=True) as session:

@@ -90,9 +90,10 @@ async def read(
     """
     known = {"owner": owner, "chat": chat_id, "most": most}
     if start is None:
-        found = await database.run(_history(from_leaf=True)(**known))
+        asked = _history(from_leaf=True)(**known)
     else:
-        found = await database.run(_history(from_leaf=False)(**known, start=start))
+        asked = _history(from_leaf=False)(**known, start=start)
+    found = await database.run(asked, brief=True)
     if not found.rows:
         raise NotFoundError("There is no chat with this id.")
     first = found.rows[0]

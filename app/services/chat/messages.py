@@ -37,7 +37,8 @@ async def page(
     known = {"owner": principal.user_id, "chat": chat_id, "limit": limit}
     if start is not None:
         known["start"] = start
-    rows = (await database.run(_page(from_leaf=start is None)(**known))).rows
+    asked = _page(from_leaf=start is None)(**known)
+    rows = (await database.run(asked, brief=True)).rows
     if not rows:
         async with database.unit_of_work(read_only=True) as session:
             await require(session, principal, Chat, chat_id)

@@ -212,7 +212,7 @@ async def _knowledge(
     rooms: Sequence[int],
     key: KeyLimits | None,
 ) -> Knowledge | None:
-    read = await database.run(_PROJECT(project=project, user=chat.user_id))
+    read = await database.run(_PROJECT(project=project, user=chat.user_id), brief=True)
     if not read.rows:
         return None
     listed = await database.run(_LISTED(project=project))

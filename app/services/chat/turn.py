@@ -288,7 +288,7 @@ class Turn:
         return False
 
     async def _store_once(self, database: Database, values: dict[str, Any]) -> bool:
-        stored = await database.transact(self._storing(values))
+        stored = await database.transact(self._storing(values), brief=True)
         if stored and (self.wants_title or self.chosen.context.cut):
             jobs.wake_workers()
         return stored

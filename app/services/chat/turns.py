@@ -25,7 +25,6 @@ from app.services.chat.beginning import (
     new_reply,
     reopen,
     require_continuable,
-    said,
 )
 from app.services.chat.books import Books
 from app.services.chat.checkpoints import Checkpoints
@@ -97,8 +96,8 @@ class Turns:
         chat, above = await history.read(
             self._database, principal.user_id, chat_id, start=form.parent_id
         )
-        question = new_question(chat, [*files, *form.blocks], above=above)
-        branch = [said(question), *above]
+        question = new_question([*files, *form.blocks], above=above)
+        branch = [question, *above]
         return await self._begin(
             principal, chat, branch, model=form.model, question=question
         )
@@ -115,8 +114,8 @@ class Turns:
             )
         files = await self._attachments.references(principal, form.file_ids)
         chat, (_, *above) = await self._history(principal, message)
-        question = new_question(chat, [*files, *form.blocks], above=above)
-        branch = [said(question), *above]
+        question = new_question([*files, *form.blocks], above=above)
+        branch = [question, *above]
         return await self._begin(
             principal, chat, branch, question=question, anywhere=True
         )
@@ -150,7 +149,7 @@ class Turns:
         branch: Sequence[Said],
         *,
         model: str | None = None,
-        question: Message | None = None,
+        question: Said | None = None,
         siblings: str = "",
         anywhere: bool = False,
     ) -> Turn:
@@ -269,7 +268,7 @@ class Turns:
             turn.account.goes_to(turn.chosen.model)
             try:
                 stored = idempotency.once(script, resource_id=turn.message.id)
-                await self._database.transact(stored)
+                await self._database.transact(stored, brief=True)
                 self._start(turn, slot)
             finally:
                 if not slot.kept:

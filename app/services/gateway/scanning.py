@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from app.integrations.llm import messages_api, openai, openai_errors
+from app.integrations.llm import messages_api, openai_chunks, openai_errors
 from app.integrations.llm.base import (
     ProviderError,
     ProviderStreamBrokenError,
@@ -171,7 +171,7 @@ class ChatCompletionsScan(Scan):
         if chunk.get("error") or chunk.get("object") == "error":
             raise openai_errors.error_of(self._who, chunk)
         if told := chunk.get("usage"):
-            self.usage = openai.usage_of(told) or self.usage
+            self.usage = openai_chunks.usage_of(told) or self.usage
             return self._include_usage or bool(chunk.get("choices"))
         return True
 
@@ -179,7 +179,7 @@ class ChatCompletionsScan(Scan):
         if answer.get("error"):
             raise openai_errors.error_of(self._who, answer)
         _ = answer["choices"][0]["message"]
-        self.usage = openai.usage_of(answer.get("usage") or {})
+        self.usage = openai_chunks.usage_of(answer.get("usage") or {})
 
     def _said(self, event: Json) -> Iterator[str]:
         for choice in event.get("choices") or ():
