@@ -39,11 +39,17 @@ class Ways:
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._ways: dict[tuple[str, str], list[_Way]] = {}
+        self._plain: dict[tuple[str, str], _Way] = {}
+        """Those without parameters, which are found by the path as it is."""
         for context in iter_route_contexts(list(routes)):
             if isinstance(context.original_route, APIRoute):
                 way = _Way(context)
                 for method in context.methods or ():
-                    self._ways.setdefault((method, _place(way.path)), []).append(way)
+                    if way.plain:
+                        self._plain.setdefault((method, way.path), way)
+                    else:
+                        place = (method, _place(way.path))
+                        self._ways.setdefault(place, []).append(way)
 
     def find(self, scope: Scope) -> "tuple[_Way, dict[str, Any]] | None":
         """The way of a request, and the parameters in its path.
@@ -56,17 +62,20 @@ class Ways:
             or scope["app"].dependency_overrides
         ):
             return None
-        path: str = scope["path"]
-        for way in self._ways.get((scope["method"], _place(path)), ()):
+        method, path = scope["method"], scope["path"]
+        if (found := self._plain.get((method, path))) is not None:
+            return found, {}
+        for way in self._ways.get((method, _place(path)), ()):
             if (params := way.match(path)) is not None:
                 return way, params
         return None
 
     def short(self) -> set[tuple[str, str]]:
         """Method and path of those that go without FastAPI."""
+        plain = ((place, [way]) for place, way in self._plain.items())
         return {
             (method, way.path)
-            for (method, _), ways in self._ways.items()
+            for (method, _), ways in (*self._ways.items(), *plain)
             for way in ways
             if way.short
         }
@@ -133,9 +142,12 @@ class _Way:
         self._endpoint = context.endpoint
         self._arguments = _Arguments.of(context.endpoint, context.dependant)
 
+    @property
+    def plain(self) -> bool:
+        return not self._convertors
+
     def match(self, path: str) -> dict[str, Any] | None:
-        if not self._convertors:
-            return {} if path == self.path else None
+        """The parameters in the path, where it is one of this way's."""
         found = self._regex.match(path)
         if found is None:
             return None

@@ -22,12 +22,26 @@ class UtcDateTime(TypeDecorator[datetime]):
         value = value.astimezone(UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
+    def bind_processor(
+        self, dialect: Dialect
+    ) -> Callable[[datetime | None], Any] | None:
+        if dialect.name == "sqlite":  # in one step to its text
+            return _text_of
+        return super().bind_processor(dialect)
+
     def result_processor(
         self, dialect: Dialect, coltype: object
     ) -> Callable[[Any], datetime | None] | None:
         if dialect.name == "sqlite":  # in one step from its text
             return lambda text: text and datetime.fromisoformat(f"{text}+00:00")
         return self.impl_instance.result_processor(dialect, coltype)
+
+
+def _text_of(value: datetime | None) -> str | None:
+    """As SQLAlchemy writes it, which SQLite compares as text."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 class Id(TypeDecorator[UUID]):

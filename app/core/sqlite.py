@@ -157,13 +157,13 @@ class AtOnce:
     """
 
     def __init__(self, path: str, turn: Turn) -> None:
-        """Raises what a connection of a thread does where there is no database."""
+        """Raises NotHereError where there is no database."""
         try:
             self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
             for pragma in (*PRAGMAS, "wal_autocheckpoint = 0"):
                 self._database.execute(f"PRAGMA {pragma}").close()
         except sqlite3.Error as error:
-            raise _translated(error, "connect") from error
+            raise NotHereError from error
         self._turn = turn
         self._rests_until = 0.0
 
