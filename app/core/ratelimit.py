@@ -50,9 +50,6 @@ class _Window:
 class LocalLimiter:
     """In this process.
 
-    `limits` has one too, but that keeps every key it is shown and visits each by way of
-    a thread, over and over.
-
     The memory is bounded whoever asks: beyond so many keys or hits, the key that was
     used least recently is forgotten. To gain by that, one has to come from more
     addresses within a window than there are keys, each with its own right to be let in.
@@ -134,7 +131,7 @@ def connect(settings: RedisSettings) -> Limiter:
     """The limiter of these settings; it connects when it is first asked."""
     if settings.url is None:
         return LocalLimiter()
-    from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - `limits` takes 0.2 s to load
+    from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - it loads Redis
 
     return RedisLimiter(settings)
 

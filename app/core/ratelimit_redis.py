@@ -4,10 +4,7 @@ import asyncio
 import time
 
 import structlog
-from limits import RateLimitItem, RateLimitItemPerSecond
-from limits.aio.storage.redis import RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -18,6 +15,27 @@ from app.core.rates import Rate
 
 _TIMEOUT = 0.25  # seconds
 _AWAY_SECONDS = 1.0  # for which it is not asked again when it has not
+_HIT = """
+local window = tonumber(ARGV[2]) * 1000000
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local oldest = tonumber(redis.call('LINDEX', KEYS[1], -1))
+while oldest and oldest <= now - window do
+    redis.call('RPOP', KEYS[1])
+    oldest = tonumber(redis.call('LINDEX', KEYS[1], -1))
+end
+local most, count = tonumber(ARGV[1]), redis.call('LLEN', KEYS[1])
+if count >= most then
+    -- Where the limit has been lowered, more than one must go first.
+    oldest = tonumber(redis.call('LINDEX', KEYS[1], most - 1))
+    return {0, 0, oldest + window - now}
+end
+redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return {1, most - count - 1, (oldest or now) + window - now}
+"""
+"""A window is a list of microseconds, the newest first, by Redis's own clock. Gives
+whether one more is allowed, how many then remain, and the microseconds of `reset`."""
 _log = structlog.get_logger()
 
 
@@ -39,14 +57,7 @@ class RedisLimiter:
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        storage = RedisStorage(
-            "async+redis://",
-            implementation="redispy",
-            key_prefix="workroom:rate",
-            connection_pool=self._pool,  # type: ignore[arg-type]  # its hints leave this one out
-        )
-        self._strategy = MovingWindowRateLimiter(storage)
-        self._items: dict[Rate, RateLimitItem] = {}
+        self._hit = Redis(connection_pool=self._pool).register_script(_HIT)
         self._retry_at = 0.0
         self.lost = False
         """Whether Redis did not answer when last asked."""
@@ -74,11 +85,7 @@ class RedisLimiter:
         await self._pool.aclose()
 
     async def _ask(self, rate: Rate, key: str) -> Standing:
-        item = self._items.get(rate)
-        if item is None:
-            item = RateLimitItemPerSecond(rate.amount, rate.seconds)
-            self._items[rate] = item
-        allowed = await self._strategy.hit(item, key)
-        stats = await self._strategy.get_window_stats(item, key)
-        remaining = stats.remaining if allowed else 0
-        return Standing(allowed, remaining, stats.reset_time - time.time())
+        allowed, remaining, reset = await self._hit(
+            keys=[f"workroom:rate:{key}"], args=[rate.amount, rate.seconds]
+        )
+        return Standing(bool(allowed), remaining, reset / 1e6)

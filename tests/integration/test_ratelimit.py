@@ -69,6 +69,14 @@ async def test_side_by_side_no_more_are_allowed(limiter: Limiter, key: str) -> N
     assert sum(s.allowed for s in await asyncio.gather(*hits)) == 7
 
 
+async def test_a_lowered_limit_holds_at_once(limiter: Limiter, key: str) -> None:
+    for _ in range(2):
+        await limiter.hit(THREE, key)
+
+    assert not (await limiter.hit(Rate(1, 60), key)).allowed
+    assert (await limiter.hit(THREE, key)).remaining == 0
+
+
 async def test_who_waits_as_told_is_let_in_again(limiter: Limiter, key: str) -> None:
     rate = Rate(2, 1)
     await limiter.hit(rate, key)
@@ -173,7 +181,7 @@ async def test_redis_may_go_hang_and_come_back(tmp_path: Path, key: str) -> None
     os.kill(server.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        many = [await limiter.hit(Rate(100, 60), key) for _ in range(150)]
+        many = [await limiter.hit(Rate(100, 60), f"{key}+") for _ in range(150)]
         seconds = time.monotonic() - begun
         assert limiter.lost
         assert sum(s.allowed for s in many) == 100
