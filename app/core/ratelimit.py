@@ -1,4 +1,4 @@
-"""Moving windows that count who has asked how often.
+"""Moving windows that count who has asked how often, and sums of a minute.
 
 A refused attempt does not count, so whoever waits as long as told is let in again.
 """
@@ -7,7 +7,7 @@ import time
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple, Protocol
@@ -32,6 +32,15 @@ class Standing(NamedTuple):
 class Limiter(Protocol):
     async def hit(self, rate: Rate, key: str) -> Standing:
         """Count one for `key`, if the rate allows it; never fails."""
+
+    async def add(
+        self, minute: int, amounts: Mapping[str, int]
+    ) -> Mapping[str, tuple[int, int]]:
+        """Add to each key's sum of a minute, which is counted since the epoch.
+
+        Gives what all processes have added in it, and in the one before. Gives nothing
+        where nothing was added: nobody else is there, or they cannot be reached.
+        """
 
     async def close(self) -> None: ...
 
@@ -106,6 +115,13 @@ class LocalLimiter:
         # In this order: added first, 60 seconds could come out as 60 and a bit.
         reset = rate.seconds - (now - stamps[first])
         return Standing(True, rate.amount - count - 1, reset)
+
+    async def add(
+        self, minute: int, amounts: Mapping[str, int]
+    ) -> Mapping[str, tuple[int, int]]:
+        """There is no other process."""
+        del minute, amounts
+        return {}
 
     async def close(self) -> None: ...
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
 
 import structlog
 from redis.asyncio import ConnectionPool, Redis
@@ -36,6 +39,23 @@ return {1, most - count - 1, (oldest or now) + window - now}
 """
 """A window is a list of microseconds, the newest first, by Redis's own clock. Gives
 whether one more is allowed, how many then remain, and the microseconds of `reset`."""
+_ADD = """
+local sums = {}
+for number, key in ipairs(KEYS) do
+    local this, amount = key .. ':' .. ARGV[1], tonumber(ARGV[number + 1])
+    if amount > 0 then
+        redis.call('INCRBY', this, amount)
+        redis.call('EXPIRE', this, 180)
+    end
+    sums[2 * number - 1] = tonumber(redis.call('GET', this) or 0)
+    local before = key .. ':' .. string.format('%.0f', ARGV[1] - 1)
+    sums[2 * number] = tonumber(redis.call('GET', before) or 0)
+end
+return sums
+"""
+"""Sums of a minute by key: gives each key's, and that of the minute before."""
+_ADDED_AT_ONCE = 500
+"""Redis does nothing else meanwhile."""
 _log = structlog.get_logger()
 
 
@@ -57,35 +77,54 @@ class RedisLimiter:
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        self._hit = Redis(connection_pool=self._pool).register_script(_HIT)
+        client = Redis(connection_pool=self._pool)
+        self._hit, self._add = map(client.register_script, (_HIT, _ADD))
         self._retry_at = 0.0
         self.lost = False
         """Whether Redis did not answer when last asked."""
 
     async def hit(self, rate: Rate, key: str) -> Standing:
-        if self.lost:
-            now = time.monotonic()
-            if now < self._retry_at:
-                return await self._local.hit(rate, key)
-            self._retry_at = now + _AWAY_SECONDS  # the others do not wait for this one
-        try:
-            async with asyncio.timeout(self._seconds):
-                standing = await self._ask(rate, key)
-        except (RedisError, OSError, TimeoutError) as error:
-            if not self.lost:
-                _log.warning("redis is lost: rates count here", error=str(error))
-            self.lost, self._retry_at = True, time.monotonic() + _AWAY_SECONDS
+        names, limit = [f"workroom:rate:{key}"], [rate.amount, rate.seconds]
+        told = await self._answer(partial(self._hit, keys=names, args=limit))
+        if told is None:
             return await self._local.hit(rate, key)
-        if self.lost:
-            _log.info("redis is back: rates count there")
-            self.lost = False
-        return standing
+        allowed, remaining, reset = told
+        return Standing(bool(allowed), remaining, reset / 1e6)
+
+    async def add(
+        self, minute: int, amounts: Mapping[str, int]
+    ) -> Mapping[str, tuple[int, int]]:
+        keys = list(amounts)
+        added: dict[str, tuple[int, int]] = {}
+        for first in range(0, len(keys), _ADDED_AT_ONCE):
+            some = keys[first : first + _ADDED_AT_ONCE]
+            names = [f"workroom:minute:{key}" for key in some]
+            told = [minute, *(amounts[key] for key in some)]
+            sums = await self._answer(partial(self._add, keys=names, args=told))
+            if sums is None:
+                break
+            added |= zip(some, zip(sums[::2], sums[1::2], strict=True), strict=True)
+        return added
 
     async def close(self) -> None:
         await self._pool.aclose()
 
-    async def _ask(self, rate: Rate, key: str) -> Standing:
-        allowed, remaining, reset = await self._hit(
-            keys=[f"workroom:rate:{key}"], args=[rate.amount, rate.seconds]
-        )
-        return Standing(bool(allowed), remaining, reset / 1e6)
+    async def _answer(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """What Redis says; None where it is away."""
+        if self.lost:
+            now = time.monotonic()
+            if now < self._retry_at:
+                return None
+            self._retry_at = now + _AWAY_SECONDS  # the others do not wait for this one
+        try:
+            async with asyncio.timeout(self._seconds):
+                told = await ask()
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self.lost:
+                _log.warning("redis is lost: rates count here", error=str(error))
+            self.lost, self._retry_at = True, time.monotonic() + _AWAY_SECONDS
+            return None
+        if self.lost:
+            _log.info("redis is back: rates count there")
+            self.lost = False
+        return told

@@ -100,6 +100,29 @@ async def test_two_processes_count_together_over_redis(
     await other.close()
 
 
+async def test_sums_of_a_minute_are_of_all_processes(redis_url: str, key: str) -> None:
+    one, other = (redis_limiter(redis_url, seconds=10) for _ in range(2))
+    many = {f"{key}:{number}": number for number in range(1200)}
+
+    assert await one.add(7, {key: 5}) == {key: (5, 0)}
+    assert await other.add(7, {key: 3, f"{key}+": 0}) == {
+        key: (8, 0),
+        f"{key}+": (0, 0),
+    }
+    assert await one.add(8, {key: 0}) == {key: (0, 8)}
+    assert await other.add(7, many) == {name: (n, 0) for name, n in many.items()}
+    await one.close()
+    await other.close()
+
+
+async def test_without_another_process_there_are_no_sums(key: str) -> None:
+    lost = redis_limiter("redis://127.0.0.1:1/0")
+
+    for limiter in (LocalLimiter(), lost):
+        assert await limiter.add(7, {key: 5}) == {}
+    await lost.close()
+
+
 # The window here alone
 
 
