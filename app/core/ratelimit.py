@@ -1,4 +1,4 @@
-"""Moving windows that count who has asked how often.
+"""Moving windows that count who has asked how often, and sums of a minute.
 
 A refused attempt does not count, so whoever waits as long as told is let in again.
 """
@@ -7,7 +7,7 @@ import time
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple, Protocol
@@ -33,6 +33,15 @@ class Limiter(Protocol):
     async def hit(self, rate: Rate, key: str) -> Standing:
         """Count one for `key`, if the rate allows it; never fails."""
 
+    async def add(
+        self, minute: int, amounts: Mapping[str, int]
+    ) -> Mapping[str, tuple[int, int]]:
+        """Add to each key's sum of a minute, which is counted since the epoch.
+
+        Gives what all processes have added in it, and in the one before. Gives nothing
+        where nothing was added: nobody else is there, or they cannot be reached.
+        """
+
     async def close(self) -> None: ...
 
 
@@ -49,9 +58,6 @@ class _Window:
 
 class LocalLimiter:
     """In this process.
-
-    `limits` has one too, but that keeps every key it is shown and visits each by way of
-    a thread, over and over.
 
     The memory is bounded whoever asks: beyond so many keys or hits, the key that was
     used least recently is forgotten. To gain by that, one has to come from more
@@ -110,6 +116,13 @@ class LocalLimiter:
         reset = rate.seconds - (now - stamps[first])
         return Standing(True, rate.amount - count - 1, reset)
 
+    async def add(
+        self, minute: int, amounts: Mapping[str, int]
+    ) -> Mapping[str, tuple[int, int]]:
+        """There is no other process."""
+        del minute, amounts
+        return {}
+
     async def close(self) -> None: ...
 
     def _is_full(self) -> bool:
@@ -134,7 +147,7 @@ def connect(settings: RedisSettings) -> Limiter:
     """The limiter of these settings; it connects when it is first asked."""
     if settings.url is None:
         return LocalLimiter()
-    from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - `limits` takes 0.2 s to load
+    from app.core.ratelimit_redis import RedisLimiter  # noqa: PLC0415 - it loads Redis
 
     return RedisLimiter(settings)
 

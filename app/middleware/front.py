@@ -9,6 +9,7 @@ ended, is noted in the `Visit`.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,6 +17,9 @@ from app.api import errors
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Those who watch the server must be answered above all when it is overloaded."""
+
+_CLIENT_LEFT = 499
+"""Nobody reads it: so the log tells it, as that of nginx does."""
 
 Verdict = Response | Awaitable[Response | None] | None
 """The answer to whoever does not pass; awaitable only where a gate has to wait."""
@@ -100,6 +104,11 @@ class Front:
                     await refusal(visit.scope, visit.receive, send)
                     return
             await self._app(visit.scope, visit.receive, send)
+        except ClientDisconnect:
+            if visit.started:
+                raise
+            nobody = Response(status_code=_CLIENT_LEFT)
+            await nobody(visit.scope, visit.receive, send)
         except Exception as error:  # the top of a request: any endpoint may fail
             if visit.started:
                 raise

@@ -61,6 +61,13 @@ _EMBEDDER = re.compile(
     r"|([a-z]+\.)?cohere\.embed-v4:0)$"
 )
 
+TAKEN_BETAS = {
+    "context-management-2025-06-27",
+    "effort-2025-11-24",
+    "interleaved-thinking-2025-05-14",
+}
+"""Any other is refused, without a word which that is."""
+
 _RERANKER = re.compile(r"^(amazon\.rerank-v1:0|cohere\.rerank-v3-5:0)$")
 
 
@@ -305,6 +312,8 @@ def _signature(
 def _invalid(model: str, body: Mapping[str, Any]) -> tuple[int, str, str] | None:
     """What AWS says of a body that Claude does not take."""
     message = mistake(model, body)
+    if set(body.get("anthropic_beta", ())) - TAKEN_BETAS:
+        message = "The model returned the following errors: invalid beta flag"
     if not _KNOWN_MODEL.match(model):
         message = "The provided model identifier is invalid."
     if body.get("anthropic_version") != "bedrock-2023-05-31":

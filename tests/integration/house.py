@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from app.core.bus import LocalBus
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError
-from app.core.ratelimit import LocalLimiter
+from app.core.ratelimit import Limiter, LocalLimiter
 from app.integrations.llm.base import Usage
 from app.models import (
     ApiKey,
@@ -49,7 +49,7 @@ class House:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.bus = SharedBus()
-        self.limiter = LocalLimiter()
+        self.limiter: Limiter = LocalLimiter()
         self.now: datetime | None = None
         self.processes: list[Credits] = []
 

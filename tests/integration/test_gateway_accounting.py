@@ -1,9 +1,11 @@
 """What calls by the gateway cost, count and leave behind, passing and translated."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -194,6 +196,37 @@ async def test_a_client_that_leaves_pays_for_what_came(
     assert 3 <= sums["output_tokens"] < 500
     assert sums["credits"] == log["credits"]
     assert gateway.server.runtime.principals._followers == {}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_who_leaves_before_the_answer_ends_the_call_and_pays_for_what_was_asked(
+    gateway: Gateway, api: Api, *, streamed: bool
+) -> None:
+    """TRUST M1, M2: nobody waits for it, and what it costs nobody has told."""
+    gateway.fake.plan.chunk_delay = 60
+    asked = json.dumps(body(api, gateway.model, "Say 5 words", stream=streamed))
+    address = urlsplit(gateway.server.url)
+    _, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(
+        f"POST {PATHS[api]} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
+        f"{gateway.key}\r\nContent-Length: {len(asked)}\r\n\r\n{asked}".encode()
+    )
+    await asyncio.wait_for(gateway.fake.called.wait(), 20)
+
+    writer.close()
+
+    [call] = gateway.fake.calls
+    await asyncio.wait_for(call.ended.wait(), 20)
+    log = await logged(gateway)
+    assert call.outcome == "dropped"
+    assert log["status"] == "stopped"
+    sums = await booked(gateway)
+    assert (sums["requests"], sums["estimated"]) == (1, 1)
+    assert (sums["input_tokens"], sums["credits"]) == (
+        log["input_tokens"],
+        log["credits"],
+    )
+    assert sums["credits"] > 0
 
 
 async def test_the_log_holds_the_last_question_and_the_answer(

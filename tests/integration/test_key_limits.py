@@ -10,8 +10,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
+from app.core.config import RedisSettings
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, ForbiddenError, RateLimitedError
+from app.core.ratelimit import connect
 from app.integrations.llm.base import Usage
 from app.models import KeyLimits, UsageDay
 from app.services.credits.keys import KeyLimitError
@@ -293,6 +295,47 @@ async def test_a_call_that_the_user_cannot_pay_holds_nothing_of_the_key(
     await house.adjust(user, 2000)
 
     assert (await reserve(process, user, key, 1000)).amount == 1000
+
+
+async def test_tokens_of_a_minute_count_in_all_processes(
+    house: House, redis_url: str
+) -> None:
+    """TRUST K2: what another used is known a second later, without being asked for."""
+    house.now = EVENING
+    settings = RedisSettings.model_validate({"REDIS_URL": redis_url})
+    limiters, processes = [], []
+    for _ in range(2):
+        house.limiter = connect(settings)
+        limiters.append(house.limiter)
+        processes.append(await house.process())
+    user = await house.user(tokens_per_minute=100)
+    key = await house.key(user, tokens_per_minute=90)
+    another = await house.key(user)
+
+    async def use(process: Credits, key: KeyLimits, tokens: int) -> None:
+        process.settle(await reserve(process, user, key), 1, Usage(tokens, 0))
+
+    async def share() -> None:
+        for process in (*processes, *processes):
+            await process.share_paces()
+
+    await use(processes[0], key, 90)
+    await use(processes[1], key, 4)  # it has heard of nothing yet
+    await share()
+    for process in processes:
+        with pytest.raises(RateLimitedError, match="key allows 90 tokens"):
+            await reserve(process, user, key)
+        await use(process, another, 3)
+    await share()
+    for process in processes:
+        with pytest.raises(RateLimitedError, match="plan allows 100 tokens"):
+            await reserve(process, user, another)
+
+    house.now += timedelta(seconds=90)  # a third of them count still
+    for process in processes:
+        await use(process, key, 1)
+    for limiter in limiters:
+        await limiter.close()
 
 
 async def test_models_requests_and_tokens_of_a_key(house: House) -> None:

@@ -69,6 +69,14 @@ async def test_side_by_side_no_more_are_allowed(limiter: Limiter, key: str) -> N
     assert sum(s.allowed for s in await asyncio.gather(*hits)) == 7
 
 
+async def test_a_lowered_limit_holds_at_once(limiter: Limiter, key: str) -> None:
+    for _ in range(2):
+        await limiter.hit(THREE, key)
+
+    assert not (await limiter.hit(Rate(1, 60), key)).allowed
+    assert (await limiter.hit(THREE, key)).remaining == 0
+
+
 async def test_who_waits_as_told_is_let_in_again(limiter: Limiter, key: str) -> None:
     rate = Rate(2, 1)
     await limiter.hit(rate, key)
@@ -90,6 +98,29 @@ async def test_two_processes_count_together_over_redis(
     assert allowed == [True, True, True, False]
     await one.close()
     await other.close()
+
+
+async def test_sums_of_a_minute_are_of_all_processes(redis_url: str, key: str) -> None:
+    one, other = (redis_limiter(redis_url, seconds=10) for _ in range(2))
+    many = {f"{key}:{number}": number for number in range(1200)}
+
+    assert await one.add(7, {key: 5}) == {key: (5, 0)}
+    assert await other.add(7, {key: 3, f"{key}+": 0}) == {
+        key: (8, 0),
+        f"{key}+": (0, 0),
+    }
+    assert await one.add(8, {key: 0}) == {key: (0, 8)}
+    assert await other.add(7, many) == {name: (n, 0) for name, n in many.items()}
+    await one.close()
+    await other.close()
+
+
+async def test_without_another_process_there_are_no_sums(key: str) -> None:
+    lost = redis_limiter("redis://127.0.0.1:1/0")
+
+    for limiter in (LocalLimiter(), lost):
+        assert await limiter.add(7, {key: 5}) == {}
+    await lost.close()
 
 
 # The window here alone
@@ -173,7 +204,7 @@ async def test_redis_may_go_hang_and_come_back(tmp_path: Path, key: str) -> None
     os.kill(server.pid, signal.SIGSTOP)
     try:
         begun = time.monotonic()
-        many = [await limiter.hit(Rate(100, 60), key) for _ in range(150)]
+        many = [await limiter.hit(Rate(100, 60), f"{key}+") for _ in range(150)]
         seconds = time.monotonic() - begun
         assert limiter.lost
         assert sum(s.allowed for s in many) == 100

@@ -8,6 +8,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app.api.deps import principal_of
+from app.api.gateway.leaving import WhileWaiting
 from app.api.scopes import check_scope
 from app.api.streaming import EVENT_STREAM, UNBUFFERED, stream_response
 from app.services.authorization import Principal
@@ -33,7 +34,8 @@ async def answer(request: Request, format_: Format) -> Response:
     incoming = Incoming(
         user, format_, await parse(raw), size=len(raw), betas=betas_of(request)
     )
-    answered = await runtime.gateway.answer(incoming)
+    with WhileWaiting(request.receive):
+        answered = await runtime.gateway.answer(incoming)
     if isinstance(answered, bytes):
         return Whole(answered)
     if isinstance(answered, Kept):

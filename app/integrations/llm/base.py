@@ -144,7 +144,8 @@ class Citation:
 class Usage:
     """Tokens of the whole answer so far, as the provider bills them.
 
-    `estimated` marks figures of ours, where the provider sent none.
+    `estimated` marks figures of ours, where the provider sent none. `thinking_tokens`
+    are part of the output, and 0 where the provider does not tell them by themselves.
     """
 
     input_tokens: int
@@ -152,10 +153,14 @@ class Usage:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     estimated: bool = False
+    thinking_tokens: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """As messages keep it; `asdict` takes twenty times as long."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """As messages keep it: what is billed. `asdict` takes twenty times as long."""
+        return {name: getattr(self, name) for name in _BILLED}
+
+
+_BILLED = [name for name in Usage.__slots__ if name != "thinking_tokens"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from app.integrations.llm.base import (
     is_answer,
     joined,
 )
+from app.integrations.llm.bedrock_betas import Betas
 from app.integrations.llm.bedrock_credentials import found, signed
 from app.integrations.llm.bedrock_places import (
     HOME_PROFILES,
@@ -97,6 +98,7 @@ class BedrockProvider:
             else "https://bedrock-runtime.{region}.amazonaws.com"
         )
         self._places = Places(models)
+        self._betas = Betas()
         self._setting = "BEDROCK_BASE_URL" if models.bedrock_base_url else "AWS_REGION"
         self._credentials: Any = None
         self._looked_until = 0.0
@@ -186,7 +188,11 @@ class BedrockProvider:
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
     ) -> AsyncGenerator[bytes]:
         def call(place: Place) -> AsyncGenerator[bytes]:
-            return self._forward(place, body, betas)
+            if not betas:
+                return self._forward(place, body, "")
+            return self._betas.tried(
+                place.model, betas, lambda taken: self._forward(place, body, taken)
+            )
 
         return self._places.first(model, call, begun=bool)
 
@@ -248,7 +254,7 @@ class BedrockProvider:
         """Our estimate where AWS does not count: that takes a permission of its own."""
         count = self._count_by_mantle if self._mantle else self._count_by_runtime
         try:
-            return Usage(await count(model, body, betas), 0)
+            return Usage(await count(model, body, self._betas.taken(model, betas)), 0)
         except (ProviderRejectedError, ProviderAuthError) as error:
             try:
                 return Usage(estimate_body(body), 0, estimated=True)

@@ -338,7 +338,10 @@ class MessagesReader:
 
 def told(usage: Mapping[str, Any] | None) -> dict[str, int]:
     """The figures of an event; later ones replace earlier ones."""
-    return {k: v for k, v in (usage or {}).items() if isinstance(v, int)}
+    if not usage:
+        return {}
+    figures = {**usage, **(usage.get("output_tokens_details") or {})}
+    return {k: v for k, v in figures.items() if isinstance(v, int)}
 
 
 def usage_of(told: Mapping[str, int]) -> Usage | None:
@@ -350,6 +353,7 @@ def usage_of(told: Mapping[str, int]) -> Usage | None:
         output_tokens=told["output_tokens"],
         cache_read_tokens=told.get("cache_read_input_tokens", 0),
         cache_write_tokens=told.get("cache_creation_input_tokens", 0),
+        thinking_tokens=told.get("thinking_tokens", 0),
     )
 
 

@@ -209,4 +209,6 @@ def usage_of(usage: Mapping[str, Any]) -> Usage | None:
     details = usage.get("prompt_tokens_details") or {}
     read = details.get("cached_tokens") or 0
     written = details.get("cache_write_tokens") or 0
-    return Usage(max(prompt - read - written, 0), output, read, written)
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
+    fresh = max(prompt - read - written, 0)
+    return Usage(fresh, output, read, written, thinking_tokens=thought or 0)

@@ -33,6 +33,7 @@ from app.services.credits.accounts import HolderLostError
 from app.services.credits.batches import Batch, Tally
 from app.services.credits.block import Block
 from app.services.credits.need import Need
+from app.services.credits.pace import Pace, minute_of
 from app.services.credits.purse import Call, Reservation
 from app.services.credits.purses import Purses
 from app.services.plan import Plans
@@ -62,6 +63,9 @@ class Credits:
         self._purses = Purses(database, bus=bus, now=now, wake=self._wake.set)
         self._tally = Tally()
         self._late: list[tuple[Limits, int]] = []
+        self._paces: set[Pace] = set()
+        """Of those whose tokens are limited, and who called in the last minute."""
+        self._sharing = asyncio.Lock()
         self._batch: Batch | None = None
         self._writing = asyncio.Lock()
         self._writer: asyncio.Task[None] | None = None
@@ -93,8 +97,12 @@ class Credits:
         if key is not None:
             use = self._purses.of_key(key.id)
             await use.pace.keep(key, self._limiter, seconds=now.timestamp())
+            if use.pace.limited:
+                self._paces.add(use.pace)
         purse = self._purses.of(limits)
         await purse.pace.keep(limits, self._limiter, seconds=now.timestamp())
+        if purse.pace.limited:
+            self._paces.add(purse.pace)
         credits_ = 0 if limits.monthly_credits is None else amount
         conversations = int(conversation and limits.daily_conversations is not None)
         while True:
@@ -161,8 +169,12 @@ class Credits:
         seconds = self._now().timestamp()
         tokens = usage.input_tokens + usage.output_tokens
         purse.pace.minute.add(tokens, seconds)
-        if reservation.use is not None:
-            reservation.use.pace.minute.add(tokens, seconds)
+        if purse.pace.limited:
+            self._paces.add(purse.pace)
+        if (use := reservation.use) is not None:
+            use.pace.minute.add(tokens, seconds)
+            if use.pace.limited:
+                self._paces.add(use.pace)
         self._tally.count(reservation.used, usage, paid=paid, absorbed=actual - paid)
         if paid:
             _PAID.inc(paid)
@@ -227,6 +239,16 @@ class Credits:
         except AppError as error:
             _log.error("credits not settled", code=error.code)
 
+    async def share_paces(self) -> None:
+        """Tell other processes of tokens that were used here, and hear of theirs."""
+        async with self._sharing:  # what is on its way must not be told twice
+            minute = minute_of(self._now().timestamp())
+            self._paces = {p for p in self._paces if p.minute.minute >= minute - 1}
+            paces = {pace.name: pace.minute for pace in self._paces}
+            told = {name: one.untold for name, one in paces.items()}
+            for name, sums in (await self._limiter.add(minute, told)).items():
+                paces[name].hear(minute, told[name], sums)
+
     async def flush(self, *, renew: bool = False) -> None:
         """Write what was spent since the last time; `renew` the lease in any case.
 
@@ -268,6 +290,7 @@ class Credits:
                 async with asyncio.timeout(_WRITE_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
+            await self.share_paces()
             try:
                 await self.flush()
                 if time.monotonic() - looked > _RENEW_SECONDS:

@@ -17,37 +17,51 @@ _SECONDS = 60
 
 @dataclass(slots=True)
 class Minute:
-    """Tokens of the last minute, in this process.
+    """Tokens of the last minute.
 
     Two buckets tell it: this minute's, and the part of the last one that still counts.
+    `tokens` and `before` are of all processes, as far as is known: the others' are as
+    they were at the last `hear`. `untold` is what they do not know of yet.
     """
 
     minute: int = 0
     tokens: int = 0
     before: int = 0
+    untold: int = 0
 
     def used(self, seconds: float) -> float:
         minute, past = divmod(seconds, _SECONDS)
         if minute != self.minute:
             self.before = self.tokens if minute == self.minute + 1 else 0
             self.minute, self.tokens = int(minute), 0
+            self.untold = min(self.untold, self.before)  # what is older counts no more
         return self.before * (1 - past / _SECONDS) + self.tokens
 
     def add(self, tokens: int, seconds: float) -> None:
         if seconds // _SECONDS != self.minute:
             self.used(seconds)
         self.tokens += tokens
+        self.untold += tokens
+
+    def hear(self, minute: int, told: int, sums: tuple[int, int]) -> None:
+        """What all used in that minute and in the one before, with `told` of ours."""
+        self.untold = max(self.untold - told, 0)
+        if minute == self.minute:
+            tokens, self.before = sums
+            self.tokens = tokens + self.untold
 
 
 class Pace:
     """Of one user's calls, or of those by one API key."""
 
-    __slots__ = ("_name", "_of", "minute")
+    __slots__ = ("_of", "limited", "minute", "name")
 
     def __init__(self, of: Literal["plan", "key"], whose: UUID) -> None:
         self._of = of
-        self._name = f"{of}:{whose}"
+        self.name = f"{of}:{whose}"
         self.minute = Minute()
+        self.limited = False
+        """Whether tokens were limited when it was asked last."""
 
     async def keep(
         self, limits: Limits | KeyLimits, limiter: Limiter, *, seconds: float
@@ -58,13 +72,18 @@ class Pace:
         knows.
         """
         most = limits.tokens_per_minute
+        self.limited = most is not None
         if most is not None and self.minute.used(seconds) >= most:
             raise _too_fast(self._of, f"{most} tokens", _SECONDS - seconds % _SECONDS)
         if limits.requests_per_minute is not None:
             rate = _a_minute(limits.requests_per_minute)
-            standing = await limiter.hit(rate, self._name)
+            standing = await limiter.hit(rate, self.name)
             if not standing.allowed:
                 raise _too_fast(self._of, f"{rate.amount} requests", standing.reset)
+
+
+def minute_of(seconds: float) -> int:
+    return int(seconds // _SECONDS)
 
 
 def until_midnight(now: datetime) -> int:

@@ -241,6 +241,10 @@ class _Call:
         provider = self.model.provider
         _calls(provider, status).inc()
         used = None if attempt is None else used_by(attempt)
+        if used is None and attempt is not None and status == "stopped":
+            # Whoever waited has left. The provider was at work on it, and bills that.
+            written = attempt.written()
+            used = Usage(incoming.input_tokens, written, estimated=True)
         if used is None:
             self._account.cancel()
             used, paid = _NOTHING, 0

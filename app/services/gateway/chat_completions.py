@@ -77,6 +77,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         tool_choice=openai.tool_choice(fields, tools, named_in="function"),
         temperature=fields.number("temperature", None, most=_MOST_TEMPERATURE),
         top_p=fields.number("top_p", None),
+        top_k=fields.whole("top_k", None),  # not OpenAI's, but many clients send it
         stop_sequences=_stops(fields),
         thinking=thinking,
         output_format=_output_format(fields),

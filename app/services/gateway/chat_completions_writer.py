@@ -186,6 +186,7 @@ class ChatCompletionWriter:
     def _told_usage(self) -> Json:
         """OpenAI's input holds what was read from a cache and written to it."""
         told = self._usage
+        thought = {"reasoning_tokens": told.thinking_tokens}
         prompt = told.input_tokens + told.cache_read_tokens + told.cache_write_tokens
         return {
             "prompt_tokens": prompt,
@@ -195,4 +196,5 @@ class ChatCompletionWriter:
                 "cached_tokens": told.cache_read_tokens,
                 "cache_write_tokens": told.cache_write_tokens,
             },
+            **({"completion_tokens_details": thought} if told.thinking_tokens else {}),
         }

@@ -223,11 +223,13 @@ class MessagesWriter:
 
     def _told_usage(self) -> Json:
         told = self._usage
+        thought = {"thinking_tokens": told.thinking_tokens}
         return {
             "input_tokens": told.input_tokens,
             "cache_creation_input_tokens": told.cache_write_tokens,
             "cache_read_input_tokens": told.cache_read_tokens,
             "output_tokens": told.output_tokens,
+            **({"output_tokens_details": thought} if told.thinking_tokens else {}),
         }
 
 

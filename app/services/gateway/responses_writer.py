@@ -212,7 +212,7 @@ def _repeated(body: Mapping[str, Any]) -> Json:
 def _usage(told: Usage) -> Json:
     """OpenAI's input holds what was read from a cache and written to it.
 
-    Providers count thinking as output, and tell it by itself seldom: 0 stands for that.
+    Thinking is part of the output; 0 stands for what its provider did not tell, too.
     """
     prompt = told.input_tokens + told.cache_read_tokens + told.cache_write_tokens
     return {
@@ -222,7 +222,7 @@ def _usage(told: Usage) -> Json:
             "cache_write_tokens": told.cache_write_tokens,
         },
         "output_tokens": told.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": told.thinking_tokens},
         "total_tokens": prompt + told.output_tokens,
     }
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -154,3 +155,12 @@ async def test_nothing_of_a_request_waits_for_the_garbage_collector() -> None:
         gc.enable()
 
     assert left < 10
+
+
+async def test_a_client_that_has_left_is_no_error() -> None:
+    async def left(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise ClientDisconnect
+
+    answer = await ask(behind(inner=left))
+
+    assert (answer.status, answer.body) == (499, b"")

@@ -42,6 +42,7 @@ from tests.unit.integrations.llm.conftest import raw_server
 
 HAIKU = "us.anthropic.claude-haiku-4-5-20251001-v1:0"  # takes a prefill
 OPUS = "global.anthropic.claude-opus-5"  # refuses one
+TAKEN, UNTAKEN = "interleaved-thinking-2025-05-14", "context-1m-2025-08-07"
 CATALOGUE = Catalogue.load()
 KEYS = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY}
 
@@ -270,6 +271,47 @@ class TestContinuation:
             "content": [{"type": "text", "text": GO_ON}],
         }
         assert asked_to_go_on == (model == OPUS and length > 0)
+
+
+class TestBetas:
+    @pytest.mark.parametrize(
+        ("betas", "tried"),
+        [
+            ([], [None]),
+            ([TAKEN], [[TAKEN]]),
+            ([TAKEN, "oauth-2025-04-20"], [[TAKEN, "oauth-2025-04-20"], [TAKEN]]),
+            (["oauth-2025-04-20"], [["oauth-2025-04-20"], None]),
+            # Bedrock knows it, but this model does not.
+            ([TAKEN, UNTAKEN], [[TAKEN, UNTAKEN], None]),
+        ],
+    )
+    async def test_those_that_are_refused_are_left_out_and_remembered(
+        self,
+        server: FakeBedrock,
+        provider: BedrockProvider,
+        betas: list[str],
+        tried: list[list[str] | None],
+    ) -> None:
+        for _ in range(2):
+            assert await self.forwarded(provider, ", ".join(betas))
+
+        sent = [call.body.get("anthropic_beta") for call in server.calls]
+        assert sent == [*tried, tried[-1]]
+
+    async def test_what_is_wrong_for_another_reason_is_asked_once(
+        self, server: FakeBedrock, provider: BedrockProvider
+    ) -> None:
+        with pytest.raises(ProviderRejectedError, match="at least one message"):
+            await self.forwarded(provider, TAKEN, messages=[])
+
+        assert len(server.calls) == 1
+
+    async def forwarded(
+        self, provider: BedrockProvider, betas: str, **fields: Any
+    ) -> bytes:
+        asked = {"role": "user", "content": "Say 3 words"}
+        body = {"max_tokens": 9, "messages": [asked], **fields}
+        return b"".join([p async for p in provider.forward(OPUS, body, betas=betas)])
 
 
 class TestRefusals:

@@ -26,7 +26,7 @@ from app.integrations.llm.counting import TokenCounter, count_tokens
 from app.integrations.llm.guide import GuideProvider
 from app.integrations.llm.http import Http
 from tests.fakes.anthropic import FakeAnthropic
-from tests.fakes.bedrock import API_KEY, REGION, FakeBedrock
+from tests.fakes.bedrock import API_KEY, REGION, TAKEN_BETAS, FakeBedrock
 from tests.fakes.faults import Fault
 from tests.fakes.manual import NoManual
 from tests.fakes.model_server import FakeServer
@@ -89,13 +89,15 @@ class TestBodies:
     async def test_betas_go_along(self, claude: Claude) -> None:
         server, counter, model = counter_of(claude)
 
-        await counter.count_body(model, BODY, betas="one, two")
+        one, two, _ = sorted(TAKEN_BETAS)
+
+        await counter.count_body(model, BODY, betas=f"{one}, {two}")
 
         [call] = server.calls
         if "input" in call.body:
-            assert _wrapped(call.body)["anthropic_beta"] == ["one", "two"]
+            assert _wrapped(call.body)["anthropic_beta"] == [one, two]
         else:
-            assert call.headers["anthropic-beta"] == "one, two"
+            assert call.headers["anthropic-beta"] == f"{one}, {two}"
 
 
 def _wrapped(body: Any) -> Any:

@@ -330,6 +330,17 @@ class TestUsage:
             Usage(10, 0, cache_read_tokens=5, cache_write_tokens=2),
         ]
 
+    def test_thinking_is_told_apart_where_it_is_told(self) -> None:
+        details = {"output_tokens_details": {"thinking_tokens": 4}}
+        end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+        usage = {"usage": {"output_tokens": 9, **details}}
+
+        events = read(
+            start(input_tokens=1), text_delta("Hello"), {**end, **usage}, STOP
+        )
+
+        assert events[-2] == Usage(1, 9, thinking_tokens=4)
+
     def test_figures_that_nobody_tells_are_estimated(self) -> None:
         events = read(
             {"type": "message_start", "message": {}},

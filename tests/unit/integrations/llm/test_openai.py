@@ -327,6 +327,17 @@ class TestStream:
             50, 0, cache_read_tokens=30, cache_write_tokens=20
         )
 
+    async def test_thinking_is_told_apart_where_it_is_told(self, http: Http) -> None:
+        details = {"completion_tokens_details": {"reasoning_tokens": 4}}
+        figures = {"prompt_tokens": 1, "completion_tokens": 9, **details}
+
+        result = await stream(
+            http, finish("stop"), {"choices": [], "usage": figures}, b"[DONE]"
+        )
+
+        assert result.usages[-1] == Usage(1, 9, thinking_tokens=4)
+        assert "thinking_tokens" not in result.usages[-1].as_dict()
+
     async def test_half_a_figure_is_none(self, http: Http) -> None:
         usage = {"choices": [], "usage": {"completion_tokens": 7}}
 

@@ -363,7 +363,7 @@ def test_what_changes_no_answer_is_passed_over(name: str, value: Any) -> None:
         ("stream", "yes"),
         ("temperature", 2.1),
         ("temperature", True),
-        ("top_k", 5),
+        ("top_k", 1.5),
         ("top_logprobs", 2),
         ("top_p", -0.1),
         ("verbosity", "low"),

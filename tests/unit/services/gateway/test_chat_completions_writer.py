@@ -52,6 +52,16 @@ def test_a_stream_that_fails_ends_with_the_error_and_is_not_done() -> None:
     assert transcript(stream) == golden("chat_failure.sse")
 
 
+def test_thinking_is_told_apart_where_its_provider_told_it() -> None:
+    usage = Usage(1, 9, thinking_tokens=4)
+    answer: Events = [TextDelta("Yes."), usage, Stop("end_turn")]
+
+    told = whole(writer(), answer)["usage"]
+
+    assert told["completion_tokens"] == 9
+    assert told["completion_tokens_details"] == {"reasoning_tokens": 4}
+
+
 def test_usage_alone_begins_no_stream() -> None:
     """Until the first token the call can be made again, of another provider."""
     assert writer().write(Usage(1, 0)) == b""

@@ -125,6 +125,15 @@ def test_a_whole_message_says_what_its_stream_says(name: str) -> None:
     assert message(parse(stream)) == reply.whole()
 
 
+def test_thinking_is_told_apart_where_its_provider_told_it() -> None:
+    thought = Usage(1, 9, thinking_tokens=4)
+
+    usage = whole([TextDelta("Yes."), thought, Stop("end_turn")])["usage"]
+
+    assert usage["output_tokens"] == 9
+    assert usage["output_tokens_details"] == {"thinking_tokens": 4}
+
+
 def test_a_failure_in_the_middle_ends_the_stream() -> None:
     """TRUST F3: a typed error, never a clean end."""
     reply = writer()

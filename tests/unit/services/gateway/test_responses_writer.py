@@ -3,7 +3,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from app.integrations.llm.base import Citation, Stop, StopReason, ToolUseStart, Usage
+from app.integrations.llm.base import (
+    Citation,
+    Stop,
+    StopReason,
+    TextDelta,
+    ToolUseStart,
+    Usage,
+)
 from app.services.gateway.format import Writer
 from app.services.gateway.responses import RESPONSES
 from tests.grammar import openai_responses as grammar
@@ -90,6 +97,16 @@ def test_a_whole_answer_holds_text_and_usage() -> None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 139,
     }
+
+
+def test_thinking_is_told_apart_where_its_provider_told_it() -> None:
+    usage = Usage(1, 9, thinking_tokens=4)
+    answer: Events = [TextDelta("Yes."), usage, Stop("end_turn")]
+
+    told = whole(writer(), answer)["usage"]
+
+    assert told["output_tokens"] == 9
+    assert told["output_tokens_details"] == {"reasoning_tokens": 4}
 
 
 def test_an_answer_repeats_what_it_was_asked_for() -> None:
