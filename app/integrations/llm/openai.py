@@ -46,7 +46,12 @@ from app.integrations.llm.http import (
 from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.openai_errors import error_of, refusal_of
-from app.integrations.llm.reranking import Reranked, RerankRequest, reranked
+from app.integrations.llm.reranking import (
+    Reranked,
+    RerankRequest,
+    estimate_pairs,
+    reranked,
+)
 from app.integrations.llm.reranking import body_of as rerank_body_of
 from app.integrations.llm.sse import SseReader
 from app.integrations.llm.tokens import TokenTally, estimate_input
@@ -160,6 +165,9 @@ class OpenAIProvider:
             tokens = (answer.get("usage") or {}).get("prompt_tokens")
             rows = [one["embedding"] for one in told]
             return embedded(request, self._who, rows, tokens)
+
+    def rerank_tokens(self, request: RerankRequest) -> int:
+        return estimate_pairs(request)
 
     async def rerank(self, request: RerankRequest) -> Reranked:
         asked = {"model": request.model, **rerank_body_of(request)}

@@ -15,8 +15,8 @@ from app.integrations.llm.reranking import (
     Ranked,
     Reranked,
     RerankRequest,
-    estimate_pairs,
     rerank,
+    tokens_of,
 )
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
@@ -108,7 +108,7 @@ class Reranking:
         query = cut(query, most // 2)  # a model takes both together
         documents = [cut(one.shown, most // 2) for one in found]
         request = RerankRequest(self._model, query, documents, top=limit)
-        tokens = estimate_pairs(request)
+        tokens = max(tokens_of(one.provider, request) for one in candidates)
         account = await self._books.reserve(
             user_id,
             as_one(self._model, [one.model for one in candidates]),
