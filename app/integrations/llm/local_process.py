@@ -11,6 +11,7 @@ from array import array
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from contextlib import suppress
+from os import SEEK_END
 from typing import IO, NamedTuple
 
 import orjson
@@ -27,6 +28,8 @@ WHO = "The local model"
 
 _NUMBER = "f"
 """Of `array`: 4 bytes, in this machine's order, as the child writes them."""
+
+_MOST_SAID = 2000  # bytes
 
 _log = structlog.get_logger()
 
@@ -114,8 +117,9 @@ class Encoder:
         """The end of what the child wrote to its standard error."""
         if self._child is None:
             return ""
-        self._child.errors.seek(0)
-        return self._child.errors.read()[-2000:].decode(errors="replace")
+        errors = self._child.errors
+        errors.seek(max(0, errors.seek(0, SEEK_END) - _MOST_SAID))
+        return errors.read().decode(errors="replace")
 
 
 async def _vectors(stdout: asyncio.StreamReader) -> "list[array[float]]":

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,35 +204,37 @@ async def test_a_model_that_cannot_be_loaded_is_tried_once(
     await provider.close()
 
 
-def test_the_server_loads_nothing_of_it_not_even_when_it_is_used(
-    tmp_path: Path,
-) -> None:
-    """Its memory is the child's alone."""
-    script = (
-        "import asyncio, sys, app.main\n"
-        "from app.core.config import ModelSettings\n"
-        "from app.integrations.llm.catalogue import Catalogue\n"
-        "from app.integrations.llm.embeddings import EmbedRequest\n"
-        "from app.integrations.llm.local import LocalProvider\n"
-        f"model = {str(tmp_path)!r}\n"
-        "settings = ModelSettings(embedding='local/' + model)\n"
-        "async def main():\n"
-        "    local = LocalProvider(settings, Catalogue.load())\n"
-        "    await local.embed(EmbedRequest(model, ['four']))\n"
-        "    await local.close()\n"
-        "asyncio.run(main())\n"
-        "print(sorted({'torch', 'sentence_transformers'} & sys.modules.keys()))"
-    )
+_SERVER = """
+import asyncio, os, signal, sys, app.main, psutil
+from app.core.config import ModelSettings
+from app.integrations.llm.catalogue import Catalogue
+from app.integrations.llm.embeddings import EmbedRequest
+from app.integrations.llm.local import LocalProvider
+async def main():
+    settings = ModelSettings(embedding="local/" + sys.argv[1])
+    local = LocalProvider(settings, Catalogue.load())
+    await local.embed(EmbedRequest(sys.argv[1], ["four"]))
+asyncio.run(main())
+print(*{"torch", "sentence_transformers"} & sys.modules.keys())
+print(*(child.pid for child in psutil.Process().children()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
+
+def test_the_server_loads_nothing_and_a_kill_leaves_no_child(tmp_path: Path) -> None:
+    """The model's memory is the child's alone, and gone with it."""
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", _SERVER, tmp_path],
         env={"PYTHONPATH": f"{PACKAGES}{os.pathsep}{ROOT}"},
         capture_output=True,
-        check=True,
+        check=False,
         text=True,
     )
 
-    assert done.stdout == "[]\n"
+    loaded, pid = done.stdout.splitlines()
+    assert loaded == ""
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(pid)).wait(timeout=30)
 
 
 async def test_only_the_model_of_the_setting_is_loaded(
