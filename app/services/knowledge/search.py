@@ -118,16 +118,22 @@ async def _found(
 ) -> list[Found]:
     ranked = dict(best(scores, limit + _SPARE))
     rows = await session.execute(
-        select(Chunk, ProjectDocument.title)
-        .join(ProjectDocument, ProjectDocument.id == Chunk.document_id)
-        .where(
-            Chunk.id.in_(ranked),
-            # What was near a moment ago may be gone, and its number another's.
-            ProjectDocument.project_id == project_id,
-            ProjectDocument.state == "ready",
+        select(
+            Chunk,
+            ProjectDocument.title,
+            ProjectDocument.project_id,
+            ProjectDocument.state,
         )
+        .join(ProjectDocument, ProjectDocument.id == Chunk.document_id)
+        .where(Chunk.id.in_(ranked))
     )
-    chunks = {chunk.id: (chunk, title) for chunk, title in rows}
+    # What was near a moment ago may be gone, and its number another's. Looked at here:
+    # for a condition SQLite goes through all of the project's documents.
+    chunks = {
+        chunk.id: (chunk, title)
+        for chunk, title, project, state in rows
+        if project == project_id and state == "ready"
+    }
     return [
         Found(
             document_id=chunk.document_id,
