@@ -2,7 +2,7 @@
 # ./test.sh          everything that must hold: lint, format, types, import contracts,
 #                    all tests but the slow ones
 # ./test.sh --all    the same with the slow tests, and coverage, which takes as much
-#                    time again
+#                    time again; and with the extra requirements and their tests
 # ./test.sh ARGS     only pytest, with these arguments: ./test.sh tests/unit -k config
 # The virtual environment is .venv in this folder, or $VENV.
 set -eu
@@ -20,8 +20,11 @@ prepare_venv "$venv" test
 python=$venv/bin/python
 
 case ${1-} in
-'') tests='not slow' coverage='' ;;
---all) tests='slow or not slow' coverage='--cov --cov-report=' ;;
+'') tests='not slow' coverage='' extra='' ;;
+--all)
+    tests='slow or not slow' coverage='--cov --cov-report='
+    extra='-o norecursedirs=.*' # tests/extra, too
+    ;;
 *) exec "$python" -m pytest "$@" ;;
 esac
 
@@ -58,8 +61,8 @@ finish() {
 run_pytest() {
     {
         result=0
-        # shellcheck disable=SC2086 # two words, or none
-        "$python" -m pytest -m "$tests" -n 3 $coverage || result=$?
+        # shellcheck disable=SC2086 # several words, or none
+        "$python" -m pytest -m "$tests" -n 3 $coverage $extra || result=$?
         echo "$result" >"$output.status"
     } | tee "$output"
     result=$(cat "$output.status")
@@ -67,6 +70,14 @@ run_pytest() {
     return "$result"
 }
 
+# What EMBEDDING_MODEL=local/... needs.
+install_extra() {
+    "$python" -m pip install --quiet -r requirements/torch.txt &&
+        "$python" -m pip install --quiet --no-deps --require-hashes \
+            -r requirements/embeddings.txt
+}
+
+[ -z "$extra" ] || step "extra requirements" install_extra
 step "ruff check" "$python" -m ruff check .
 step "ruff format" "$python" -m ruff format --check .
 step "mypy" "$python" -m mypy

@@ -21,3 +21,5 @@ compile base "$@"
 for name in production test development train; do
     compile "$name" --constraints base.txt "$@"
 done
+# Installed beside the tests, too: see test.sh.
+compile embeddings --constraints base.txt --constraints test.txt "$@"

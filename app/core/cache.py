@@ -33,11 +33,18 @@ class Cache(Generic[K, V]):
         generation, begun = self._generation, time.monotonic()
         value = await load()
         if generation == self._generation:
-            self._values[key] = (begun, value)
-            self._values.move_to_end(key)
-            if len(self._values) > self._size:
-                self._values.popitem(last=False)
+            self._keep(key, begun, value)
         return value
+
+    def keep(self, key: K, value: V) -> None:
+        """A value that was read just now, where nothing is ever invalidated."""
+        self._keep(key, time.monotonic(), value)
+
+    def _keep(self, key: K, begun: float, value: V) -> None:
+        self._values[key] = (begun, value)
+        self._values.move_to_end(key)
+        if len(self._values) > self._size:
+            self._values.popitem(last=False)
 
     def find(self, key: K) -> V | None:
         """The kept value, where there is a good one."""

@@ -23,6 +23,7 @@ class File(Identified, Timestamped, Base):
     Of a rejected one nothing is left in storage. Nobody has the same bytes twice.
     `width` and `height` are an image's pixels, `pages` are a document's. `scaled_size`
     are the bytes of what models get in place of an image that is beyond what they take.
+    `scanned` tells whether a virus scanner has seen it.
     """
 
     __tablename__ = "files"
@@ -49,6 +50,7 @@ class File(Identified, Timestamped, Base):
     has_text: Mapped[bool] = mapped_column(default=False)
     has_thumbnail: Mapped[bool] = mapped_column(default=False)
     scaled_size: Mapped[int | None]
+    scanned: Mapped[bool] = mapped_column(default=False)
 
 
 class FileText(Base):

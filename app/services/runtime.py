@@ -14,13 +14,8 @@ from app.core.passwords import Passwords
 from app.core.ratelimit import Limiter
 from app.core.ratelimit import connect as connect_limiter
 from app.core.tokens import Tokens
-from app.integrations.llm.anthropic import AnthropicProvider
-from app.integrations.llm.bedrock import BedrockProvider
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.guide import GuideProvider
-from app.integrations.llm.http import Http
-from app.integrations.llm.ollama import OllamaProvider
-from app.integrations.llm.openai import OpenAIProvider
+from app.integrations.llm.choice import connect as connect_models
 from app.integrations.llm.registry import Providers
 from app.integrations.llm.routing import Router
 from app.integrations.mail.base import Mailer
@@ -164,7 +159,7 @@ class _Installation(NamedTuple):
     ) -> "_Installation":
         settings = live.started
         catalogue = Catalogue.load(settings.models.catalogue)
-        providers = _providers(live, catalogue, Manual(database))
+        providers = connect_models(live, catalogue, Manual(database))
         router = Router(providers, retries=settings.models.retries)
         return cls(
             ip_rules=IpRules(settings.security, database=database, bus=bus),
@@ -376,22 +371,6 @@ class Runtime:
         await self.limiter.close()
         await self.lag.close()
         await self.database.close()
-
-
-def _providers(live: LiveSettings, catalogue: Catalogue, manual: Manual) -> Providers:
-    settings = live.started
-    http = Http(settings.models)
-    return Providers(
-        live,
-        [
-            BedrockProvider(settings.models, catalogue, http),
-            AnthropicProvider(settings.models, catalogue, http),
-            OpenAIProvider(settings.models, catalogue, http),
-            OllamaProvider(settings.models, catalogue, http),
-            GuideProvider(manual),
-        ],
-        catalogue=catalogue,
-    )
 
 
 def _mailer(settings: Settings) -> Mailer:

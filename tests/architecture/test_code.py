@@ -31,6 +31,7 @@ ROLLS_BACK_ELSEWHERE = {
 READS_THE_ENVIRONMENT_ELSEWHERE = {
     "app/cli/serve.py: run": "writes it: arguments must reach a reloaded process",
     "app/cli/serve.py: _serve_with_workers": "writes it, for each worker to read",
+    "app/integrations/llm/local_child.py: load": "writes it, for a library to read",
 }
 IMPORTS_HTTP_EXCEPTION = {
     "app/api/errors.py": "renders those of the framework",
@@ -65,6 +66,7 @@ IMPORTS_LATE = {
     "app/integrations/llm/bedrock.py: BedrockProvider._current": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: found": _BOTO,
     "app/integrations/llm/bedrock_credentials.py: signed": _BOTO,
+    "app/integrations/llm/local_child.py: load": "must find what was set before it",
     "app/services/knowledge/vectors.py: packed": _NUMPY,
     "app/services/knowledge/vectors.py: _matrix": _NUMPY,
     "app/services/knowledge/vectors.py: _nearest": _NUMPY,

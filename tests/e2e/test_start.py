@@ -181,7 +181,11 @@ def test_production_never_makes_its_own_keys(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value", "exit_code"),
-    [("LOG_FILE", "/dev/null/log", 1), ("MODEL_CATALOGUE", "nowhere.toml", 2)],
+    [
+        ("LOG_FILE", "/dev/null/log", 1),
+        ("MODEL_CATALOGUE", "nowhere.toml", 2),
+        ("EMBEDDING_MODEL", "local//nowhere", 2),
+    ],
 )
 def test_a_file_that_is_no_good_is_told(
     set_up: Path, variable: str, value: str, exit_code: int
@@ -190,7 +194,7 @@ def test_a_file_that_is_no_good_is_told(
         code, line = server.refusal()
 
     assert code == exit_code
-    assert line.startswith(f"workroom: {variable}: cannot ")
+    assert line.startswith(f"workroom: {variable}: ")
 
 
 def test_an_app_that_cannot_start_exits_with_one(set_up: Path) -> None:

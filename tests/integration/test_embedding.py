@@ -14,6 +14,7 @@ from app.models import Chunk, ChunkVector, ProjectDocument, UsageDay
 from app.services.audit import SYSTEM
 from app.services.knowledge import asking as asking_module
 from app.services.knowledge import embedding as embedding_module
+from app.services.knowledge.counts import Counts
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.search import search as search_in
 from app.services.knowledge.vectors import packed
@@ -506,8 +507,12 @@ async def test_a_number_that_became_another_projects_shows_nothing_of_it(
     async with database.unit_of_work(read_only=True) as session:
         chunks = (await session.scalars(select(Chunk.id))).all()
 
-        found = await search_in(session, UUID(other), "car", limit=9, near=chunks)
-        own = await search_in(session, UUID(project), "car", limit=9, near=chunks)
+        found = await search_in(
+            session, UUID(other), "car", limit=9, near=chunks, counts=Counts()
+        )
+        own = await search_in(
+            session, UUID(project), "car", limit=9, near=chunks, counts=Counts()
+        )
 
     assert found == []
     assert len(own) == 2

@@ -10,9 +10,12 @@ from sqlalchemy import func, select, update
 from app.core.database import Database
 from app.core.exceptions import UnavailableError
 from app.models import Chunk, File, FileText, Posting, Project, ProjectDocument, User
+from app.services.knowledge import counts as counts_module
 from app.services.knowledge import indexing, ranking
+from app.services.knowledge.counts import Counts
 from app.services.knowledge.indexing import Indexing
 from app.services.knowledge.search import Found, search
+from app.services.knowledge.terms import key_of
 from tests.client import Client
 from tests.conftest import Server
 from tests.integration.rows import settled
@@ -53,7 +56,7 @@ async def find(
     database: Database, project: UUID, query: str, limit: int = 10
 ) -> list[Found]:
     async with database.unit_of_work(read_only=True) as session:
-        return await search(session, project, query, limit=limit)
+        return await search(session, project, query, limit=limit, counts=Counts())
 
 
 async def state_of(database: Database, document: UUID) -> ProjectDocument:
@@ -197,6 +200,28 @@ async def test_common_terms_count_where_they_are_not_scanned(
     lions = [one for one in everything if "lion" in one.text]
     assert [one.text for one in scanned] == [one.text for one in lions]
     assert len(lions) < len(everything)
+
+
+async def test_counts_of_frequent_terms_alone_are_remembered(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts_module, "_FREQUENT", 2)
+    project, counts = await a_project(database), Counts()
+    often, seldom, never = (key_of(project, t) for t in ("zebra", "lion", "shark"))
+
+    async def counted(counts: Counts) -> list[dict[int, int]]:
+        keys = [often, seldom, never]
+        async with database.unit_of_work(read_only=True) as session:
+            return [await counts.all(session, keys), await counts.few(session, keys)]
+
+    for text in ("A zebra.", "A zebra and a lion."):
+        await add(database, project, text)
+    before = await counted(counts)
+    await add(database, project, "A zebra, a lion and a shark.")
+
+    assert before == [{often: 2, seldom: 1}] * 2
+    assert await counted(counts) == [{often: 2, seldom: 2, never: 1}] * 2
+    assert await counted(Counts()) == [{often: 3, seldom: 2, never: 1}] * 2
 
 
 async def test_scores_are_those_of_the_formula(database: Database) -> None:

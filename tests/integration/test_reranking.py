@@ -126,6 +126,25 @@ async def test_a_turn_gets_passages_in_that_order(
     assert prompt.index(BY_MODEL) < prompt.index(BY_WORDS)
 
 
+async def test_a_turn_pays_nothing_for_the_order_that_its_preview_showed(
+    server: Server, ada: Client, project: str, fake_openai: FakeOpenAI
+) -> None:
+    """TRUST M2: what was paid is not paid again; another text is another order."""
+    await ada.patch(f"/projects/{project}", json={"context_mode": "retrieval"})
+    chat = await ada.chat(model="openai/fake-small", project_id=project, title="Cars")
+    assert (await ada.get(f"/projects/{project}/context?q={QUESTION}")).status == 200
+
+    await ada.ask(chat, QUESTION)
+    once = await paid(server, ada)
+    await paste(ada, project, "Petrol is dear.")
+    await settled(server)
+    await ada.ask(chat, QUESTION)
+
+    orders = [call for call in fake_openai.calls if "documents" in call.body]
+    assert [len(call.body["documents"]) for call in orders] == [2, 3]
+    assert (once, await paid(server, ada)) == (9, 18)
+
+
 async def test_what_is_too_long_for_the_model_is_cut(
     server: Server, ada: Client, project: str, fake_openai: FakeOpenAI
 ) -> None:

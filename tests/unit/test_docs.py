@@ -20,6 +20,7 @@ PAGES = sorted(
 )
 NOT_OURS = {
     "ANTHROPIC_DEFAULT_HAIKU_MODEL",  # one of Claude Code's own
+    "HF_HOME",  # a variable of the Hugging Face hub's library
     "OLLAMA_HOST",  # a variable of Ollama's own
     "SSL_CERT_FILE",  # one of OpenSSL's
 }

@@ -18,7 +18,8 @@ class ModelSettings(Group):
         alias="EMBEDDING_MODEL",
         description="provider/id of a model for embeddings, such as "
         "bedrock/amazon.titan-embed-text-v2:0: projects are searched by what passages "
-        "mean, too; empty: by their words alone.",
+        "mean, too; local/ and a model's id or folder runs that on this machine; "
+        "empty: by their words alone.",
     )
     reranking: str = Field(
         "",

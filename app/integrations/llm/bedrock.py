@@ -234,12 +234,15 @@ class BedrockProvider:
         with readable(WHO):
             return bedrock_embeddings.read(request, answer, headers)
 
+    def rerank_tokens(self, request: RerankRequest) -> int:
+        return bedrock_reranking.billed(request)
+
     async def rerank(self, request: RerankRequest) -> Reranked:
         self._refuse_mantle("reranking")
         asked = bedrock_reranking.body_of(request)
-        answer, headers = await self._ask(request.model, "invoke", asked)
+        answer, _ = await self._ask(request.model, "invoke", asked)
         with readable(WHO):
-            return bedrock_reranking.read(request, answer, headers)
+            return bedrock_reranking.read(request, answer)
 
     def _refuse_mantle(self, purpose: str) -> None:
         if self._mantle:

@@ -6,6 +6,7 @@ wanted, and always ranks all.
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
 
 from app.integrations.llm.base import ProviderRejectedError
@@ -16,9 +17,17 @@ from app.integrations.llm.reranking import (
     reranked,
 )
 from app.integrations.llm.reranking import body_of as plain_body_of
+from app.integrations.llm.tokens import estimate_tokens
 
 _AMAZON, _COHERE = "amazon.rerank", "cohere.rerank"
 _COHERE_VERSION = 2
+
+_SEARCH_TOKENS = 10_000
+"""What a search counts as: by it the catalogue's prices are AWS's price of a search."""
+
+_DOCUMENTS, _DOCUMENT_TOKENS = 100, 512
+"""Of one search. A document that is longer, together with the question, counts as
+several (Amazon Bedrock's price list)."""
 
 
 def knows(model: str) -> bool:
@@ -35,10 +44,13 @@ def body_of(request: RerankRequest) -> dict[str, Any]:
     raise ProviderRejectedError(f"{request.model} is no reranker that we know.")
 
 
-def read(
-    request: RerankRequest, answer: Mapping[str, Any], headers: Mapping[str, str]
-) -> Reranked:
-    """Neither tells tokens in its answer; Bedrock's header may."""
-    counted = headers.get("x-amzn-bedrock-input-token-count")
-    tokens = int(counted) if counted else None
-    return reranked(request, WHO, answer["results"], tokens)
+def billed(request: RerankRequest) -> int:
+    """AWS bills no tokens, but searches."""
+    question = estimate_tokens(request.query)
+    lengths = (question + estimate_tokens(text) for text in request.documents)
+    documents = sum(ceil(length / _DOCUMENT_TOKENS) for length in lengths)
+    return ceil(documents / _DOCUMENTS) * _SEARCH_TOKENS
+
+
+def read(request: RerankRequest, answer: Mapping[str, Any]) -> Reranked:
+    return reranked(request, WHO, answer["results"], billed(request))

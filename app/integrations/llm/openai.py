@@ -39,7 +39,12 @@ from app.integrations.llm.messages_api import effort_of
 from app.integrations.llm.models import ModelList, fetch_json
 from app.integrations.llm.openai_chunks import ChunkReader
 from app.integrations.llm.openai_errors import refusal_of
-from app.integrations.llm.reranking import Reranked, RerankRequest, reranked
+from app.integrations.llm.reranking import (
+    Reranked,
+    RerankRequest,
+    estimate_pairs,
+    reranked,
+)
 from app.integrations.llm.reranking import body_of as rerank_body_of
 from app.integrations.llm.sse import SseReader
 
@@ -142,6 +147,9 @@ class OpenAIProvider:
             tokens = (answer.get("usage") or {}).get("prompt_tokens")
             rows = [one["embedding"] for one in told]
             return embedded(request, self._who, rows, tokens)
+
+    def rerank_tokens(self, request: RerankRequest) -> int:
+        return estimate_pairs(request)
 
     async def rerank(self, request: RerankRequest) -> Reranked:
         asked = {"model": request.model, **rerank_body_of(request)}

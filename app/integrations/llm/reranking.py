@@ -49,8 +49,15 @@ class Reranked:
 class Reranker(Protocol):
     """A provider that has models with the capability "reranking"."""
 
+    def rerank_tokens(self, request: RerankRequest) -> int:
+        """What the call will be billed as, as far as can be told before it is made."""
+
     async def rerank(self, request: RerankRequest) -> Reranked:
         """Run one call. Raises ProviderError."""
+
+
+def tokens_of(provider: Provider, request: RerankRequest) -> int:
+    return provider.rerank_tokens(request) if isinstance(provider, Reranker) else 0
 
 
 async def rerank(provider: Provider, request: RerankRequest) -> Reranked:

@@ -12,13 +12,23 @@ class ScannerError(UnavailableError):
     code = "scanner_unavailable"
 
 
+class ScannerRefusedError(ScannerError):
+    """It does not take this file, such as one that is too long for it."""
+
+
 class Scanner(Protocol):
+    @property
+    def scans(self) -> bool:
+        """Whether there is one at all."""
+
     async def scan(self, chunks: AsyncIterator[bytes]) -> str | None:
         """The name of what was found; None where nothing was."""
 
 
 class NoScanner:
     """Of an installation that has none."""
+
+    scans = False
 
     async def scan(self, chunks: AsyncIterator[bytes]) -> str | None:
         del chunks

@@ -9,19 +9,21 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from app.integrations.scanning.base import ScannerError
+from app.integrations.scanning.base import ScannerError, ScannerRefusedError
 
 _SECONDS = 120
 _FOUND = re.compile(r"stream: (.+) FOUND")
 
 
 class Clamd:
+    scans = True
+
     def __init__(self, address: str) -> None:
         """`address` is host:port, or the path of a socket."""
         self._address = address
 
     async def scan(self, chunks: AsyncIterator[bytes]) -> str | None:
-        """Raises ScannerError; also where clamd refuses a stream for its length."""
+        """Raises ScannerError; ScannerRefusedError for a stream that is too long."""
         try:
             async with asyncio.timeout(_SECONDS):
                 answer = await self._ask(chunks)
@@ -31,7 +33,7 @@ class Clamd:
             return None
         if (found := _FOUND.fullmatch(answer)) is not None:
             return found[1]
-        raise ScannerError("The virus scanner did not take the file.")
+        raise ScannerRefusedError("The virus scanner did not take the file.")
 
     async def _ask(self, chunks: AsyncIterator[bytes]) -> str:
         reader, writer = await self._connect()

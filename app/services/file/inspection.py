@@ -35,6 +35,11 @@ class Inspection:
         self._parser = parser
         self._scanner = scanner
 
+    @property
+    def scans(self) -> bool:
+        """Whether there is a virus scanner."""
+        return self._scanner.scans
+
     async def inspect(self, file_id: UUID) -> None:
         """Make it ready or reject it; does nothing to one that is no longer pending."""
         async with self._database.unit_of_work(read_only=True) as session:
@@ -49,28 +54,48 @@ class Inspection:
         except MissingObjectError:
             await self._reject(file_id, "was lost before it could be looked into")
 
-    async def _look_into(self, file: File, folder: Path) -> None:
+    async def scan(self, file: File) -> None:
+        """Raises UnreadableFileError for a virus, ScannerError, MissingObjectError."""
         key = places.original(file.user_id, file.id)
         found = await self._scanner.scan(self._storage.read(key))
         if found is not None:
             raise UnreadableFileError(f"holds a virus: {found}")
+
+    async def parse(self, file: File, folder: Path) -> Parsed:
+        """What is in it; its pictures are put into storage.
+
+        Raises UnreadableFileError and MissingObjectError.
+        """
         path, written = folder / "file", folder / "found"
         await asyncio.to_thread(written.mkdir)
-        await _save(self._storage.read(key), path)
+        original = places.original(file.user_id, file.id)
+        await _save(self._storage.read(original), path)
         parsed = await self._parser.parse(path, file.mime, written)
-        thumbnail = places.thumbnail(file.user_id, file.id)
-        scaled = places.scaled(file.user_id, file.id)
-        for place, picture in ((thumbnail, parsed.thumbnail), (scaled, parsed.scaled)):
+        for place, picture in (
+            (places.thumbnail, parsed.thumbnail),
+            (places.scaled, parsed.scaled),
+        ):
             if picture is not None:
-                await self._storage.put(place, _pieces(picture))
+                key = place(file.user_id, file.id)
+                await self._storage.put(key, _pieces(picture))
+        return parsed
+
+    async def forget_pictures(self, file: File) -> None:
+        """Of one that was deleted while they were made."""
+        made = (places.thumbnail, places.scaled)
+        await self._storage.delete([place(file.user_id, file.id) for place in made])
+
+    async def _look_into(self, file: File, folder: Path) -> None:
+        await self.scan(file)
+        parsed = await self.parse(file, folder)
         async with self._database.unit_of_work() as session:
-            kept = await _make_ready(session, file.id, parsed)
-        if not kept:  # deleted meanwhile
-            await self._storage.delete([thumbnail, scaled])
+            kept = await _make_ready(session, file.id, parsed, scanned=self.scans)
+        if not kept:
+            await self.forget_pictures(file)
 
     async def _reject(self, file_id: UUID, reason: str) -> None:
         async with self._database.unit_of_work() as session:
-            file = await _pending(session, file_id)
+            file = await locked(session, file_id, "pending")
             if file is not None:
                 reject(session, file, reason)
 
@@ -88,11 +113,13 @@ def remove(session: AsyncSession, file: File) -> None:
     )
 
 
-async def _make_ready(session: AsyncSession, file_id: UUID, parsed: Parsed) -> bool:
-    file = await _pending(session, file_id)
+async def _make_ready(
+    session: AsyncSession, file_id: UUID, parsed: Parsed, *, scanned: bool
+) -> bool:
+    file = await locked(session, file_id, "pending")
     if file is None:
         return False
-    file.status = "ready"
+    file.status, file.scanned = "ready", scanned
     file.mime = parsed.mime
     file.kind = kinds.of_parsed(parsed.mime, file.kind)
     file.width, file.height, file.pages = parsed.width, parsed.height, parsed.page_count
@@ -105,11 +132,10 @@ async def _make_ready(session: AsyncSession, file_id: UUID, parsed: Parsed) -> b
     return True
 
 
-async def _pending(session: AsyncSession, file_id: UUID) -> File | None:
+async def locked(session: AsyncSession, file_id: UUID, status: str) -> File | None:
+    """The file, if it is still there and so."""
     found: File | None = await session.scalar(
-        select(File)
-        .where(File.id == file_id, File.status == "pending")
-        .with_for_update()
+        select(File).where(File.id == file_id, File.status == status).with_for_update()
     )
     return found
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from app.core.exceptions import AppError
-from app.integrations.llm.base import ProviderError
+from app.integrations.llm.base import ProviderError, ProviderNotConfiguredError
 
 T = TypeVar("T")
 
@@ -46,4 +46,6 @@ class Asking:
 
 def is_away(error: AppError) -> bool:
     """Whether the model would fail all others, too."""
-    return isinstance(error, ProviderError) and error.retryable
+    return isinstance(error, ProviderNotConfiguredError) or (
+        isinstance(error, ProviderError) and error.retryable
+    )

@@ -20,8 +20,9 @@ from app.integrations.llm.tokens import estimate_tokens
 from app.integrations.search.lexical import Frequency, Hit
 from app.integrations.search.passages import Document, Passage, section_at
 from app.models import Project, ProjectDocument
+from app.services.knowledge.counts import Counts
 from app.services.knowledge.indexing import index_at_once
-from app.services.knowledge.ranking import Ranking, corpus_of
+from app.services.knowledge.ranking import corpus_of
 from app.services.knowledge.search import Found, search
 from app.services.knowledge.terms import key_of
 
@@ -44,11 +45,14 @@ class Manual:
         self._docs = docs
         self._pages: Mapping[UUID, Document] = {}
         self._updating = asyncio.Lock()
+        self._counts = Counts()
 
     async def search(self, query: str, limit: int) -> list[Hit]:
         pages = await self._current()
         async with self._database.unit_of_work(read_only=True) as session:
-            found = await search(session, PROJECT, query, limit=limit)
+            found = await search(
+                session, PROJECT, query, limit=limit, counts=self._counts
+            )
         # Another version's process may change the pages just now.
         return [
             _hit(pages[one.document_id], one)
@@ -61,7 +65,7 @@ class Manual:
         keys = {key_of(PROJECT, term): term for term in terms}
         async with self._database.unit_of_work(read_only=True) as session:
             corpus = await corpus_of(session, PROJECT)
-            having = await Ranking(session, corpus).having(keys)
+            having = await self._counts.all(session, keys)
         return Frequency(
             corpus.chunks, {keys[key]: count for key, count in having.items()}
         )

@@ -7,7 +7,7 @@ same sums on the same rows; see docs/adr/0024-knowledge-is-ranked-in-sql.md.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.integrations.search.lexical import K1, B, inverse_frequency
 from app.models import Posting, ProjectDocument
+from app.services.knowledge.counts import Counts
 
 _MOST_TERMS = 40
 """Of a question: the rarest of them."""
@@ -46,11 +47,8 @@ _FEEDBACK = 5
 """The chunks whose terms are added to the question's."""
 
 _CONSIDERED, _ADDED = 40, 20
-"""Of these terms, how many are weighed by their rarity, and how many are added."""
-
-_MOST_HAVING = 2500
-"""Chunks that have a term that is added: a more frequent one tells little, and takes
-long to count."""
+"""Of these terms, how many are weighed by their rarity, and how many are added. One
+that more than `MOST_HAVING` chunks have tells little, and takes long to count."""
 
 _SHARE_ADDED = 0.5
 """What they weigh together, of all."""
@@ -72,9 +70,12 @@ async def corpus_of(session: AsyncSession, project_id: UUID) -> Corpus:
 class Ranking:
     """The order of a project's chunks for one question."""
 
-    def __init__(self, session: AsyncSession, corpus: Corpus) -> None:
+    def __init__(
+        self, session: AsyncSession, corpus: Corpus, *, counts: Counts
+    ) -> None:
         self._session = session
         self._corpus = corpus
+        self._counts = counts
         self._statements = _statements(session.get_bind().dialect.name)
 
     async def by_question(
@@ -84,7 +85,7 @@ class Ranking:
 
         `asked` counts keys of terms; those that no chunk has count in the latter.
         """
-        having = await self.having(asked)
+        having = await self._counts.all(self._session, asked)
         most = sum(asked[key] * self._rarity(having.get(key, 0)) for key in asked)
         rarest = sorted(having, key=lambda key: (having[key], key))[:_MOST_TERMS]
         weights = {key: asked[key] * self._rarity(having[key]) for key in rarest}
@@ -124,12 +125,8 @@ class Ranking:
         for key, chunk, count, length in found:
             likely[key] += feedback[chunk] / total * count / length
         considered = dict(best(likely, _CONSIDERED))
-        having = await self._counts(self._statements.few, considered)
-        rarity = {
-            key: self._rarity(count)
-            for key, count in having.items()
-            if count <= _MOST_HAVING
-        }
+        having = await self._counts.few(self._session, considered)
+        rarity = {key: self._rarity(count) for key, count in having.items()}
         added = dict(
             best({key: considered[key] * rarity[key] for key in rarity}, _ADDED)
         )
@@ -152,16 +149,6 @@ class Ranking:
             for chunk, score in found:
                 summed[chunk] += score
         return summed
-
-    async def having(self, keys: Collection[int]) -> dict[int, int]:
-        """How many chunks have each of these terms; what none has is left out."""
-        return await self._counts(self._statements.counts, keys)
-
-    async def _counts(
-        self, statement: Select[int, int], keys: Collection[int]
-    ) -> dict[int, int]:
-        found = await self._session.execute(statement, {"keys": list(keys)})
-        return {key: count for key, count in found if count}
 
     def _rarity(self, having: int) -> float:
         # What is being indexed just now has terms, and is not counted yet.
@@ -194,9 +181,6 @@ _TOTALS = select(
 class _Statements(NamedTuple):
     """Lists come in as one value each, so that the SQL is the same at each call."""
 
-    counts: Select[int, int]
-    few: Select[int, int]
-    """The same, but that it counts no further than one beyond `_MOST_HAVING`."""
     candidates: Select[int, Any]
     additions: Select[int, Any]
     terms: Select[int, int, int, int]
@@ -206,26 +190,13 @@ class _Statements(NamedTuple):
 def _statements(dialect: str) -> _Statements:
     if dialect == "sqlite":
         among, weighted = _among_in_sqlite, _weighted_in_sqlite()
-        keys = func.json_each(bindparam("keys", type_=JSON())).table_valued("value")
     else:
         among, weighted = _among_in_postgresql, _weighted_in_postgresql()
-        listed = func.unnest(bindparam("keys", type_=ARRAY(BigInteger())))
-        keys = listed.table_valued("value").render_derived()
-    having = select(Posting.chunk_id).where(Posting.key == keys.c.value)
-    few = having.limit(_MOST_HAVING + 1).correlate(keys).subquery()
     scoring, score = _scoring(weighted)
     additions = scoring.where(among(Posting.chunk_id, "chunks"))
     if dialect != "sqlite":
         additions = _additions_in_postgresql(weighted)
     return _Statements(
-        counts=select(
-            keys.c.value,
-            # Not of a subquery: SQLite takes twice as long for each row of that.
-            having.with_only_columns(func.count()).correlate(keys).scalar_subquery(),
-        ),
-        few=select(
-            keys.c.value, select(func.count()).select_from(few).scalar_subquery()
-        ),
         candidates=scoring.order_by(score.desc(), Posting.chunk_id).limit(
             bindparam("most", type_=Integer())
         ),

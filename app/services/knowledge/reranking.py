@@ -5,13 +5,18 @@ A search finds them without it, and keeps its own order where the model fails.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
 from uuid import UUID
 
+import orjson
+
+from app.core.cache import Cache
 from app.integrations.llm.reranking import (
+    Ranked,
     Reranked,
     RerankRequest,
-    estimate_pairs,
     rerank,
+    tokens_of,
 )
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
@@ -26,6 +31,10 @@ _FEWEST = 40
 search."""
 
 
+_REMEMBERED, _REMEMBER_SECONDS = 500, 300.0
+"""Orders: a turn asks for what its preview showed."""
+
+
 class Reranking:
     """`model` is empty where the installation has none for it."""
 
@@ -34,6 +43,10 @@ class Reranking:
         self._router = router
         self._books = books
         self._asking = Asking(model, without="searched without reranking")
+        # By who asks, as questions are remembered: see `Embedding`.
+        self._orders: Cache[tuple[UUID, bytes], Sequence[Ranked]] = Cache(
+            size=_REMEMBERED, ttl=lambda: _REMEMBER_SECONDS
+        )
 
     def candidates(self, limit: int) -> int:
         """How many passages a search should find for the best `limit` of them."""
@@ -51,19 +64,35 @@ class Reranking:
         """The best `limit` of what was found, with the model's scores.
 
         It is one call of the model, which the user pays, within the limits of the `key`
-        by which they ask.
+        by which they ask; the same once more is none.
         """
         if not self._model or len(found) < 2:  # noqa: PLR2004 - one is in order
             return found[:limit]
         query = query[:MOST_CHARACTERS]
-
-        async def ask() -> Reranked:
-            return await self._reranked(user_id, query, found, limit=limit, key=key)
-
-        made = await self._asking.answer(ask)
-        if made is None:
+        order = await self._order(user_id, query, found, limit=limit, key=key)
+        if order is None:
             return found[:limit]
-        return [replace(found[one.place], score=one.score) for one in made.ranked]
+        return [replace(found[one.place], score=one.score) for one in order]
+
+    async def _order(
+        self,
+        user_id: UUID,
+        query: str,
+        found: Sequence[Found],
+        *,
+        limit: int,
+        key: KeyLimits | None,
+    ) -> Sequence[Ranked] | None:
+        asked = user_id, _digest(query, found, limit)
+        known = self._orders.find(asked)
+        if known is not None:
+            return known
+
+        async def ask() -> Sequence[Ranked]:
+            made = await self._reranked(user_id, query, found, limit=limit, key=key)
+            return made.ranked
+
+        return await self._asking.answer(lambda: self._orders.get(asked, ask))
 
     async def _reranked(
         self,
@@ -79,7 +108,7 @@ class Reranking:
         query = cut(query, most // 2)  # a model takes both together
         documents = [cut(one.shown, most // 2) for one in found]
         request = RerankRequest(self._model, query, documents, top=limit)
-        tokens = estimate_pairs(request)
+        tokens = max(tokens_of(one.provider, request) for one in candidates)
         account = await self._books.reserve(
             user_id,
             as_one(self._model, [one.model for one in candidates]),
@@ -97,3 +126,9 @@ class Reranking:
             return made
 
         return await answered(self._router, account, candidates, call, tokens=tokens)
+
+
+def _digest(query: str, found: Sequence[Found], limit: int) -> bytes:
+    """Of all that the model would be asked: whatever changes there is another order."""
+    asked = [limit, query, *(one.shown for one in found)]
+    return sha256(orjson.dumps(asked)).digest()

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from app.core.database import Database
 from app.models import KeyLimits, Project
 from app.services.authorization import owned
+from app.services.knowledge.counts import Counts
 from app.services.knowledge.embedding import Embedding
 from app.services.knowledge.reranking import Reranking
 from app.services.knowledge.search import Found, search
@@ -20,6 +21,7 @@ class Retrieval:
         self._database = database
         self._embedding = embedding
         self._reranking = reranking
+        self._counts = Counts()
 
     async def find(
         self,
@@ -47,6 +49,7 @@ class Retrieval:
                 project_id,
                 query,
                 limit=self._reranking.candidates(limit),
+                counts=self._counts,
                 near=near,
             )
         return await self._reranking.best(user_id, query, found, limit=limit, key=key)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.integrations.search.words import terms
 from app.models import Chunk, ProjectDocument
+from app.services.knowledge.counts import Counts
 from app.services.knowledge.ranking import Ranking, best, corpus_of
 from app.services.knowledge.terms import key_of
 
@@ -65,6 +66,7 @@ async def search(
     query: str,
     *,
     limit: int,
+    counts: Counts,
     near: Sequence[int] = (),
 ) -> list[Found]:
     """The best passages, best first. Who asks must be in the project: see `require`.
@@ -72,7 +74,9 @@ async def search(
     `near` are the chunks that mean most nearly the same, where that is known: see
     `Embedding.near`. By both, scores are 0 to 1.
     """
-    scores, shares = await _by_words(session, project_id, query, limit=limit)
+    scores, shares = await _by_words(
+        session, project_id, query, limit=limit, counts=counts
+    )
     if near:
         by_words = [chunk for chunk, _ in best(scores, len(scores))]
         scores = fused([by_words, near])
@@ -90,14 +94,14 @@ def fused(rankings: Sequence[Sequence[int]]) -> dict[int, float]:
 
 
 async def _by_words(
-    session: AsyncSession, project_id: UUID, query: str, *, limit: int
+    session: AsyncSession, project_id: UUID, query: str, *, limit: int, counts: Counts
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Scores and shares of the candidates."""
     asked = Counter(key_of(project_id, t) for t in terms(query[:MOST_CHARACTERS]))
     corpus = await corpus_of(session, project_id)
     if not corpus.chunks or not asked:
         return {}, {}
-    ranking = Ranking(session, corpus)
+    ranking = Ranking(session, corpus, counts=counts)
     scores, most = await ranking.by_question(asked, at_least=limit)
     shares = {chunk: score / most for chunk, score in scores.items()}
     if len(asked) >= _FEWEST_TERMS:
@@ -114,16 +118,22 @@ async def _found(
 ) -> list[Found]:
     ranked = dict(best(scores, limit + _SPARE))
     rows = await session.execute(
-        select(Chunk, ProjectDocument.title)
-        .join(ProjectDocument, ProjectDocument.id == Chunk.document_id)
-        .where(
-            Chunk.id.in_(ranked),
-            # What was near a moment ago may be gone, and its number another's.
-            ProjectDocument.project_id == project_id,
-            ProjectDocument.state == "ready",
+        select(
+            Chunk,
+            ProjectDocument.title,
+            ProjectDocument.project_id,
+            ProjectDocument.state,
         )
+        .join(ProjectDocument, ProjectDocument.id == Chunk.document_id)
+        .where(Chunk.id.in_(ranked))
     )
-    chunks = {chunk.id: (chunk, title) for chunk, title in rows}
+    # What was near a moment ago may be gone, and its number another's. Looked at here:
+    # for a condition SQLite goes through all of the project's documents.
+    chunks = {
+        chunk.id: (chunk, title)
+        for chunk, title, project, state in rows
+        if project == project_id and state == "ready"
+    }
     return [
         Found(
             document_id=chunk.document_id,

@@ -16,12 +16,15 @@ from app.integrations.llm.base import (
     ProviderThrottledError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    Usage,
 )
 from app.integrations.llm.bedrock import BedrockProvider
+from app.integrations.llm.bedrock_reranking import billed
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.guide import GuideProvider
 from app.integrations.llm.http import Http
 from app.integrations.llm.openai import OpenAIProvider
+from app.integrations.llm.pricing import cost as cost_of
 from app.integrations.llm.reranking import (
     Ranked,
     Reranked,
@@ -29,6 +32,7 @@ from app.integrations.llm.reranking import (
     estimate_pairs,
     rerank,
     reranked,
+    tokens_of,
 )
 from tests.fakes import bedrock
 from tests.fakes.bedrock import FakeBedrock
@@ -90,9 +94,35 @@ async def test_tokens_are_those_that_the_provider_counts_or_ours(way: Way) -> No
     way.server.plan.tells_usage = False
     estimated = await way.rank()
 
-    assert (counted.input_tokens, counted.estimated) == (77, False)
-    ours = estimate_pairs(RerankRequest(way.model, QUERY, TEXTS, 10))
-    assert (estimated.input_tokens, estimated.estimated) == (ours, True)
+    request = RerankRequest(way.model, QUERY, TEXTS, 10)
+    before = tokens_of(way.provider, request)
+    if way.model == RERANKER:
+        assert (counted.input_tokens, counted.estimated) == (77, False)
+        assert (estimated.input_tokens, estimated.estimated) == (before, True)
+        assert before == estimate_pairs(request)
+    else:  # AWS bills a search, whatever its tokens are
+        assert (counted.input_tokens, counted.estimated) == (10_000, False)
+        assert estimated == counted
+        assert before == 10_000
+
+
+@pytest.mark.parametrize(
+    ("texts", "searches"),
+    [
+        (["word " * 400] * 100, 1),  # 500 tokens, and the question's
+        (["word " * 400] * 101, 2),
+        (["word " * 410] * 50, 1),  # longer than 512, each of them
+        (["word " * 410] * 51, 2),
+    ],
+)
+def test_bedrock_bills_searches_of_a_hundred_texts(
+    texts: list[str], searches: int
+) -> None:
+    """TRUST M2."""
+    tokens = billed(RerankRequest(COHERE, QUERY, texts, 10))
+
+    cost = cost_of(Usage(tokens, 0), CATALOGUE.info(f"bedrock/{COHERE}").prices)
+    assert cost == searches * 2_000  # credits: 0.002 dollars
 
 
 async def test_it_is_asked_in_its_own_form(way: Way) -> None:

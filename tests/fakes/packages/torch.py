@@ -1,0 +1,1 @@
+"""Is there, which is all that is asked of it."""
