@@ -44,16 +44,18 @@ from app.integrations.llm.bedrock_places import (
     Place,
     Places,
 )
-from app.integrations.llm.bedrock_wire import WHO, event_of, refusal_of, unframed
+from app.integrations.llm.bedrock_wire import (
+    ANTHROPIC_VERSION,
+    WHO,
+    event_of,
+    refusal_of,
+    runtime_body,
+    unframed,
+)
 from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.embeddings import Embedded, EmbedRequest
 from app.integrations.llm.eventstream import EventStreamReader
-from app.integrations.llm.forwarding import (
-    Spoken,
-    beta_list,
-    exchange,
-    without_stream,
-)
+from app.integrations.llm.forwarding import Spoken, exchange
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -67,7 +69,6 @@ from app.integrations.llm.tokens import estimate_body
 
 log = structlog.get_logger(__name__)
 
-ANTHROPIC_VERSION = "bedrock-2023-05-31"
 
 CHAIN_SECONDS = 60.0
 """How long it is believed that AWS's credential chain has nothing."""
@@ -207,7 +208,7 @@ class BedrockProvider:
         else:
             action = "invoke-with-response-stream" if stream else "invoke"
             url = self._url(place, action)
-            sent = _runtime_body(body, betas)
+            sent = runtime_body(body, betas)
             given = {"Content-Type": "application/json", "Accept": _ACCEPTED[stream]}
         wire = orjson.dumps(sent)
         answer = exchange(
@@ -270,7 +271,7 @@ class BedrockProvider:
         """It counts for some of the models, and knows them by their plain ids."""
         longest = self._catalogue.info(f"{self.name}/{model}").max_output_tokens
         # A call must say how long its answer may be, though that counts for nothing.
-        wire = orjson.dumps(_runtime_body({"max_tokens": longest, **body}, betas))
+        wire = orjson.dumps(runtime_body({"max_tokens": longest, **body}, betas))
         asked = {"input": {"invokeModel": {"body": b64encode(wire).decode()}}}
         answer, _ = await self._ask(self._plain(model), "count-tokens", asked)
         with readable(WHO):
@@ -394,9 +395,3 @@ class BedrockProvider:
 def _mantle_headers(betas: str = "") -> dict[str, str]:
     headers = {"Content-Type": "application/json", "anthropic-version": VERSION}
     return headers | ({"anthropic-beta": betas} if betas else {})
-
-
-def _runtime_body(body: Mapping[str, Any], betas: str) -> dict[str, Any]:
-    """What `runtime` takes of a body of the Messages API."""
-    asked = {"anthropic_beta": beta_list(betas)} if betas else {}
-    return {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body), **asked}

@@ -1,4 +1,4 @@
-"""What Bedrock's two endpoints send: frames of events, and errors by name."""
+"""What Bedrock's two endpoints are sent, and send: frames of events, named errors."""
 
 import binascii
 import re
@@ -22,10 +22,13 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.bedrock_places import ModelLackingError
 from app.integrations.llm.eventstream import EventStreamReader, Header
+from app.integrations.llm.forwarding import beta_list, without_stream
 from app.integrations.llm.http import by_status, refused, retry_after
 from app.integrations.llm.messages_api import refusal
 
 WHO = "Bedrock"
+
+ANTHROPIC_VERSION = "bedrock-2023-05-31"
 
 _TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"(\w+)"')
 """How an event mostly begins; its type is its name."""
@@ -152,3 +155,9 @@ def _error(
     if kind is ProviderRejectedError and _LACKING.search(message):
         kind = ModelLackingError
     return refused(kind, WHO, name, message, wait=wait)
+
+
+def runtime_body(body: Mapping[str, Any], betas: str) -> dict[str, Any]:
+    """What `runtime` takes of a body of the Messages API."""
+    asked = {"anthropic_beta": beta_list(betas)} if betas else {}
+    return {"anthropic_version": ANTHROPIC_VERSION, **without_stream(body), **asked}
