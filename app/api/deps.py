@@ -28,6 +28,7 @@ from app.schemas.user import Email
 from app.services import idempotency
 from app.services.auth import Auth, Client
 from app.services.authorization import Principal, require_fresh
+from app.services.chat.search_index import SearchIndex
 from app.services.chat.turns import Turns
 from app.services.desk.auth import AUDIENCES
 from app.services.desk.principal import DeskUser
@@ -271,6 +272,13 @@ async def get_accounts(runtime: RuntimeDep) -> Accounts:
 
 
 AccountsDep = Annotated[Accounts, Depends(get_accounts)]
+
+
+async def get_search_index(runtime: RuntimeDep) -> SearchIndex:
+    return runtime.search_index
+
+
+SearchIndexDep = Annotated[SearchIndex, Depends(get_search_index)]
 
 
 async def get_turns(runtime: RuntimeDep) -> Turns:

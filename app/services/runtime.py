@@ -28,6 +28,7 @@ from app.services.account.erasure import Erasure
 from app.services.audit.chain import require_key
 from app.services.auth import Auth
 from app.services.chat.books import Books
+from app.services.chat.search_index import SearchIndex
 from app.services.chat.turns import Turns
 from app.services.credits.leasing import Credits
 from app.services.desk.auth import DeskAuth
@@ -181,6 +182,7 @@ class _Calls(NamedTuple):
     message_logs: MessageLogs
     books: Books
     turns: Turns
+    search_index: SearchIndex
     gateway: Gateway
     asides: Asides
     embedding: Embedding
@@ -203,6 +205,7 @@ class _Calls(NamedTuple):
         credits_ = Credits(database, bus=bus, limiter=limiter, plans=plans)
         message_logs = MessageLogs(live, database=database, crypto=crypto)
         books = Books(credits_, message_logs)
+        search_index = SearchIndex(database)
         models = live.started.models
         embedding = Embedding(
             models.embedding, database=database, router=router, books=books
@@ -224,7 +227,9 @@ class _Calls(NamedTuple):
                 books=books,
                 attachments=Attachments(database, storage),
                 retrieval=retrieval,
+                index=search_index,
             ),
+            search_index=search_index,
             gateway=Gateway(router=router, principals=principals, books=books),
             asides=Asides(router=router, books=books),
             embedding=embedding,
@@ -262,6 +267,7 @@ class Runtime:
     credits: Credits
     introspector: Introspector
     turns: Turns
+    search_index: SearchIndex
     message_logs: MessageLogs
     books: Books
     gateway: Gateway
@@ -352,10 +358,12 @@ class Runtime:
         await self.routes.open()
         await self.desk_principals.open()
         await self.message_logs.open()
+        await self.search_index.open()
         await self.turns.open(alone=self.alone)
 
     async def close(self) -> None:
         await self.turns.close()
+        await self.search_index.close()
         await self.message_logs.close()
         await self.routes.close()
         await self.models.close()

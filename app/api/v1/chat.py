@@ -11,6 +11,7 @@ from app.api.deps import (
     PageDep,
     RouterDep,
     RuntimeDep,
+    SearchIndexDep,
     SessionDep,
     TurnsDep,
 )
@@ -43,6 +44,7 @@ async def create_chat(
 @router.get("", response_model=Page[ChatRead])
 async def list_chats(
     database: DatabaseDep,
+    index: SearchIndexDep,
     user: CurrentUser,
     page: PageDep,
     *,
@@ -56,6 +58,7 @@ async def list_chats(
     """The pinned first, then the last changed; with `q` those that hold the words."""
     items, following = await chats.listing(
         database,
+        index,
         user,
         query=q or None,
         project_id=project_id,

@@ -14,8 +14,6 @@ from app.core.database import utcnow
 from app.core.exceptions import ConflictError, NotFoundError
 from app.core.statements import Script, Statement
 from app.models import Chat, Message
-from app.models.message import text_of
-from app.services.chat import search
 from app.services.chat.history import ChatFacts, Said
 
 _BROKEN_OFF = ("interrupted", "stopped", "error")
@@ -88,8 +86,6 @@ def begin(
         raise NotFoundError(
             "The message that yours was to follow has been deleted meanwhile."
         ) from error
-    if question is not None:
-        yield search.entry(chat.id, question.id, text_of(question.content))
 
 
 def _row(chat: ChatFacts, question: Said) -> dict[str, Any]:

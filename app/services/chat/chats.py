@@ -25,6 +25,7 @@ from app.models import Chat, Project
 from app.schemas.chat import ChatCreate, ChatRead, ChatUpdate
 from app.services.authorization import Principal, owned, require
 from app.services.chat import branches, search
+from app.services.chat.search_index import SearchIndex
 from app.services.chat.turns import Turns
 
 _KEEP_TEMPORARY = timedelta(days=1)
@@ -61,6 +62,7 @@ async def create(
 
 async def listing(
     database: Database,
+    index: SearchIndex,
     principal: Principal,
     *,
     query: str | None,
@@ -91,6 +93,7 @@ async def listing(
         asked = _all(after=after, bound=bound)(**known)
         rows = (await database.run(asked, brief=True)).rows
     else:
+        await index.settle()
         statement = _page(after=after, bound=bound, searching=True)
         async with database.unit_of_work(read_only=True) as session:
             words = search.holding(session, principal.user_id, query)

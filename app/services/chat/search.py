@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     column,
     delete,
+    exists,
     false,
     func,
     literal_column,
@@ -31,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.database import Database
-from app.core.statements import Bound, Statement
+from app.core.statements import Many, Statement
 from app.integrations.search.words import UNSPACED
 from app.models import Chat, Message, SearchEntry
 
@@ -70,9 +71,37 @@ async def index_messages(session: AsyncSession, messages: Sequence[Message]) -> 
         await (await session.connection()).execute(_upsert(session), rows)
 
 
-def entry(chat_id: UUID, message_id: UUID, text: str) -> Bound:
-    """The same for one message, as a statement."""
-    return _UPSERT(chat=chat_id, message=message_id, terms=" ".join(words(text)))
+def entries(texts: Sequence[tuple[UUID, UUID, str]]) -> Many:
+    """The same as a statement, for texts with the chat and message they are of.
+
+    What was deleted meanwhile is left out, too.
+    """
+    return _OF_MESSAGES.each(
+        [
+            {"chat": chat, "message": message, "terms": " ".join(words(text))}
+            for chat, message, text in texts
+        ]
+    )
+
+
+async def unindexed(database: Database, most: int) -> list[tuple[UUID, UUID, str]]:
+    """Of the newest so many messages those that cannot be found: of a lost process."""
+    newest = (
+        select(Message.id).order_by(Message.id.desc()).limit(most).scalar_subquery()
+    )
+    statement = (
+        select(Message)
+        .join(Chat, Chat.id == Message.chat_id)
+        .where(
+            Message.id.in_(newest),
+            Message.status != "streaming",
+            Chat.temporary.is_(False),
+            ~exists().where(SearchEntry.message_id == Message.id),
+        )
+    )
+    async with database.unit_of_work(read_only=True) as session:
+        found = (await session.scalars(statement)).all()
+    return [(one.chat_id, one.id, one.text) for one in found]
 
 
 async def index_title(session: AsyncSession, chat_id: UUID, title: str | None) -> None:
@@ -144,13 +173,19 @@ def _upsert(session: AsyncSession) -> UpdateBase:
     return construct
 
 
-def _upserting(insert: _Insert) -> _Insert:
+def _upserting(insert: _Insert, *, if_there: bool = False) -> _Insert:
+    """`if_there`: the message may have been deleted."""
     # The owner is one of the words: what other people wrote costs a search nothing.
     entry = select(
         Chat.id,
         bindparam("message", type_=Uuid()),
         func.rtrim(_OWNER + " " + bindparam("terms", type_=Text())),
     ).where(Chat.id == bindparam("chat"), Chat.temporary.is_(False))
+    if if_there:
+        # Locked, where that is known, so that it stays until this is stored.
+        entry = entry.join(
+            Message, Message.id == bindparam("message", type_=Uuid())
+        ).with_for_update(read=True, key_share=True, of=Message)
     insert = insert.from_select(["chat_id", "message_id", "terms"], entry)
     return insert.on_conflict_do_update(
         index_elements=["message_id"], set_={"terms": insert.excluded.terms}
@@ -177,5 +212,9 @@ def _in_postgresql(owner: str, word: str, *, begins: bool) -> ColumnElement[bool
 _UPSERT = Statement(
     _upserting(sqlite.insert(SearchEntry)),
     postgresql=_upserting(postgresql.insert(SearchEntry)),
+)
+_OF_MESSAGES = Statement(
+    _upserting(sqlite.insert(SearchEntry), if_there=True),
+    postgresql=_upserting(postgresql.insert(SearchEntry), if_there=True),
 )
 _MATCHES = {"sqlite": _in_sqlite, "postgresql": _in_postgresql}

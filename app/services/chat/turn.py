@@ -39,11 +39,11 @@ from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
 from app.schemas.message import message_json
 from app.services import job as jobs
-from app.services.chat import search
 from app.services.chat.books import Account
 from app.services.chat.choices import Choice
 from app.services.chat.quotes import Quotes
 from app.services.chat.reply import Position, Reply
+from app.services.chat.search_index import SearchIndex
 
 Ending = Literal["stopped", "interrupted"]
 
@@ -111,12 +111,12 @@ class Turn:
             raise self.failure
         return self.message
 
-    async def run(self, database: Database) -> None:
+    async def run(self, database: Database, index: SearchIndex) -> None:
         with TURNS_RUNNING.track_inprogress():
-            await self._run(database)
+            await self._run(database, index)
         _turns(self._provider, self.message.status).inc()
 
-    async def _run(self, database: Database) -> None:
+    async def _run(self, database: Database, index: SearchIndex) -> None:
         begun = time.perf_counter()
         self._streaming = asyncio.create_task(self._stream())
         if self._ending is not None:  # ended before it began
@@ -130,6 +130,8 @@ class Turn:
         stored = await self._store(database, values)
         for name, value in values.items():
             setattr(self.message, name, value)
+        if stored:
+            index.add(self.message.chat_id, self.message.id, self.reply.text)
         if not stored and self.failure is None:
             self.failure = NotFoundError("This message was deleted.")
         self.reply.finish(ending(self.message) if stored else _broken_off(self.failure))
@@ -314,7 +316,6 @@ class Turn:
         stored = yield _END(row=message.id, of_attempt=self.reply.attempt, **values)
         if stored.rowcount == 0:
             return False
-        yield search.entry(message.chat_id, message.id, self.reply.text)
         if self.reply.text:
             yield from self._follow_ups()
         return True

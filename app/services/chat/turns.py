@@ -14,6 +14,7 @@ from app.integrations.llm.base import Usage
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
 from app.models import Message
+from app.models.message import text_of
 from app.schemas.message import MessageCreate, MessageEdit, Regeneration
 from app.services import idempotency
 from app.services.authorization import Principal, require
@@ -33,6 +34,7 @@ from app.services.chat.following import Following
 from app.services.chat.history import ChatFacts, Said
 from app.services.chat.relay import Writer
 from app.services.chat.reply import Reply, continuable
+from app.services.chat.search_index import SearchIndex
 from app.services.chat.slots import Slot, Slots
 from app.services.chat.turn import Ending, Turn
 from app.services.file.attachments import Attachments
@@ -55,6 +57,7 @@ class Turns:
         books: Books,
         attachments: Attachments,
         retrieval: Retrieval,
+        index: SearchIndex,
     ) -> None:
         settings = live.started
         self._choices = Choices(live, database, attachments, retrieval)
@@ -67,6 +70,7 @@ class Turns:
         self._bus = bus
         self._books = books
         self._attachments = attachments
+        self._index = index
         self._checkpoints = Checkpoints(
             settings.turns, database=database, running=self._running, bus=bus
         )
@@ -172,6 +176,8 @@ class Turns:
         )
         script = begin(chat, question, reply, anywhere=anywhere)
         await self._store_and_start(principal, turn, script, conversation=True)
+        if question is not None:
+            self._index.add(chat.id, question.id, text_of(question.content))
         return turn
 
     async def preview(
@@ -368,7 +374,7 @@ class Turns:
             writer = Writer(self._bus, turn.message.id, turn.reply)
             turn.on_event = writer.tell
         try:
-            await turn.run(self._database)
+            await turn.run(self._database, self._index)
         finally:
             del self._running[turn.message.id]
             if writer is not None:
