@@ -212,6 +212,7 @@ async def test_text_is_indexed_when_it_is_final_not_while_it_grows(
         chat = await client.chat(model=MODEL, title="a")
         async with client.asking(chat, "Say 50 zebras") as stream:
             events = await stream.until("delta")
+            assert await found(client, "zebras") == [chat]
             async with database.unit_of_work(read_only=True) as session:
                 entries = (await session.scalars(select(SearchEntry))).all()
             assert {e.message_id for e in entries} == {
@@ -230,6 +231,7 @@ async def test_what_a_dead_process_left_is_indexed_with_its_end(
     client = await server.client()
     chat = await client.chat(title="a")
     await client.ask(chat, "Hello")
+    assert await found(client, "hello") == [chat]  # nothing waits to be indexed
     async with database.unit_of_work() as session:
         message = (
             await session.scalars(select(Message).where(Message.role == "assistant"))

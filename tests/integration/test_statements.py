@@ -128,6 +128,7 @@ async def test_an_authenticated_read_costs_one_statement(server: Server) -> None
 
     await client.post(f"/messages/{message}/regenerate", json={"stream": False})
     await client.patch(f"/chats/{chat}", json={"pinned": True})
+    await client.get("/chats?q=hello")  # what was just said is indexed before a search
     for path in (
         "/chats",
         "/chats?q=hello+named",
