@@ -31,8 +31,8 @@ _KNOWN = frozenset(
         "tool-search-tool-2025-10-19",
     }
 )
-"""Those of the user guide ("Anthropic Claude Messages API"). A model may take more of
-them, or fewer."""
+"""Those that other gateways send there; AWS's own list was not read. A model may take
+more of them, or fewer."""
 
 _REFUSED = re.compile("invalid beta flag", re.IGNORECASE)
 _MOST_REMEMBERED = 1000
