@@ -28,6 +28,7 @@ async def settled(server: Server) -> None:
         logs._room.clear()
         await logs._room.wait()  # for each batch that was stored
     await server.runtime.credits.flush()
+    await server.runtime.search_index.settle()
     busy = select(func.count()).where(Job.state.in_(["queued", "running"]))
     while True:
         async with server.runtime.database.unit_of_work(read_only=True) as session:

@@ -33,6 +33,7 @@ async def all_rows(server: Server) -> Rows:
     """Everything that is stored, by table and key; what was used so far with it."""
     rows: Rows = {}
     await server.runtime.credits.flush()
+    await server.runtime.search_index.settle()
     async with server.runtime.database.unit_of_work(read_only=True) as session:
         for name, table in Base.metadata.tables.items():
             for row in await session.execute(select(table)):
