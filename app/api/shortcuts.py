@@ -45,11 +45,9 @@ class Ways:
             if isinstance(context.original_route, APIRoute):
                 way = _Way(context)
                 for method in context.methods or ():
+                    self._ways.setdefault((method, _place(way.path)), []).append(way)
                     if way.plain:
                         self._plain.setdefault((method, way.path), way)
-                    else:
-                        place = (method, _place(way.path))
-                        self._ways.setdefault(place, []).append(way)
 
     def find(self, scope: Scope) -> "tuple[_Way, dict[str, Any]] | None":
         """The way of a request, and the parameters in its path.
@@ -72,10 +70,9 @@ class Ways:
 
     def short(self) -> set[tuple[str, str]]:
         """Method and path of those that go without FastAPI."""
-        plain = ((place, [way]) for place, way in self._plain.items())
         return {
             (method, way.path)
-            for (method, _), ways in (*self._ways.items(), *plain)
+            for (method, _), ways in self._ways.items()
             for way in ways
             if way.short
         }

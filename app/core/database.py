@@ -156,25 +156,22 @@ class Database:
         """
         statement, values = bound
 
-        def compiled() -> Compiled:
-            found = self._compile(statement)
-            for watch in self.watchers:
-                watch(found.sql)
-            return found
-
         async def work(connection: Driver) -> Result:
-            return await connection.run(compiled(), values)
+            return await connection.run(self._compile(statement), values)
 
         connections = self._connections if statement.reads else self._writers
         try:
             if brief and self.is_sqlite:
                 with suppress(sqlite.NotHereError):
-                    return self._here().run(compiled(), values)
+                    return self._here().run(self._compile(statement), values)
             return await connections.use(work)
         except outages.UNREACHABLE as error:
             if not outages.is_outage(error):
                 raise
             raise outages.unavailable() from error
+        finally:
+            for watch in self.watchers:
+                watch(self._compile(statement).sql)
 
     async def transact(self, script: Script[T], *, brief: bool = False) -> T:
         """Run a script in one transaction, and give what it returns.

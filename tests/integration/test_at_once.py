@@ -8,19 +8,15 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app.core import sqlite
 from app.core.database import Database
 from app.core.exceptions import NotFoundError
-from app.core.statements import Script, Statement
-from app.models import Chat, User
+from app.core.statements import Script
+from app.models import User
 from tests.conftest import on_sqlite
-from tests.integration.test_run_and_transact import chat_row
-
-ADD = Statement(insert(Chat))
-COUNT = Statement(select(func.count().label("chats")).select_from(Chat))
+from tests.integration.test_run_and_transact import ADD_CHAT, COUNT, chat_row
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def ran_in(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def adding(owner: UUID, **changes: Any) -> Script[None]:
-    yield ADD(**chat_row(owner, **changes))
+    yield ADD_CHAT(**chat_row(owner, **changes))
 
 
 async def count(database: Database) -> int:

@@ -30,7 +30,6 @@ _FEWEST = 40
 """Passages that are ordered anew, or all that are wanted. AWS bills up to 100 as one
 search."""
 
-
 _REMEMBERED, _REMEMBER_SECONDS = 500, 300.0
 """Orders: a turn asks for what its preview showed."""
 
@@ -69,30 +68,18 @@ class Reranking:
         if not self._model or len(found) < 2:  # noqa: PLR2004 - one is in order
             return found[:limit]
         query = query[:MOST_CHARACTERS]
-        order = await self._order(user_id, query, found, limit=limit, key=key)
-        if order is None:
-            return found[:limit]
-        return [replace(found[one.place], score=one.score) for one in order]
-
-    async def _order(
-        self,
-        user_id: UUID,
-        query: str,
-        found: Sequence[Found],
-        *,
-        limit: int,
-        key: KeyLimits | None,
-    ) -> Sequence[Ranked] | None:
         asked = user_id, _digest(query, found, limit)
-        known = self._orders.find(asked)
-        if known is not None:
-            return known
 
         async def ask() -> Sequence[Ranked]:
             made = await self._reranked(user_id, query, found, limit=limit, key=key)
             return made.ranked
 
-        return await self._asking.answer(lambda: self._orders.get(asked, ask))
+        order = self._orders.find(asked)
+        if order is None:
+            order = await self._asking.answer(lambda: self._orders.get(asked, ask))
+        if order is None:
+            return found[:limit]
+        return [replace(found[one.place], score=one.score) for one in order]
 
     async def _reranked(
         self,
