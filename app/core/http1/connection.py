@@ -14,10 +14,10 @@ _MAX_HELD = 2**20
 """Bytes of a body that wait to be read; beyond it the server has to wait."""
 
 _BEAT_SECONDS = 0.05
-"""Between two reads of a quick stream. Text that grows 20 times a second grows smoothly,
-and each trip to the socket, and from there through all that waits, costs more than what
-is done for a piece. All streams have the same beat: what wakes the process once for all
-of them costs less than what wakes it for each."""
+"""Between two reads of a quick stream. Text that grows 20 times a second grows
+smoothly, and each trip to the socket, and from there through all that waits, costs more
+than what is done for a piece. All streams have the same beat: what wakes the process
+once for all of them costs less than what wakes it for each."""
 
 _EAGER_READS = 4
 """The first words of an answer do not wait."""
