@@ -74,13 +74,16 @@ class CreditEntry(Identified, Base):
 class CreditHolder(Identified, Base):
     """A process that leases credits; where it expires, its process is gone.
 
-    `sequence` counts what it has written, so that nothing is written twice.
+    `sequence` counts what it has written, so that nothing is written twice: also not by
+    one that comes back long after others have taken its leases back, which is why its
+    row outlives them.
     """
 
     __tablename__ = "credit_holders"
 
     sequence: Mapped[int] = mapped_column(BigInteger, default=0)
     expires_at: Mapped[datetime] = mapped_column(index=True)
+    taken_back_at: Mapped[datetime | None]
 
 
 class CreditLease(Identified, Base):

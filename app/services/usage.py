@@ -20,7 +20,7 @@ from app.schemas.usage import (
     UsageRead,
     UsageSummary,
 )
-from app.services.credits.batches import COUNTS, NO_KEY
+from app.services.credits.tally import COUNTS, NO_KEY
 from app.services.file.files import stored_bytes
 from app.services.plan import limits_of
 

@@ -282,22 +282,47 @@ async def test_a_batch_whose_answer_was_lost_is_written_once(
     user = await house.user(monthly_credits=1000)
     process = await house.process()
     process.settle(await process.reserve(user, 300, CHAT), 300, USAGE)
-    purses_ = process._purses
-    written = purses_.written
-
-    def lost(*_: Any) -> None:
-        raise UnavailableError("lost")
-
-    monkeypatch.setattr(purses_, "written", lost)
-    with pytest.raises(UnavailableError):
-        await process.flush()
-    monkeypatch.setattr(purses_, "written", written)
+    with monkeypatch.context() as patched:
+        patched.setattr(process._purses, "written", _lost)
+        with pytest.raises(UnavailableError):
+            await process.flush()
     await house.end(process)
 
     assert await house.ledger(user) == [("grant", 1000), ("usage", -300)]
     day = await house.scalar(select(UsageDay))
     assert (day.requests, day.credits) == (1, 300)
     await house.assert_sound(user)
+
+
+async def test_a_batch_whose_answer_was_lost_is_written_once_after_a_long_sleep(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRUST M1: whoever took the leases back has entered what it notes."""
+    user = await house.user(monthly_credits=1000)
+    slow, other = await house.process(), await house.process()
+    slow.settle(await slow.reserve(user, 10, CHAT), 10, USAGE)
+    await slow.flush()
+    slow.settle(await slow.reserve(user, 300, CHAT), 300, USAGE)
+    with monkeypatch.context() as patched:
+        patched.setattr(slow._purses, "written", _lost)
+        with pytest.raises(UnavailableError):
+            await slow.flush()
+    await house.expire(slow)
+    await other._reclaim()
+
+    await slow.flush()
+    slow.settle(await slow.reserve(user, 5, CHAT), 5, USAGE)
+    await house.close()
+
+    spent = [amount for kind, amount in await house.ledger(user) if kind == "usage"]
+    assert sorted(spent) == [-310, -5]
+    day = await house.scalar(select(UsageDay))
+    assert (day.requests, day.credits) == (3, 315)
+    assert (await house.assert_sound(user)).leased == 0
+
+
+def _lost(*_: Any) -> None:
+    raise UnavailableError("lost")
 
 
 async def test_a_call_after_the_fact_takes_what_is_there(house: House) -> None:

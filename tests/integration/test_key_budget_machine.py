@@ -21,10 +21,10 @@ from sqlalchemy import select
 from app.core.config import Settings
 from app.core.database import Database
 from app.models import KeyLease
-from app.services.credits.batches import COUNTS
 from app.services.credits.keys import KeyLimitError
 from app.services.credits.leasing import Credits
 from app.services.credits.purse import Call, Reservation
+from app.services.credits.tally import COUNTS
 from tests.conftest import SettingsFactory
 from tests.integration.house import USAGE, House
 

@@ -30,7 +30,14 @@ INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.ins
 
 
 class HolderLostError(Exception):
-    """This process did not renew in time: others have taken back what it held."""
+    """This process did not renew in time: others have taken back what it held.
+
+    `written` where what it wanted to write had been written before that.
+    """
+
+    def __init__(self, *, written: bool = False) -> None:
+        super().__init__()
+        self.written = written
 
 
 async def lease(
@@ -79,7 +86,11 @@ async def require_alive(session: AsyncSession, holder_id: UUID, now: datetime) -
     """And keep the holder so until the transaction's end."""
     alive = await session.scalar(
         select(CreditHolder.id)
-        .where(CreditHolder.id == holder_id, CreditHolder.expires_at > now)
+        .where(
+            CreditHolder.id == holder_id,
+            CreditHolder.expires_at > now,
+            CreditHolder.taken_back_at.is_(None),
+        )
         .with_for_update(read=True)
     )
     if alive is None:

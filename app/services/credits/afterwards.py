@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database import utcnow
 from app.core.statements import play
 from app.integrations.llm.base import Usage
-from app.services.credits import accounts, batches
-from app.services.credits.batches import Tally
+from app.services.credits import accounts
 from app.services.credits.purse import Call
+from app.services.credits.tally import Tally, counting
 from app.services.plan import limits_of
 
 
@@ -27,5 +27,5 @@ async def charge(
     paid = await accounts.charge(session, limits, actual, now=now)
     tally = Tally()
     tally.count(call.by(user_id, now.date()), usage, paid=paid, absorbed=actual - paid)
-    await play(session, batches.counting(tally))
+    await play(session, counting(tally))
     return paid

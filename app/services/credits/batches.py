@@ -1,9 +1,8 @@
 """What a process has spent, written for many users in a few statements."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -20,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from app.core.statements import Script, Statement, play
-from app.integrations.llm.base import Usage
 from app.models import (
     CreditAccount,
     CreditEntry,
@@ -28,63 +26,14 @@ from app.models import (
     CreditLease,
     KeyLease,
     Limits,
-    UsageDay,
 )
 from app.services.credits import accounts, budgets
 from app.services.credits.accounts import INSERTS, HolderLostError
 from app.services.credits.budgets import KeyLine
+from app.services.credits.tally import Tally, counting
 
-NO_KEY = UUID(int=0)
-_KEYS = ("user_id", "day", "kind", "model", "key_id")
-COUNTS = (
-    "requests",
-    "estimated",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "credits",
-    "absorbed",
-)
-
-
-class Used(NamedTuple):
-    """Whose usage, and of what: a row of `usage_days`."""
-
-    user_id: UUID
-    day: date
-    kind: str
-    model: str
-    key_id: UUID
-
-
-class Tally(defaultdict[Used, list[int]]):
-    """Usage that is not written yet, as numbers in the order of `COUNTS`."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: [0] * len(COUNTS))
-
-    def count(self, used: Used, usage: Usage, *, paid: int, absorbed: int) -> None:
-        # One by one: it is on the path of every call, and a loop costs thrice as much.
-        counts = self[used]
-        counts[0] += 1
-        counts[1] += usage.estimated
-        counts[2] += usage.input_tokens
-        counts[3] += usage.output_tokens
-        counts[4] += usage.cache_read_tokens
-        counts[5] += usage.cache_write_tokens
-        counts[6] += paid
-        counts[7] += absorbed
-
-    def add(self, used: Used, counts: Sequence[int]) -> None:
-        self[used] = [a + b for a, b in zip(self[used], counts, strict=True)]
-
-    def without(self, key_ids: set[UUID]) -> tuple["Tally", "Tally"]:
-        """What is not by these API keys, and what is."""
-        others, theirs = Tally(), Tally()
-        for used, counts in self.items():
-            (theirs if used.key_id in key_ids else others)[used] = counts
-        return others, theirs
+_REMEMBERED = timedelta(days=30)
+"""How long it is known what a process has written whose leases were taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +119,9 @@ def _renewing(holder_id: UUID, batch: Batch, expires_at: datetime) -> Script[boo
         until=expires_at,
     )
     if renewed.rowcount == 0:
-        written = (yield _WRITTEN(holder=holder_id)).rows
-        if written != [{"sequence": batch.sequence}]:
-            raise HolderLostError
+        found = (yield _WRITTEN(holder=holder_id, sequence=batch.sequence)).rows
+        if not found or found[0]["taken_back_at"] is not None:
+            raise HolderLostError(written=bool(found))
         return False
     if notes := [line for line in batch.lines if line.keep is None]:
         yield _NOTE.each(
@@ -293,9 +242,12 @@ async def take_back(
     session: AsyncSession, which: ColumnElement[bool], *, now: datetime
 ) -> int:
     """Settle and close what such holders have; gives how many these were."""
+    alive = CreditHolder.taken_back_at.is_(None)
     dead = (
         await session.scalars(
-            select(CreditHolder.id).where(which).with_for_update(skip_locked=True)
+            select(CreditHolder.id)
+            .where(which, alive)
+            .with_for_update(skip_locked=True)
         )
     ).all()
     if not dead:
@@ -315,46 +267,33 @@ async def take_back(
     )
     await session.execute(delete(CreditLease).where(CreditLease.holder_id.in_(dead)))
     await session.execute(delete(KeyLease).where(KeyLease.holder_id.in_(dead)))
-    await session.execute(delete(CreditHolder).where(CreditHolder.id.in_(dead)))
+    await session.execute(
+        update(CreditHolder)
+        .where(CreditHolder.id.in_(dead))
+        .values(taken_back_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(
+        delete(CreditHolder).where(CreditHolder.taken_back_at < now - _REMEMBERED)
+    )
     return len(dead)
 
 
-def counting(tally: Tally) -> Script[None]:
-    """Add to what is counted of each day."""
-    if tally:
-        yield _COUNT.each(
-            [
-                {
-                    "id": uuid7(),
-                    **used._asdict(),
-                    **dict(zip(COUNTS, tally[used], strict=True)),
-                }
-                for used in sorted(tally)
-            ]
-        )
-
-
-def _count(insert_: Any) -> Any:
-    """Makes a day's row, or adds to it."""
-    new = insert_(UsageDay)
-    sums = {
-        name: getattr(UsageDay, name) + getattr(new.excluded, name) for name in COUNTS
-    }
-    return new.on_conflict_do_update(index_elements=list(_KEYS), set_=sums)
-
-
-_COUNT = Statement(_count(INSERTS["sqlite"]), postgresql=_count(INSERTS["postgresql"]))
 _HOLDERS: Any = CreditHolder.__table__
 _RENEW = Statement(
     update(_HOLDERS)
     .where(
         _HOLDERS.c.id == bindparam("holder"),
         _HOLDERS.c.sequence == bindparam("before"),
+        _HOLDERS.c.taken_back_at.is_(None),
     )
     .values(sequence=bindparam("now"), expires_at=bindparam("until"))
 )
 _WRITTEN = Statement(
-    select(_HOLDERS.c.sequence).where(_HOLDERS.c.id == bindparam("holder"))
+    select(_HOLDERS.c.taken_back_at).where(
+        _HOLDERS.c.id == bindparam("holder"),
+        _HOLDERS.c.sequence == bindparam("sequence"),
+    )
 )
 
 

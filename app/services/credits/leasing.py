@@ -30,12 +30,13 @@ from app.integrations.llm.base import Usage
 from app.models import CreditHolder, KeyLimits, Limits
 from app.services.credits import batches
 from app.services.credits.accounts import HolderLostError
-from app.services.credits.batches import Batch, Tally
+from app.services.credits.batches import Batch
 from app.services.credits.block import Block
 from app.services.credits.need import Need
 from app.services.credits.pace import Pace, minute_of
 from app.services.credits.purse import Call, Reservation
 from app.services.credits.purses import Purses
+from app.services.credits.tally import Tally
 from app.services.plan import Plans
 
 _WRITE_SECONDS = 1.0
@@ -277,8 +278,12 @@ class Credits:
                     await batches.write(
                         session, holder_id, batch, now=now, expires_at=until
                     )
-        except HolderLostError:
-            self._lose(batch)
+        except HolderLostError as error:
+            if error.written:  # and entered, by whoever took the leases back
+                self._purses.written(batch, clock)
+            else:
+                self._keep(batch)
+            self._lose()
         else:
             self._purses.written(batch, clock)
         self._batch = None
@@ -323,12 +328,16 @@ class Credits:
         self._late.clear()
         return batch
 
-    def _lose(self, batch: Batch) -> None:
-        """Begin anew: others have taken back our leases, and booked what was noted."""
-        _log.warning("credits were taken back: this process was away for too long")
+    def _keep(self, batch: Batch) -> None:
+        """For the next one."""
         for used, counts in batch.tally.items():
             self._tally.add(used, counts)
-        self._late.extend((*batch.late, *self._purses.lose()))
+        self._late.extend(batch.late)
+
+    def _lose(self) -> None:
+        """Begin anew: others have taken back our leases, and booked what was noted."""
+        _log.warning("credits were taken back: this process was away for too long")
+        self._late.extend(self._purses.lose())
 
 
 def _require_allowed(limits: Limits, key: KeyLimits | None, model: str) -> None:

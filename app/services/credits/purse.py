@@ -10,11 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.exceptions import AppError, RateLimitedError
 from app.models import Limits
 from app.services.credits import accounts
-from app.services.credits.batches import NO_KEY, Line, Used
+from app.services.credits.batches import Line
 from app.services.credits.block import Block
 from app.services.credits.keys import Budget, KeyUse
 from app.services.credits.need import Need, Taken
 from app.services.credits.pace import Pace, until_midnight
+from app.services.credits.tally import NO_KEY, Used
 
 
 class InsufficientCreditsError(AppError):
