@@ -24,6 +24,10 @@ from app.models import Job
 from app.services import job as jobs
 from app.services.runtime import Runtime
 
+_FIRST_SECONDS = 5.0
+"""After its start, before a server does what it does by the hour or the day: those who
+wait for it come first, and one that falls over and over again has other cares."""
+
 _log = structlog.get_logger()
 
 
@@ -42,21 +46,25 @@ class Worker:
         self._moments: set[asyncio.Task[None]] = set()
         self._scheduler = AsyncIOScheduler(timezone="UTC")
 
-    async def open(self, *, alone: bool) -> None:
-        """Begin; `alone` where no other worker can hold a claim that is still alive."""
+    async def open(self, *, alone: bool, first: float = _FIRST_SECONDS) -> None:
+        """Begin; `alone` where no other worker can hold a claim that is still alive.
+
+        What is scheduled is asked for after `first` seconds, and then by its time.
+        """
         if alone:
             async with self._database.unit_of_work() as session:
                 await jobs.release(session)
         jobs.on_enqueued(self._wake.set)
         self._loop(self._work())
         self._loop(self._heartbeat())
+        first_time = utcnow() + timedelta(seconds=first)
         for scheduled in scheduled_tasks():
             self._scheduler.add_job(
                 self._begin_moment,
                 "interval",
                 seconds=scheduled.every.total_seconds() if scheduled.every else 0,
                 args=[scheduled],
-                next_run_time=utcnow(),
+                next_run_time=first_time,
                 coalesce=True,
             )
         self._scheduler.start()

@@ -64,7 +64,7 @@ async def closing(runtime: Runtime) -> AsyncIterator[None]:
 @asynccontextmanager
 async def working(runtime: Runtime, *, alone: bool = False) -> AsyncIterator[Worker]:
     worker = Worker(runtime)
-    await worker.open(alone=alone)
+    await worker.open(alone=alone, first=0)
     try:
         yield worker
     finally:

@@ -38,7 +38,7 @@ async def _open_and_close(settings: Settings, folder: Path) -> None:
     await runtime.open()
     worker = Worker(runtime)
     with closing(_locked(folder / "workroom.db")) as lock:
-        await worker.open(alone=False)
+        await worker.open(alone=False, first=0)
         while not worker._moments:  # noqa: ASYNC110 - nothing tells when it has begun
             await asyncio.sleep(0.01)
         threading.Timer(0.3, lock.rollback).start()
