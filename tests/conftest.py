@@ -239,6 +239,18 @@ def seeded_plans() -> list[dict[str, Any]]:
 ServerFactory = Callable[..., Any]
 
 
+class _Uvicorn(uvicorn.Server):
+    """Ends when it is told to, where uvicorn looks ten times a second whether it is."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.told.wait()
+
+
 @asynccontextmanager
 async def serving(app: FastAPI) -> AsyncIterator[str]:
     """Serve `app` on a free port by the real server; gives its base URL."""
@@ -252,7 +264,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
         proxy_headers=False,
         timeout_graceful_shutdown=5,
     )
-    server = uvicorn.Server(config)
+    server = _Uvicorn(config)
     task = asyncio.create_task(server._serve())
     while not server.started:
         if task.done():
@@ -264,7 +276,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         app.state.shutdown.begin()
-        server.should_exit = True
+        server.told.set()
         await task
 
 
