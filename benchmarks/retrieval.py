@@ -1,9 +1,11 @@
 """The search in a project's documents: how good, how fast, and what ingest costs.
 
-    python -m benchmarks.retrieval FOLDER [--database sqlite|postgresql]
+    python -m benchmarks.retrieval FOLDER [--database sqlite|postgresql] [--embedder]
 
 FOLDER holds the Cranfield collection (cran.all.1400, cran.qry, cranqrel; every pair
-with a grade above 0 is relevant). All is asked over HTTP, by one client.
+with a grade above 0 is relevant). All is asked over HTTP, by one client. `--embedder`
+tells only how good the search is with one, which is made of the collection: see
+`latent.py`.
 """
 
 import asyncio
@@ -22,10 +24,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
+from sqlalchemy import select
+
 from app.core.config import load_settings
 from app.core.database import Database
 from app.models import Project, ProjectDocument
 from app.services.knowledge import indexing
+from benchmarks import latent
 from benchmarks.harness import (
     PATIENCE,
     Report,
@@ -139,8 +144,13 @@ class Client:
         return seconds
 
 
-def mean_average_precision(client: Client, collection: Collection) -> float:
-    """Of the first 100 passages, each document by its best one."""
+def mean_average_precision(
+    client: Client, collection: Collection, *, embeds: str | None = None
+) -> float:
+    """Of the first 100 passages, each document by its best one.
+
+    `embeds` is the URL of the database, where an embedder is to be waited for.
+    """
     project = client.project()
     numbers = {
         client.add(project, title, text): number
@@ -148,12 +158,32 @@ def mean_average_precision(client: Client, collection: Collection) -> float:
     }
     while client.pending(project):
         time.sleep(0.5)
+    if embeds is not None:
+        asyncio.run(_embedded(embeds))
     total = 0.0
     for place, question in enumerate(collection.questions, 1):
         found = client.search(project, question, 100)
         ranked = dict.fromkeys(numbers[item["document"]["id"]] for item in found)
         total += _average_precision(ranked, collection.relevant[place])
     return total / len(collection.questions)
+
+
+async def _embedded(url: str) -> None:
+    database = _database(url)
+    lacking = select(ProjectDocument.id).where(
+        ProjectDocument.embedded < ProjectDocument.chunks
+    )
+    left = True
+    while left:
+        await asyncio.sleep(0.5)
+        async with database.unit_of_work(read_only=True) as session:
+            left = (await session.scalars(lacking.limit(1))).first() is not None
+    await database.close()
+
+
+def _database(url: str) -> Database:
+    settings = load_settings({"SECRET_KEY": "x", "DATABASE_URL": url}, Path("/"))
+    return Database(settings, patient=True)
 
 
 def _average_precision(ranked: dict[int, None], relevant: set[int]) -> float:
@@ -179,8 +209,7 @@ def made_up(collection: Collection, seed: int) -> Iterator[str]:
 
 async def seed(url: str, user: str, texts: Iterator[str], count: int) -> str:
     """A project with so many chunks, as the server would have stored them."""
-    settings = load_settings({"SECRET_KEY": "x", "DATABASE_URL": url}, Path("/"))
-    database = Database(settings, patient=True)
+    database = _database(url)
     async with database.unit_of_work() as session:
         project = Project(user_id=UUID(user), name="Large")
         session.add(project)
@@ -262,15 +291,38 @@ def first_tokens(server: Server, token: str, texts: Iterator[str]) -> FirstToken
     return FirstTokens(quiet, sending, indexed, sent, found)
 
 
+def with_embedder(report: Report, database: str, collection: Collection) -> None:
+    texts = [f"{title}\n{text}" for title, text in collection.documents.values()]
+    with Workplace() as place, latent.serving(texts) as address:
+        url = place.database(database)
+        server = place.workroom(
+            DATABASE_URL=url,
+            OPENAI_BASE_URL=address,
+            OPENAI_MODELS=latent.MODEL,
+            EMBEDDING_MODEL=f"openai/{latent.MODEL}",
+        )
+        _, token = register(server)
+        report.tell(
+            "mean average precision, with an embedder",
+            mean_average_precision(Client(server, token), collection, embeds=url),
+            at_least=LEAST_MAP,
+        )
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("folder", type=Path, help="of the Cranfield collection")
     arguments.add_argument(
         "--database", choices=("sqlite", "postgresql"), default="sqlite"
     )
+    arguments.add_argument("--embedder", action="store_true", help="with that alone")
     options = arguments.parse_args()
     collection = Collection.read(options.folder)
     report = Report(options)
+    if options.embedder:
+        with_embedder(report, options.database, collection)
+        report.end()
+        return
     with Workplace() as place:
         url = place.database(options.database)
         server = place.workroom(DATABASE_URL=url)
