@@ -5,6 +5,7 @@ Every test that asks for `database` or `server` runs twice, on SQLite and on Pos
 """
 
 import asyncio
+import gc
 import os
 import secrets
 import shutil
@@ -93,6 +94,14 @@ def _no_log_settings() -> Iterator[None]:
     """Undo what an application of a test did to the whole process's logging."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is of no more use must go by itself: rings of objects stay."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """The HTTP client, against a server that writes whatever it is told to."""
 
 import asyncio
-import gc
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -73,13 +72,6 @@ async def client() -> AsyncIterator[Client]:
     client = Client(connect_seconds=5, stall_seconds=5)
     yield client
     await client.close()
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    gc.disable()
-    yield
-    gc.enable()
 
 
 async def get(client: Client, address: Address) -> tuple[int, bytes]:
