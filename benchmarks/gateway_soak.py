@@ -89,7 +89,7 @@ def main() -> None:
     report.tell("memory at the end, MiB", soak.memory[-1][1])
     report.tell("slope, MiB a minute", soak.slope(), at_most=MOST_SLOPE)
     report.tell("requests", soak.requests)
-    report.tell("requests that were left unread", soak.requests - calls)
+    report.tell("requests that made no call", soak.requests - calls)
     report.tell("calls without a log row", calls - rows, at_most=0)
     report.end()
 
