@@ -4,7 +4,8 @@
 
 Ours on both sides, on two databases of one kind; the small one stands for "plain".
 First with 1,000 and 1,000,000 rows in the message log, then with 10 and 100,000 API
-keys of which 10, or 5,000, are in use.
+keys: of these 10 are in use, or 5,000 that were used a moment ago; and last, each call
+is by a key that was not, so that the database is asked for it.
 """
 
 import asyncio
@@ -88,13 +89,14 @@ async def seed(url: str, table: Any, rows: Iterator[dict[str, Any]]) -> None:
     await engine.dispose()
 
 
+def requests(keys: Sequence[str]) -> list[bytes]:
+    sent = body(MODELS["openai"], stream=False)
+    return [request("POST", PATHS["openai"], token=key, body=sent) for key in keys]
+
+
 def load(server: Server, keys: Sequence[str]) -> Callable[[], Measured]:
     """Each call by one of the keys, at random."""
-    model = MODELS["openai"]
-    sent = [
-        request("POST", PATHS["openai"], token=key, body=body(model, stream=False))
-        for key in keys
-    ]
+    sent = requests(keys)
 
     def calls() -> Iterator[bytes]:
         while True:
@@ -104,13 +106,31 @@ def load(server: Server, keys: Sequence[str]) -> Callable[[], Measured]:
     return lambda: Load(server, streams, check=check_whole, seconds=SECONDS).run()
 
 
-def tell(report: Report, what: str, rounds: list[tuple[Measured, ...]]) -> None:
+def first_uses(server: Server, keys: Sequence[str]) -> Callable[[], Measured]:
+    """Each call by the next of the keys, so many in a round."""
+    left = iter(requests(keys))
+
+    def round_() -> Measured:
+        each = IN_USE // CONNECTIONS
+        streams = [itertools.islice(left, each) for _ in range(CONNECTIONS)]
+        return Load(server, streams, check=check_whole).run()
+
+    return round_
+
+
+def tell(
+    report: Report,
+    what: str,
+    rounds: list[tuple[Measured, ...]],
+    *,
+    at_most: float | None,
+) -> None:
     small, large = zip(*rounds, strict=True)
     report.compare(
         f"{what}: CPU us/request",
         [m.cpu_each * 1e6 for m in small],
         [m.cpu_each * 1e6 for m in large],
-        at_most=FLAT,
+        at_most=at_most,
     )
     report.compare(
         f"{what}: p99 ms",
@@ -142,13 +162,19 @@ def main() -> None:
             sides.append((server, url, user, made))
         loads = [load(s[0], own) for s, own in zip(sides, keys, strict=True)]
         rounds = list(paired(options.rounds, *loads))
-        tell(report, "1,000 to 1,000,000 log rows", rounds)
+        tell(report, "1,000 to 1,000,000 log rows", rounds, at_most=FLAT)
         for _, url, user, made in sides:
             asyncio.run(seed(url, ApiKey, key_rows(user, made)))
-        for used in (FEW_KEYS, IN_USE):
-            loads = [load(server, made[:used]) for server, _, _, made in sides]
-            rounds = list(paired(options.rounds, *loads))
-            tell(report, f"10 to 100,000 keys, {used:,} in use", rounds)
+        (few, _, _, ten), (many, _, _, made) = sides
+        used, unused = made[:IN_USE], made[IN_USE:]
+        first_uses(many, used)()
+        for what, side, gate in (
+            (f"{FEW_KEYS:,} in use", load(many, used[:FEW_KEYS]), FLAT),
+            (f"{IN_USE:,} in use", load(many, used), FLAT),
+            ("first uses", first_uses(many, unused), None),
+        ):
+            rounds = list(paired(options.rounds, load(few, ten), side))
+            tell(report, f"10 to 100,000 keys, {what}", rounds, at_most=gate)
     report.end()
 
 

@@ -2,7 +2,7 @@
 
 Every answer is the same `TEXT`: whole, at once, or streamed in 64 pieces, one for each
 `--pace-ms`. Ollama's and Bedrock's addresses tell which; elsewhere the body does. It
-checks no request: `tests/fakes/` has servers that do.
+checks no request: `tests/fakes/` has servers that do. `/calls` tells how many it had.
 """
 
 import argparse
@@ -180,6 +180,9 @@ _LISTS = {
 
 
 class _Upstream(asyncio.Protocol):
+    calls = 0
+    """Of models, over all connections."""
+
     def __init__(self, pace: float) -> None:
         self._pace = pace
         self._loop = asyncio.get_running_loop()
@@ -206,10 +209,11 @@ class _Upstream(asyncio.Protocol):
         streams = b'"stream":true' in self._body.replace(b" ", b"")
         for ending, answer in (_ANSWERS if streams else _ANSWERS | _WHOLE).items():
             if self._path.endswith(ending):
+                _Upstream.calls += 1
                 self._transport.write(answer.head)
                 self._send(answer, 0, self._loop.time())
                 return
-        for ending, told in _LISTS.items():
+        for ending, told in (_LISTS | {"/calls": self.calls}).items():
             if self._path.partition("?")[0].endswith(ending):
                 body = json.dumps(told).encode()
                 head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"

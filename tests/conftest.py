@@ -5,6 +5,7 @@ Every test that asks for `database` or `server` runs twice, on SQLite and on Pos
 """
 
 import asyncio
+import gc
 import os
 import secrets
 import shutil
@@ -57,12 +58,13 @@ SLOW_ON_POSTGRESQL = {
     "test_daily_limits", "test_day", "test_deleted_users", "test_deletion", "test_desk",
     "test_desk_operations", "test_desk_users", "test_embedding", "test_first_admin",
     "test_fuzz", "test_gateway_accounting", "test_gateway_asides", "test_gateway_cache",
-    "test_gateway_revocation", "test_idempotency_desk", "test_introspection",
-    "test_ip_rules", "test_key_budget_machine", "test_key_limits", "test_keyring",
-    "test_ledger_machine", "test_links", "test_lockout", "test_mail", "test_matrix",
-    "test_message_log_reading", "test_message_logs", "test_mfa", "test_models",
-    "test_oidc", "test_plans", "test_recovery", "test_reranking", "test_routes",
-    "test_sealed", "test_sessions", "test_settings", "test_shutdown", "test_uploads",
+    "test_gateway_leaving", "test_gateway_revocation", "test_idempotency_desk",
+    "test_introspection", "test_ip_rules", "test_key_budget_machine",
+    "test_key_limits", "test_keyring", "test_ledger_machine", "test_links",
+    "test_lockout", "test_mail", "test_matrix", "test_message_log_reading",
+    "test_message_logs", "test_mfa", "test_models", "test_oidc", "test_plans",
+    "test_recovery", "test_reranking", "test_routes", "test_sealed",
+    "test_sessions", "test_settings", "test_shutdown", "test_uploads",
 }  # fmt: skip
 """What is about accounts and money, or starts many servers: slow (`--all`) there."""
 
@@ -92,6 +94,14 @@ def _no_log_settings() -> Iterator[None]:
     """Undo what an application of a test did to the whole process's logging."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is of no more use must go by itself: rings of objects stay."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

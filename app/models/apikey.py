@@ -57,17 +57,6 @@ class ApiKey(Key, Base):
             return None
         return PreviousKey(self.previous_prefix, self.previous_until)
 
-    @property
-    def limits(self) -> "KeyLimits":
-        return KeyLimits(
-            id=self.id,
-            models=None if self.models is None else tuple(self.models),
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-            daily_credit_limit=self.daily_credit_limit,
-            cache_seconds=self.cache_seconds,
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class PreviousKey:

@@ -220,7 +220,7 @@ async def _lock_living(
     """Also those of accounts that are not active: they may be again."""
     found = await session.scalars(
         select(table)
-        .where(has_text(table, hashes), table.revoked_at.is_(None))
+        .where(has_text(table, hashes, utcnow()), table.revoked_at.is_(None))
         .order_by(table.id)
         .with_for_update()
     )

@@ -1,5 +1,6 @@
 """Calls of models that say nothing, paid for: embeddings, and what projects need."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -71,6 +72,9 @@ async def answered(
     try:
         made = await router.answered(candidates, ask, tokens=tokens)
         status = "complete"
+    except asyncio.CancelledError:
+        status = "stopped"
+        raise
     finally:
         # Some of many calls may be answered, and billed, though not all of them.
         if used.input_tokens:

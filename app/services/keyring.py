@@ -1,7 +1,7 @@
 """Keys as they come with requests: known, alive, and used from where they may be."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,14 +10,24 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    or_,
+    select,
+    update,
+)
 
 from app.core.cache import Cache
 from app.core.database import Database, utcnow
 from app.core.exceptions import AppError, UnauthenticatedError
 from app.core.keys import KeyKind, kind_of
+from app.core.statements import Statement
 from app.core.tokens import fingerprint
-from app.models import ApiKey, ServiceKey, User
+from app.models import ApiKey, KeyLimits, ServiceKey, User
 from app.services.authorization import Principal
 
 _CACHED = 10_000
@@ -135,50 +145,60 @@ class Keyring:
                 await self.note_use()
 
     async def _load(self, hashed: bytes, kind: KeyKind) -> Grant:
-        table = _TABLES[kind]
-        statement = live(table).where(has_text(table, [hashed]))
-        async with self._database.unit_of_work(read_only=True) as session:
-            key = await session.scalar(statement)
-        if key is None:
+        asked = _READ[kind](hash=hashed, now=utcnow())
+        rows = (await self._database.run(asked, brief=True)).rows
+        if not rows:
             raise _refused()
-        ends = [key.expires_at]
-        if isinstance(key, ApiKey) and key.previous_hash == hashed:
-            ends.append(key.previous_until)
-        return Grant(
-            id=key.id,
-            kind=kind,
-            name=key.name,
-            scopes=frozenset(key.scopes),
-            expires_at=min((end for end in ends if end is not None), default=None),
-            networks=tuple(ip_network(network) for network in key.allowed_ips),
-            principal=_principal(key) if isinstance(key, ApiKey) else None,
-        )
+        return _grant(kind, rows[0], hashed)
 
 
-def _principal(key: ApiKey) -> Principal:
-    return Principal(
-        user_id=key.user_id,
-        session_id=key.id,
-        scopes=frozenset(key.scopes),
-        key=key.limits,
+def _grant(kind: KeyKind, key: Mapping[str, Any], hashed: bytes) -> Grant:
+    ends = [key["expires_at"]]
+    if key.get("previous_hash") == hashed:
+        ends.append(key["previous_until"])
+    return Grant(
+        id=key["id"],
+        kind=kind,
+        name=key["name"],
+        scopes=frozenset(key["scopes"]),
+        expires_at=min((end for end in ends if end is not None), default=None),
+        networks=tuple(ip_network(network) for network in key["allowed_ips"]),
+        principal=_principal(key) if kind is KeyKind.USER else None,
     )
 
 
-def has_text(table: _Table, hashes: Sequence[bytes]) -> ColumnElement[bool]:
+def _principal(key: Mapping[str, Any]) -> Principal:
+    models = key["models"]
+    return Principal(
+        user_id=key["user_id"],
+        session_id=key["id"],
+        scopes=frozenset(key["scopes"]),
+        key=KeyLimits(
+            id=key["id"],
+            models=None if models is None else tuple(models),
+            requests_per_minute=key["requests_per_minute"],
+            tokens_per_minute=key["tokens_per_minute"],
+            daily_credit_limit=key["daily_credit_limit"],
+            cache_seconds=key["cache_seconds"],
+        ),
+    )
+
+
+def has_text(table: _Table, hashes: Sequence[Any], now: Any) -> ColumnElement[bool]:
     """Which keys are one of these, also as they were before a rotation."""
     found: ColumnElement[bool] = table.key_hash.in_(hashes)
     if table is ApiKey:
         before = ApiKey.previous_hash.in_(hashes)
-        return or_(found, and_(before, ApiKey.previous_until > utcnow()))
+        return or_(found, and_(before, ApiKey.previous_until > now))
     return found
 
 
-def live(table: _Table) -> Select[Any]:
+def live(table: _Table, now: Any) -> Select[Any]:
     """The keys that count: not revoked, not expired, of an active account."""
-    statement = select(table).where(
+    statement = select(*table.__table__.columns).where(
         and_(
             table.revoked_at.is_(None),
-            or_(table.expires_at.is_(None), table.expires_at > utcnow()),
+            or_(table.expires_at.is_(None), table.expires_at > now),
         )
     )
     if table is ApiKey:
@@ -186,6 +206,29 @@ def live(table: _Table) -> Select[Any]:
             User.status == "active"
         )
     return statement
+
+
+def _read(kind: KeyKind) -> Statement:
+    """A key by its `hash`: without a session, since thousands may come in a second."""
+    table: _Table = _TABLES[kind]
+    hashed = bindparam("hash", type_=table.key_hash.type)
+    now: BindParameter[datetime] = bindparam("now")
+    found = live(table, now).where(has_text(table, [hashed], now))
+    columns: list[Any] = [
+        table.id,
+        table.name,
+        table.scopes,
+        table.allowed_ips,
+        table.expires_at,
+    ]
+    if table is ApiKey:
+        columns += [ApiKey.user_id, ApiKey.previous_hash, ApiKey.previous_until]
+        columns += [ApiKey.models, ApiKey.daily_credit_limit, ApiKey.cache_seconds]
+        columns += [ApiKey.requests_per_minute, ApiKey.tokens_per_minute]
+    return Statement(found.with_only_columns(*columns))
+
+
+_READ = {kind: _read(kind) for kind in KeyKind}
 
 
 @lru_cache(maxsize=4096)

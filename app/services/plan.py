@@ -6,9 +6,10 @@ the bus when they change.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,6 +22,7 @@ from app.core.exceptions import (
     NotFoundError,
     ValidationFailedError,
 )
+from app.core.statements import Script, Statement, play
 from app.models import FIRST_PLAN, Limits, Plan, User
 from app.schemas.plan import LimitsUpdate, PlanCreate, PlanUpdate
 from app.services import audit
@@ -84,8 +86,9 @@ class Plans:
             task.exception()  # whoever waits for it gets it
 
     async def _load(self, user_id: UUID) -> Limits:
-        async with self._database.unit_of_work(read_only=True) as session:
-            return await limits_of(session, user_id)
+        # Without a session: thousands of users may come in a minute.
+        found = await self._database.run(_OF(user=user_id), brief=True)
+        return _limits(user_id, found.rows)
 
     # What admins do
 
@@ -203,25 +206,37 @@ async def limits_of(
     session: AsyncSession, user_id: UUID, *, deleted: bool = False
 ) -> Limits:
     """Raises NotFoundError, and where not `deleted` also for a user who is."""
-    statement = (
-        select(User.limits, Plan)
-        .join(Plan, Plan.name == User.plan)
-        .where(User.id == user_id)
-    )
-    if not deleted:
-        statement = statement.where(User.status != "deleted")
-    found = await session.execute(statement)
-    row = found.one_or_none()
-    if row is None:
+    return await play(session, _reading(user_id, _OF_ANY if deleted else _OF))
+
+
+def _reading(user_id: UUID, statement: Statement) -> Script[Limits]:
+    return _limits(user_id, (yield statement(user=user_id)).rows)
+
+
+def _limits(user_id: UUID, rows: Sequence[dict[str, Any]]) -> Limits:
+    if not rows:
         raise NotFoundError("There is no user with this id.")
-    values = {name: getattr(row.Plan, name) for name in LIMITS} | (row.limits or {})
+    [values] = rows
+    values |= values.pop("own") or {}
     models = values.pop("models")
     return Limits(
         user_id=user_id,
-        plan=row.Plan.name,
         models=None if models is None else tuple(models),
         **values,
     )
+
+
+_FOUND = (
+    select(
+        User.limits.label("own"),
+        Plan.name.label("plan"),
+        *(getattr(Plan, name) for name in LIMITS),
+    )
+    .join(Plan, Plan.name == User.plan)
+    .where(User.id == bindparam("user"))
+)
+_OF_ANY = Statement(_FOUND)
+_OF = Statement(_FOUND.where(User.status != "deleted"))
 
 
 async def _user(session: AsyncSession, user_id: UUID) -> User:

@@ -201,7 +201,9 @@ class Principals:
                 .where(UserSession.id.in_(followed), alive(utcnow()))
             )
             keys = await session.scalars(
-                live(ApiKey).where(ApiKey.id.in_(followed)).with_only_columns(ApiKey.id)
+                live(ApiKey, utcnow())
+                .where(ApiKey.id.in_(followed))
+                .with_only_columns(ApiKey.id)
             )
         if gone := followed.difference(living, keys):
             self._forget_here(frozenset(gone))

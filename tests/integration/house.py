@@ -113,7 +113,7 @@ class House:
         )
         async with self.database.unit_of_work() as session:
             session.add(key)
-        return key.limits
+        return KeyLimits(id=key.id, **limits)
 
     async def limit(self, user_id: UUID, **limits: Any) -> None:
         """Change a user's limits as an admin does."""

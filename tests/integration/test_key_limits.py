@@ -242,7 +242,7 @@ async def test_a_call_by_a_busy_key_waits_for_nothing(house: House) -> None:
         daily_credit_limit=10**9,
         requests_per_minute=100,
         tokens_per_minute=10**6,
-        models=["openai/*"],
+        models=("openai/*",),
     )
     process.settle(await reserve(process, user, key), 10, USAGE)
 
@@ -268,7 +268,7 @@ async def test_what_was_asked_for_must_be_allowed_and_what_answers_is_booked(
     """TRUST K2: a route's name, which stands for other models."""
     user = await house.user(models=["fast", "guide/*"])
     process = await house.process()
-    key = await house.key(user, models=["fast", "openai/*"])
+    key = await house.key(user, models=("fast", "openai/*"))
     call = Call("gateway", "openai/some", key.id)
 
     got = await process.reserve(user, 1, call, key=key, asked="fast")

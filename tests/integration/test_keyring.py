@@ -10,6 +10,7 @@ from tests.client import Client
 from tests.conftest import Server
 from tests.integration.test_apikey_rotation import rotated, until
 from tests.integration.test_apikeys import made
+from tests.integration.test_statements import counted
 
 HOME = "203.0.113.7"
 
@@ -48,6 +49,23 @@ async def test_a_known_key_is_neither_parsed_nor_timed_where_nothing_expires(
         monkeypatch.delattr(keyring, name)
 
     assert server.runtime.principals.known_key(key["key"], HOME) is not None
+
+
+async def test_a_key_that_is_not_known_costs_one_statement_and_no_session(
+    server: Server,
+) -> None:
+    """Thousands of keys that were not used for a minute may come in a second."""
+    key = await made(await server.client())
+
+    run: list[str] = []
+    server.runtime.database.watchers.append(run.append)
+
+    with counted(server) as statements:
+        await server.runtime.principals.of_key(key["key"], ip=HOME)
+        await server.runtime.principals.of_key(key["key"], ip=HOME)
+
+    assert len(statements) == 1
+    assert statements[0] in run
 
 
 async def test_looking_a_key_up_counts_as_its_use(server: Server) -> None:

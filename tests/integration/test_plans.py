@@ -13,6 +13,7 @@ from app.models import AuditEvent, CreditEntry
 from app.services.credits.purse import Call
 from tests.client import Client
 from tests.conftest import Server, seeded_plans
+from tests.integration.test_statements import counted
 
 
 async def id_of(client: Client) -> str:
@@ -47,6 +48,20 @@ async def test_an_installation_begins_with_four_plans_and_free_is_a_new_user_s(
     assert limits["credits"]["balance"] == seeds["free"]["monthly_credits"]
     assert limits["conversations"]["remaining"] == seeds["free"]["daily_conversations"]
     assert limits["models"] is None
+
+
+async def test_limits_are_read_by_one_statement_and_no_session(server: Server) -> None:
+    """Thousands of users who did not call for a minute may come in one."""
+    user = UUID(await id_of(await server.client()))
+    run: list[str] = []
+    server.runtime.database.watchers.append(run.append)
+
+    with counted(server) as statements:
+        for _ in range(2):
+            await server.runtime.credits.require_allowed(user, "guide/manual", None)
+
+    assert len(statements) == 1
+    assert statements[0] in run
 
 
 async def test_a_plan_is_made_changed_and_deleted(server: Server) -> None:

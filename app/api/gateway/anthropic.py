@@ -12,6 +12,7 @@ from app.api.gateway.answering import (
     caller,
     runtime_of,
 )
+from app.api.gateway.leaving import WhileWaiting
 from app.services.gateway.messages import MESSAGES
 
 router = APIRouter(prefix="/v1", tags=["gateway"])
@@ -26,8 +27,9 @@ async def create_gateway_message(request: Request) -> Response:
 @router.post("/messages/count_tokens", openapi_extra=CALLED_WITH)
 async def count_message_tokens(request: Request) -> Response:
     """The tokens that a request would take; it costs nothing."""
-    user = await caller(request)
-    tokens = await runtime_of(request).asides.count_tokens(
-        user, await body_of(request), betas=betas_of(request)
-    )
+    user, body = await caller(request), await body_of(request)
+    with WhileWaiting(request.receive):
+        tokens = await runtime_of(request).asides.count_tokens(
+            user, body, betas=betas_of(request)
+        )
     return Whole(b'{"input_tokens":%d}' % tokens)

@@ -39,6 +39,7 @@ class WhileWaiting:
         self._timer.cancel()
         if self._listening is not None:
             self._listening.cancel()
+            self._listening = None  # its end holds us: a ring, with all of the request
         if self._left and isinstance(error, asyncio.CancelledError):
             assert self._task is not None
             self._task.uncancel()

@@ -11,6 +11,7 @@ from app.api.gateway.answering import (
     caller,
     runtime_of,
 )
+from app.api.gateway.leaving import WhileWaiting
 from app.services.gateway.chat_completions import CHAT_COMPLETIONS
 from app.services.gateway.responses import RESPONSES
 
@@ -32,6 +33,6 @@ async def create_response(request: Request) -> Response:
 @router.post("/embeddings", openapi_extra=CALLED_WITH)
 async def create_embeddings(request: Request) -> Response:
     """OpenAI's embeddings, of any model that makes them."""
-    user = await caller(request)
-    runtime = runtime_of(request)
-    return Whole(await runtime.asides.embeddings(user, await body_of(request)))
+    user, body = await caller(request), await body_of(request)
+    with WhileWaiting(request.receive):
+        return Whole(await runtime_of(request).asides.embeddings(user, body))

@@ -91,15 +91,18 @@ class Client:
 class Exchange:
     """A request, and its answer as long as the block lasts."""
 
-    __slots__ = ("_address", "_client", "_connection", "_wire")
+    __slots__ = ("_address", "_client", "_connection", "_wire", "sent")
 
     def __init__(self, client: Client, address: Address, wire: bytes) -> None:
         self._client = client
         self._address = address
         self._wire = wire
+        self.sent = False
+        """Whether there is a connection, so that the server may know of it."""
 
     async def __aenter__(self) -> Response:
         self._connection = await self._client.begin(self._address, self._wire)
+        self.sent = True
         response = self._connection.response
         begun = False
         try:

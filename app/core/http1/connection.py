@@ -153,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._response: Response | None = None
         self._answering: Response | None = None
         self._lost = self._paused = False
+        self._parser: httptools.HttpResponseParser | None = None
         self._loop = asyncio.get_running_loop()
         # One for all answers: its timer serves many of them.
         self._wakeup = Wakeup()
@@ -215,12 +216,13 @@ class Connection(asyncio.Protocol):
         self._open_ones.add(self)
 
     def data_received(self, data: bytes) -> None:
-        response = self._response
-        if response is None or response.ended:  # nobody asked for anything
+        response, parser = self._response, self._parser
+        # Nobody asked for anything, or no more.
+        if response is None or response.ended or parser is None:
             self.abort()
             return
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(str(error))
         else:
@@ -248,6 +250,9 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lost = True
         self._open_ones.discard(self)
+        # It holds our methods, and a ring of objects, with buffers of the transport and
+        # the parser, would wait for the garbage collector.
+        self._parser = None
         response = self._response
         if response is None or response.ended:
             self._wakeup.leave()
@@ -287,6 +292,7 @@ class Connection(asyncio.Protocol):
         self._headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status >= 200 and self._answering is not None:  # noqa: PLR2004 - 1xx announces
             self._answering.headers = self._headers
@@ -296,6 +302,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._answering is not None and self._answering.status:
             # The parser knows it only now.
+            assert self._parser is not None
             self._keep_alive = self._parser.should_keep_alive()
             self._answering.end()
             self._answering = None

@@ -16,6 +16,7 @@ from app.integrations.llm.base import (
     ProviderRejectedError,
     ProviderStreamBrokenError,
 )
+from app.integrations.llm.idle import was_idle
 from app.integrations.llm.tokens import estimate_tokens
 
 CALLS_AT_ONCE = 8
@@ -75,6 +76,7 @@ async def embed(
     """Run as many calls as the inputs need, and tell `took` of each that is answered.
 
     After one that fails no other begins; those on their way end, for they are billed.
+    Where it is cancelled, those count with an estimate.
     """
     if not isinstance(provider, Embedder):
         raise ProviderRejectedError(f"{provider.name} has no models for embeddings.")
@@ -87,11 +89,16 @@ async def embed(
             if failures:
                 return None
             inputs = request.inputs[start : start + most]
+            asked = replace(request, inputs=inputs)
             try:
-                part = await provider.embed(replace(request, inputs=inputs))
+                part = await provider.embed(asked)
             except ProviderError as error:
                 failures.append(error)
                 return None
+            except asyncio.CancelledError as error:
+                if not was_idle(error):  # it is at work on it, and bills that
+                    took(Embedded((), estimate_inputs(asked), estimated=True))
+                raise
             took(part)
             return part
 

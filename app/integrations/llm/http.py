@@ -25,6 +25,7 @@ from app.integrations.llm.base import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from app.integrations.llm.idle import note_idle
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +96,10 @@ class _Exchange:
             return await self._sent.__aenter__()
         except http1.HttpError as error:
             raise self._translated(error, answered=False) from error
+        except asyncio.CancelledError as error:
+            if not self._sent.sent:
+                note_idle(error)
+            raise
 
     async def __aexit__(
         self, _type: object, error: BaseException | None, _traceback: object

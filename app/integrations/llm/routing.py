@@ -31,6 +31,7 @@ from app.integrations.llm.base import (
 from app.integrations.llm.bucket import Buckets
 from app.integrations.llm.catalogue import base_name
 from app.integrations.llm.cooldown import Cooldown
+from app.integrations.llm.idle import idle
 from app.integrations.llm.patience import in_time, whole_in_time
 from app.integrations.llm.registry import Providers, Purpose, unfit
 from app.integrations.llm.routes import Deployment, Route, as_one, drawn
@@ -331,7 +332,8 @@ class _Tries:
     async def next(self) -> Candidate:
         candidate = self._queue.popleft()
         if self._number >= self._once:
-            await self._router.sleep(self._pauses[candidate.model.name])
+            with idle():
+                await self._router.sleep(self._pauses[candidate.model.name])
         self._number += 1
         return candidate
 

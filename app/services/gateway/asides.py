@@ -1,5 +1,6 @@
 """What clients call besides models that talk: embeddings, counts, and the list."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,6 +52,9 @@ class Asides:
                     self._router, account, candidates, ask.request, tokens=tokens
                 )
                 status = "complete"
+            except asyncio.CancelledError:
+                status = "stopped"
+                raise
             finally:
                 _calls(account.model.provider, status).inc()
         except AppError as error:

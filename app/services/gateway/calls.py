@@ -15,6 +15,7 @@ from typing import Any
 from app.core.exceptions import AppError
 from app.core.metrics import FIRST_TOKEN, GATEWAY_CALLS, TOKENS, quick
 from app.integrations.llm.base import Usage
+from app.integrations.llm.idle import was_idle
 from app.integrations.llm.routes import as_one
 from app.integrations.llm.routing import Candidate, Router
 from app.services.authorization import Principal
@@ -138,6 +139,9 @@ class Gateway:
         except AppError:
             status = "error"
             raise
+        except asyncio.CancelledError as error:
+            call.idle = was_idle(error)
+            raise
         finally:
             await call.book(status, time.perf_counter() - begun)
         # It is paid for, but no longer theirs.
@@ -165,9 +169,14 @@ class Gateway:
         except AppError:
             status = "error"
             raise
+        except asyncio.CancelledError as error:
+            call.idle = was_idle(error)
+            raise
         finally:
-            await answer.aclose()
-            await call.book(status, time.perf_counter() - begun)
+            try:
+                await answer.aclose()
+            finally:
+                await call.book(status, time.perf_counter() - begun)
 
     async def _stream(
         self,
@@ -201,9 +210,12 @@ class Gateway:
 
 
 class _Call:
-    """What is paid for: `attempt` is the newest, which `candidate` makes."""
+    """What is paid for: `attempt` is the newest, which `candidate` makes.
 
-    __slots__ = ("_account", "attempt", "candidate", "incoming", "model")
+    `idle` tells whether it was called off while no provider was at work on it.
+    """
+
+    __slots__ = ("_account", "attempt", "candidate", "idle", "incoming", "model")
 
     def __init__(self, incoming: Incoming, account: Account) -> None:
         self.incoming = incoming
@@ -211,6 +223,7 @@ class _Call:
         self.model = account.model
         self.attempt: Attempt | None = None
         self.candidate: Candidate | None = None
+        self.idle = False
 
     def pieces(self, candidate: Candidate) -> AsyncGenerator[bytes]:
         """Have that one answer, and be paid for it."""
@@ -241,7 +254,8 @@ class _Call:
         provider = self.model.provider
         _calls(provider, status).inc()
         used = None if attempt is None else used_by(attempt)
-        if used is None and attempt is not None and status == "stopped":
+        left = status == "stopped" and not self.idle
+        if used is None and attempt is not None and left:
             # Whoever waited has left. The provider was at work on it, and bills that.
             written = attempt.written()
             used = Usage(incoming.input_tokens, written, estimated=True)

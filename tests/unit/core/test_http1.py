@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -116,6 +117,18 @@ async def test_one_that_was_left_early_is_closed(client: Client) -> None:
             assert await anext(response.parts()) == b"ok"
         assert client.connections == 0
         assert await get(client, server.address()) == (200, b"ok")
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_nothing_of_one_that_was_closed_waits_for_the_garbage_collector(
+    client: Client,
+) -> None:
+    async with Server(OK.replace(b"2\r\n", b"9\r\n"), OK) as server:
+        async with client.request("GET", server.address(), headers={}) as response:
+            left = weakref.ref(response._connection)
+        del response
+        await get(client, server.address())
+    assert left() is None
 
 
 async def test_one_that_was_left_just_as_its_head_came_is_closed(

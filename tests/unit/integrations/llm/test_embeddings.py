@@ -422,6 +422,30 @@ class TestBedrock:
 
             assert len(server.calls) == CALLS_AT_ONCE
 
+    async def test_cancelled_those_on_their_way_count_and_no_others(
+        self, http: Http
+    ) -> None:
+        """TRUST M2: they are billed, though nobody hears their figures any more."""
+        async with _server("titan") as server:
+            titan = _way("titan", server, http)
+            faults: list[Fault] = ["stall"] * CALLS_AT_ONCE
+            server.plan.faults = ["none", *faults]
+            told: list[Embedded] = []
+            inputs = ["word " * 4] * (CALLS_AT_ONCE + 5)
+            request = EmbedRequest(titan.model, inputs)
+            making = asyncio.create_task(
+                embed(titan.provider, request, took=told.append)
+            )
+            while len(server.calls) <= CALLS_AT_ONCE:  # noqa: ASYNC110 - the fake calls nobody
+                await asyncio.sleep(0.01)
+
+            making.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await making
+
+            assert [one.estimated for one in told] == [False, *[True] * CALLS_AT_ONCE]
+            assert {one.input_tokens for one in told[1:]} == {5}
+
 
 def _bedrock(way: Way, http: Http, **settings: str) -> Provider:
     return _way("titan", way.server, http, **settings).provider
