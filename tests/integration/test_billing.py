@@ -114,6 +114,27 @@ async def test_a_stopped_reply_is_paid_for_as_far_as_it_came(
     assert await spent(priced, client) == {"chat": reply["credits"]}
 
 
+async def test_a_reply_that_is_stopped_before_a_provider_takes_the_call_costs_nothing(
+    priced: Server, fake_openai: FakeOpenAI
+) -> None:
+    """TRUST M2: it has refused, and is to be asked again."""
+    client = await priced.client()
+    chat = await client.chat(model=MODEL, title="Named")
+    fake_openai.plan.update({"faults": ["unavailable"] * 9, "retry_after": "15"})
+    async with client.asking(chat, "Say 50 words") as stream:
+        begun = (await stream.until("message_start"))[-1]
+        await asyncio.wait_for(fake_openai.called.wait(), 20)
+        await fake_openai.calls[0].ended.wait()
+        await client.post(f"/messages/{begun.data['message_id']}/stop")
+        await stream.all()
+
+    reply = (await client.messages(chat))[0]
+
+    assert (reply["status"], reply["credits"]) == ("stopped", 0)
+    assert (reply["usage"]["input_tokens"], reply["usage"]["output_tokens"]) == (0, 0)
+    assert await spent(priced, client) == {}
+
+
 @pytest.mark.parametrize("fault", ["unavailable", "throttle_first"])
 async def test_a_call_that_the_provider_refuses_costs_nothing(
     priced: Server, fake_openai: FakeOpenAI, fault: Fault

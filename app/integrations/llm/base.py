@@ -155,6 +155,16 @@ class Usage:
     estimated: bool = False
     thinking_tokens: int = 0
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            estimated=self.estimated or other.estimated,
+            thinking_tokens=self.thinking_tokens + other.thinking_tokens,
+        )
+
     def as_dict(self) -> dict[str, int]:
         """As messages keep it: what is billed. `asdict` takes twenty times as long."""
         return {name: getattr(self, name) for name in _BILLED}

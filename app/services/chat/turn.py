@@ -34,6 +34,7 @@ from app.integrations.llm.base import (
     Usage,
     is_answer,
 )
+from app.integrations.llm.idle import was_idle
 from app.integrations.llm.routing import Candidate, Router
 from app.integrations.llm.tokens import estimate_tokens
 from app.models import Message
@@ -47,6 +48,7 @@ from app.services.chat.search_index import SearchIndex
 
 Ending = Literal["stopped", "interrupted"]
 
+_NOTHING = Usage(0, 0)
 _STORE_TRIES = 8
 _TOKENS = (TextDelta, ThinkingDelta, ToolUseStart)
 _log = structlog.get_logger()
@@ -84,6 +86,8 @@ class Turn:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     chosen: Choice = field(init=False)
     _streaming: asyncio.Task[None] | None = None
+    _idle: bool = False
+    """Whether it was ended while no provider was at work on it."""
     _ending: Ending | None = None
     _reason: AppError | None = None
 
@@ -141,13 +145,13 @@ class Turn:
     def _settle(self) -> tuple[Usage, int]:
         """Pay for this attempt: what was used, and what the user pays of it.
 
-        A call that failed before the provider took it costs nothing.
+        A call that failed, or ended, before the provider took it costs nothing.
         """
         assert self.account is not None
-        if self.failure is not None and self.reply.usage is None:
-            self.account.cancel()
-            return Usage(0, 0), 0
         used = self._used()
+        if used is _NOTHING:
+            self.account.cancel()
+            return used, 0
         tokens = used.input_tokens + used.output_tokens
         self.chosen.candidate.count(tokens - self.choices[0].input_estimate)
         return used, self.account.settle(used)
@@ -173,11 +177,13 @@ class Turn:
     def usage(self) -> Usage:
         """What all attempts used so far."""
         used = self._used()
-        return _sum(self.earlier, used) if self.earlier else used
+        return self.earlier + used if self.earlier else used
 
     def _used(self) -> Usage:
         """What this attempt used; estimated where the provider's word lacks."""
         told = self.reply.usage
+        if told is None and (self.failure is not None or self._idle):
+            return _NOTHING
         if told is not None and self.reply.stop is not None:
             return told
         # Broken off: the provider bills what it wrote, but has not said how much.
@@ -192,6 +198,13 @@ class Turn:
         )
 
     async def _stream(self) -> None:
+        try:
+            await self._read()
+        except asyncio.CancelledError as error:
+            self._idle = was_idle(error)
+            raise
+
+    async def _read(self) -> None:
         begun = time.perf_counter()
         stream = self.router.routed(
             [choice.candidate for choice in self.choices],
@@ -364,13 +377,3 @@ def ending(message: Message) -> Callable[[str], bytes]:
 def _broken_off(failure: AppError | None) -> Callable[[str], bytes]:
     problem = failure.problem() if failure else {}
     return lambda event_id: sse.frame("error", {"problem": problem}, event_id)
-
-
-def _sum(a: Usage, b: Usage) -> Usage:
-    return Usage(
-        input_tokens=a.input_tokens + b.input_tokens,
-        output_tokens=a.output_tokens + b.output_tokens,
-        cache_read_tokens=a.cache_read_tokens + b.cache_read_tokens,
-        cache_write_tokens=a.cache_write_tokens + b.cache_write_tokens,
-        estimated=a.estimated or b.estimated,
-    )
