@@ -141,14 +141,15 @@ async def test_models_get_a_large_image_scaled(
     assert await agree(server)
 
 
-async def test_an_image_that_could_not_be_scaled_is_refused(
-    server: Server, ada: Client
+@pytest.mark.parametrize("scaled", [None, 0])
+async def test_an_image_that_is_not_scaled_is_refused(
+    server: Server, ada: Client, scaled: int | None
 ) -> None:
-    """Such as one that was uploaded before images were."""
+    """One that was uploaded before images were, and one that cannot be."""
     image = samples.noise("PNG", (1300, 1000))
     file = await uploaded(server, ada, image, "photo.png")
     async with server.runtime.database.unit_of_work() as session:
-        await session.execute(update(File).values(scaled_size=None))
+        await session.execute(update(File).values(scaled_size=scaled))
     chat = await ada.chat(model=CLAUDE, title="Named")
 
     form = {"content": "What is this?", "file_ids": [file]}
