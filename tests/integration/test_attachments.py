@@ -432,6 +432,22 @@ async def test_the_guide_answers_from_what_is_attached(
     )
 
 
+async def test_the_guide_quotes_the_row_of_a_sheet_that_answers_beside_its_head(
+    server: Server, ada: Client
+) -> None:
+    rows = [f"Part {n},{n},S{n % 7}" for n in range(200)]
+    sheet = "\n".join(["Item,Count,Shelf", *rows, "Oxygen bottle,42,S9"])
+    file = await uploaded(server, ada, sheet.encode(), "stock.csv")
+    chat = await ada.chat(model="guide/manual", title="Named")
+
+    form = {"file_ids": [file]}
+    reply = await ada.reply(chat, "Which shelf are the oxygen bottles on?", **form)
+
+    assert "> Item,Count,Shelf\n> Part" in reply["text"]
+    assert "> Oxygen bottle,42,S9" in reply["text"]
+    assert len(reply["text"]) < 1000
+
+
 async def test_a_file_stays_when_the_messages_around_it_no_longer_fit(
     server: Server, ada: Client, fake_openai: FakeOpenAI
 ) -> None:
