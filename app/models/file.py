@@ -53,6 +53,11 @@ class File(Identified, Timestamped, Base):
     scaled_size: Mapped[int | None]
     scanned: Mapped[bool] = mapped_column(default=False)
 
+    @property
+    def why(self) -> str:
+        """Its `reason`, as the end of another sentence."""
+        return (self.reason or "").removesuffix(".")
+
 
 class FileText(Base):
     """The text of a file, where one was found in it.

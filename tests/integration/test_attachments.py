@@ -296,7 +296,10 @@ async def test_only_ones_own_ready_files_go_with_a_message(
     assert (foreign.status, foreign.json["code"]) == (404, "not_found")
     assert wrong.status == 422
     assert wrong.json["errors"][0]["path"] == "file_ids.0"
-    assert "50,000 x 50,000 pixels" in wrong.json["detail"]
+    assert wrong.json["detail"] == (
+        "`file_ids.0` was rejected: The file has 50,000 x 50,000 pixels: more than "
+        "40,000,000."
+    )
     assert await ada.messages(chat) == []
     assert fake_anthropic.calls == []
 

@@ -223,7 +223,7 @@ def _reference(file: File | None, place: int) -> Block:
         raise _wrong(
             "is still being looked into: try again shortly"
             if file.status == "pending"
-            else f"was rejected: {file.reason}",
+            else f"was rejected: {file.why}",
             path=f"file_ids.{place}",
         )
     return {
