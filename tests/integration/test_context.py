@@ -307,9 +307,12 @@ async def test_quotes_of_found_passages_are_cited_too(
     assert "citation" in {event.name for event in events}
 
 
-async def test_the_guide_quotes_what_the_project_says(server: Server) -> None:
+@pytest.mark.parametrize("mode", ["full", "retrieval"])
+async def test_the_guide_quotes_what_the_project_says(
+    server: Server, mode: str
+) -> None:
     client = await server.client()
-    ship = await project(server, client)
+    ship = await project(server, client, context_mode=mode)
     chat = await client.chat(model="guide/manual", title="Named", project_id=ship)
 
     events = await client.ask(chat, "Which number opens the vault?")
