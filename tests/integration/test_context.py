@@ -324,6 +324,20 @@ async def test_the_guide_quotes_what_the_project_says(
     assert reply["citations"] == [cited]
 
 
+async def test_the_guide_quotes_a_found_row_beside_its_head(server: Server) -> None:
+    client = await server.client()
+    ship = await project(server, client, context_mode="retrieval")
+    rows = "".join(f"part,{n},shelf\n" for n in range(200))
+    await document(server, ship, "stock.csv", f"Item,Count,Place\n{rows}tank,7,deck")
+    chat = await client.chat(model="guide/manual", title="Named", project_id=ship)
+
+    reply = await client.reply(chat, "Where is the tank?")
+
+    assert "> Item,Count,Place\n> part," in reply["text"]
+    assert "> tank,7,deck" in reply["text"]
+    assert len(reply["text"]) < 1000
+
+
 @pytest.mark.parametrize("how", ["removed", "deleted"])
 async def test_a_turn_ends_when_its_user_loses_the_project_that_it_leans_on(
     serve: ServerFactory, fake_openai: FakeOpenAI, how: str

@@ -39,13 +39,15 @@ class Document:
     """A text; `source` names it, e.g. by its path.
 
     Where it is no Markdown, only its blank lines tell what belongs together; where it
-    is a `table`, the first of its lines is the head of all others.
+    is a `table`, the first of its lines is the head of all others. One that is itself a
+    passage of another has that one's `lead`.
     """
 
     source: str
     text: str
     markdown: bool = True
     table: bool = False
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +119,11 @@ class _Block:
         return self.lines[-1].text.rstrip().endswith(":")
 
 
-def document_named(name: str, text: str) -> Document:
+def document_named(name: str, text: str, *, lead: str = "") -> Document:
     """A text that is read as what its name ends like."""
     ending = PurePath(name).suffix.lower()
-    return Document(
-        name, text, markdown=ending not in _NO_MARKDOWN, table=ending in _TABLES
-    )
+    markdown, table = ending not in _NO_MARKDOWN, ending in _TABLES
+    return Document(name, text, markdown=markdown, table=table, lead=lead)
 
 
 def passages(document: Document) -> Iterator[Passage]:
@@ -187,7 +188,7 @@ def _section(
             text=text,
             start=group[0].start,
             end=group[0].start + len(text),
-            lead=group[0].lead,
+            lead=group[0].lead or document.lead,
         )
 
 
