@@ -22,7 +22,8 @@ class File(Identified, Timestamped, Base):
     It is `pending` until it was looked into, then `ready`, or `rejected` for `reason`.
     Of a rejected one nothing is left in storage. Nobody has the same bytes twice.
     `width` and `height` are an image's pixels, `pages` are a document's. `scaled_size`
-    are the bytes of what models get in place of an image that is beyond what they take.
+    are the bytes of what models get in place of an image that is beyond what they take;
+    0 where it could not be scaled.
     `scanned` tells whether a virus scanner has seen it.
     """
 
@@ -51,6 +52,11 @@ class File(Identified, Timestamped, Base):
     has_thumbnail: Mapped[bool] = mapped_column(default=False)
     scaled_size: Mapped[int | None]
     scanned: Mapped[bool] = mapped_column(default=False)
+
+    @property
+    def why(self) -> str:
+        """Its `reason`, as the end of another sentence."""
+        return (self.reason or "").removesuffix(".")
 
 
 class FileText(Base):

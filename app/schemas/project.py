@@ -4,7 +4,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.schemas.base import Line, ReadModel, Text
+from app.schemas.base import Line, ReadModel, Shape, Text
 from app.schemas.user import Email
 
 ContextMode = Annotated[
@@ -30,10 +30,10 @@ DocumentTitle = Annotated[Line, Field(max_length=255)]
 DocumentText = Annotated[
     Text,
     Field(
-        pattern=r"\S",
         max_length=5_000_000,
         description="Markdown, or code where the title ends like a file of code.",
     ),
+    Shape(r"[\s\S]*\S[\s\S]*", "must be more than white space"),
 ]
 
 

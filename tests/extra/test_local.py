@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import psutil
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -76,6 +77,22 @@ async def test_its_vectors_are_those_that_the_library_makes(
             assert vector == pytest.approx(right, abs=1e-5)
     assert told[0].vectors[0] != pytest.approx(told[1].vectors[0], abs=1e-3)
     assert [info.dimensions for info in await local.models()] == [WIDTH]
+
+
+async def test_its_process_gets_no_setting_of_the_server(
+    local: LocalProvider, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "HF_HOME"):
+        monkeypatch.setenv(name, "of the server")
+
+    await embed(local, EmbedRequest(str(folder), ["zebra"]))
+
+    child = local._encoder._child
+    assert child is not None
+    got = psutil.Process(child.process.pid).environ()
+    assert [name for name, value in got.items() if value == "of the server"] == [
+        "HF_HOME"
+    ]
 
 
 async def test_a_model_without_prompts_makes_no_difference(folder: Path) -> None:

@@ -141,14 +141,15 @@ async def test_models_get_a_large_image_scaled(
     assert await agree(server)
 
 
-async def test_an_image_that_could_not_be_scaled_is_refused(
-    server: Server, ada: Client
+@pytest.mark.parametrize("scaled", [None, 0])
+async def test_an_image_that_is_not_scaled_is_refused(
+    server: Server, ada: Client, scaled: int | None
 ) -> None:
-    """Such as one that was uploaded before images were."""
+    """One that was uploaded before images were, and one that cannot be."""
     image = samples.noise("PNG", (1300, 1000))
     file = await uploaded(server, ada, image, "photo.png")
     async with server.runtime.database.unit_of_work() as session:
-        await session.execute(update(File).values(scaled_size=None))
+        await session.execute(update(File).values(scaled_size=scaled))
     chat = await ada.chat(model=CLAUDE, title="Named")
 
     form = {"content": "What is this?", "file_ids": [file]}
@@ -295,7 +296,10 @@ async def test_only_ones_own_ready_files_go_with_a_message(
     assert (foreign.status, foreign.json["code"]) == (404, "not_found")
     assert wrong.status == 422
     assert wrong.json["errors"][0]["path"] == "file_ids.0"
-    assert "50,000 x 50,000 pixels" in wrong.json["detail"]
+    assert wrong.json["detail"] == (
+        "`file_ids.0` was rejected: The file has 50,000 x 50,000 pixels: more than "
+        "40,000,000."
+    )
     assert await ada.messages(chat) == []
     assert fake_anthropic.calls == []
 
@@ -429,6 +433,22 @@ async def test_the_guide_answers_from_what_is_attached(
         "a.txt",
         "The night train leaves at nine.",
     )
+
+
+async def test_the_guide_quotes_the_row_of_a_sheet_that_answers_beside_its_head(
+    server: Server, ada: Client
+) -> None:
+    rows = [f"Part {n},{n},S{n % 7}" for n in range(200)]
+    sheet = "\n".join(["Item,Count,Shelf", *rows, "Oxygen bottle,42,S9"])
+    file = await uploaded(server, ada, sheet.encode(), "stock.csv")
+    chat = await ada.chat(model="guide/manual", title="Named")
+
+    form = {"file_ids": [file]}
+    reply = await ada.reply(chat, "Which shelf are the oxygen bottles on?", **form)
+
+    assert "> Item,Count,Shelf\n> Part" in reply["text"]
+    assert "> Oxygen bottle,42,S9" in reply["text"]
+    assert len(reply["text"]) < 1000
 
 
 async def test_a_file_stays_when_the_messages_around_it_no_longer_fit(

@@ -36,6 +36,10 @@ def scan_with(server: Server, address: str) -> None:
     server.runtime.files.inspection._scanner = Clamd(address)
 
 
+async def once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 async def files_of(server: Server) -> dict[str, File]:
     async with server.runtime.database.unit_of_work(read_only=True) as session:
         return {file.name: file for file in await session.scalars(select(File))}
@@ -129,4 +133,24 @@ async def test_an_image_from_before_images_were_scaled_is_scaled(
     }
     assert large.scaled_size is not None
     assert [image["status"] for image in images] == ["ready"] * 2
+    assert await agree(server)
+
+
+async def test_an_image_that_cannot_be_scaled_is_tried_once(
+    server: Server, ada: Client
+) -> None:
+    image = samples.noise("PNG", (1300, 1000))
+    await ready(server, ada, image, "large.png")
+    large = (await files_of(server))["large.png"]
+    async with server.runtime.database.unit_of_work() as session:
+        await session.execute(update(File).values(scaled_size=None))
+    storage = server.runtime.storage
+    await storage.delete([places.scaled(large.user_id, large.id)])
+
+    for stored in (image[:2000], image):
+        await storage.put(places.original(large.user_id, large.id), once(stored))
+        await server.runtime.files.catchup.run()
+
+    again = (await files_of(server))["large.png"]
+    assert (again.status, again.scaled_size) == ("ready", 0)
     assert await agree(server)

@@ -307,9 +307,12 @@ async def test_quotes_of_found_passages_are_cited_too(
     assert "citation" in {event.name for event in events}
 
 
-async def test_the_guide_quotes_what_the_project_says(server: Server) -> None:
+@pytest.mark.parametrize("mode", ["full", "retrieval"])
+async def test_the_guide_quotes_what_the_project_says(
+    server: Server, mode: str
+) -> None:
     client = await server.client()
-    ship = await project(server, client)
+    ship = await project(server, client, context_mode=mode)
     chat = await client.chat(model="guide/manual", title="Named", project_id=ship)
 
     events = await client.ask(chat, "Which number opens the vault?")
@@ -319,6 +322,20 @@ async def test_the_guide_quotes_what_the_project_says(server: Server) -> None:
     [cited] = [event.data for event in events if event.name == "citation"]
     assert (cited["source"], cited["quote"]) == ("vault.txt", SECRET)
     assert reply["citations"] == [cited]
+
+
+async def test_the_guide_quotes_a_found_row_beside_its_head(server: Server) -> None:
+    client = await server.client()
+    ship = await project(server, client, context_mode="retrieval")
+    rows = "".join(f"part,{n},shelf\n" for n in range(200))
+    await document(server, ship, "stock.csv", f"Item,Count,Place\n{rows}tank,7,deck")
+    chat = await client.chat(model="guide/manual", title="Named", project_id=ship)
+
+    reply = await client.reply(chat, "Where is the tank?")
+
+    assert "> Item,Count,Place\n> part," in reply["text"]
+    assert "> tank,7,deck" in reply["text"]
+    assert len(reply["text"]) < 1000
 
 
 @pytest.mark.parametrize("how", ["removed", "deleted"])

@@ -184,6 +184,29 @@ async def test_words_of_the_best_passages_decide_between_equals(
     assert [one.text for one in found][2:] == equals[::-1]
 
 
+async def test_what_answers_a_question_tells_more_than_what_shares_a_word(
+    database: Database,
+) -> None:
+    """The latter are more, and say more often what else they are about."""
+    project = await a_project(database)
+    for n in range(30):
+        await add(database, project, f"Something about farm {n}.")
+    answer = "Airlock alarms open the hatch."
+    for text in (answer, *["Alarm trumpet trumpet."] * 4):
+        await add(database, project, text)
+    for thing in ("trumpet", "hatch"):
+        await add(database, project, f"Farm alarm: {thing}, cows, pigs, geese.")
+
+    found = await find(database, project, "when do airlock alarms open")
+
+    texts = [one.text for one in found]
+    assert texts[0] == answer
+    assert [text for text in texts if "cows" in text] == [
+        "Farm alarm: hatch, cows, pigs, geese.",
+        "Farm alarm: trumpet, cows, pigs, geese.",
+    ]
+
+
 async def test_common_terms_count_where_they_are_not_scanned(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

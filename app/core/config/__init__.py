@@ -22,6 +22,7 @@ from app.core.config.loading import (
     get_settings,
     is_first_start,
     load_settings,
+    passed_on,
     variables,
 )
 from app.core.config.log import LogSettings
@@ -65,5 +66,6 @@ __all__ = [
     "get_settings",
     "is_first_start",
     "load_settings",
+    "passed_on",
     "variables",
 ]

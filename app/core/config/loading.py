@@ -1,5 +1,5 @@
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +49,11 @@ def is_first_start(
         and values.get("ENVIRONMENT", "development") == "development"
         and not os.path.lexists((directory or Path.cwd()) / ".env")
     )
+
+
+def passed_on(names: Iterable[str]) -> dict[str, str]:
+    """Those of these variables that are set, for a child process."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def variables() -> dict[str, tuple[str, FieldInfo]]:

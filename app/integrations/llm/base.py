@@ -51,7 +51,8 @@ class Source:
 
     It stands in the document from character `start` on, which is on `page`, counted
     from 1; `pages` are the characters of the document at which its pages begin. Either
-    may be unknown. `id` is the document's.
+    may be unknown. `id` is the document's. `lead` is what a passage cannot be read
+    without: the head of the table that it is of.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source:
     page: int | None = None
     pages: Sequence[int] = ()
     id: str | None = None
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

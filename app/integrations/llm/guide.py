@@ -32,7 +32,7 @@ from app.integrations.llm.base import (
 )
 from app.integrations.llm.blocks import rejected_field
 from app.integrations.search.lexical import Frequency, Hit, Texts
-from app.integrations.search.passages import Document, Passage
+from app.integrations.search.passages import Passage, document_named
 from app.integrations.search.words import terms
 
 RELEVANT = 0.28
@@ -138,7 +138,7 @@ class GuideProvider:
 
     async def _answer(self, questions: list[str], sources: Sequence[Source]) -> _Answer:
         # A name may stand for several passages, or for several documents.
-        documents = [Document(source.name, source.text) for source in sources]
+        documents = [document_named(s.name, s.text, lead=s.lead) for s in sources]
         texts = await asyncio.to_thread(Texts, documents) if documents else None
         found = await self._find(questions, texts)
         return _compose(found, given=frozenset(source.name for source in sources))

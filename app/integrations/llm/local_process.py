@@ -17,7 +17,7 @@ from typing import IO, NamedTuple
 import orjson
 import structlog
 
-from app.core.config import ROOT
+from app.core.config import ROOT, passed_on
 from app.integrations.llm.base import (
     ProviderNotConfiguredError,
     ProviderTimeoutError,
@@ -30,6 +30,15 @@ _NUMBER = "f"
 """Of `array`: 4 bytes, in this machine's order, as the child writes them."""
 
 _MOST_SAID = 2000  # bytes
+
+_PASSED_ON = (
+    *("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "TMPDIR", "TEMP", "TMP"),
+    *("HOME", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT", "XDG_CACHE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "SENTENCE_TRANSFORMERS_HOME"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+)
+"""All that it gets of the environment: keys of ours are no library's business."""
 
 _log = structlog.get_logger()
 
@@ -93,6 +102,7 @@ class Encoder:
             "app.integrations.llm.local_child",
             self._model,
             cwd=ROOT,
+            env=passed_on(_PASSED_ON),
             stdin=PIPE,
             stdout=PIPE,
             stderr=errors,

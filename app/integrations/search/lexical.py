@@ -85,7 +85,7 @@ def inverse_frequency(having: int, everywhere: int) -> float:
 def weighted_terms(passage: Passage) -> Counter[str]:
     """How often each term counts in a passage, by its text and by its headings."""
     # The target of a link says nothing about the passage that has the link.
-    counted = Counter(terms(without_links(passage.text)))
+    counted = Counter(terms(without_links(f"{passage.lead}\n{passage.text}")))
     for level, heading in enumerate(reversed(passage.headings)):
         weight = HEADING_WEIGHTS[min(level, len(HEADING_WEIGHTS) - 1)]
         for term in terms(heading):

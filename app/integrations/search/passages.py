@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import PurePath
 
 PASSAGE_CHARS = 2000
 """A section up to this length is one passage; the blocks of a longer one are joined up
@@ -15,19 +16,38 @@ LONGEST_CHARS = 4000
 where it is longer than a passage should be; a long line at its sentences."""
 
 TABLE_CHARS = 1200
-"""A longer table is cut up: each of its rows answers a question of its own."""
+"""A longer table is cut up, for each of its rows answers a question of its own."""
+
+ROWS_CHARS = 300
+"""Its rows are joined up to this length, else a large sheet would be as many passages
+as it has rows."""
+
+_NO_MARKDOWN = frozenset(
+    """
+    .bat .c .cfg .conf .cpp .cs .css .csv .dart .env .go .h .hpp .ini .java .js .json
+    .jsonl .jsx .kt .log .lua .php .pl .ps1 .py .pyi .r .rb .rs .scala .scss .sh .sql
+    .swift .toml .ts .tsv .tsx .vue .xml .yaml .yml
+    """.split()  # noqa: SIM905 - a list literal of these would fill a screen
+)
+"""Names of files that end so are code or figures: a # there begins no heading."""
+
+_TABLES = frozenset((".csv", ".tsv"))
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """A text; `source` names it, e.g. by its path.
 
-    Where it is no Markdown, only its blank lines tell what belongs together.
+    Where it is no Markdown, only its blank lines tell what belongs together; where it
+    is a `table`, the first of its lines is the head of all others. One that is itself a
+    passage of another has that one's `lead`.
     """
 
     source: str
     text: str
     markdown: bool = True
+    table: bool = False
+    lead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +55,8 @@ class Passage:
     """A span of a document: `text` equals the document's text from `start` to `end`.
 
     `headings` is the path of titles above it, outermost first, and `anchor` the
-    nearest one's as in a link. Rows of a long table are passages of their own; their
-    `lead` is the table's head, without which they cannot be read.
+    nearest one's as in a link. A long table is several passages; their `lead` is the
+    table's head, without which their rows cannot be read.
     """
 
     source: str
@@ -55,9 +75,10 @@ _ITEM = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])[ \t]")
 _STARTS = {
     "code": _FENCE,
     "heading": _HEADING,
-    "table": re.compile(r"\|"),
     "list": _ITEM,
+    "table": re.compile(r"\||.*? \| "),
 }
+_RULE = re.compile(r"[-:| \t]+$")
 _SENTENCE = re.compile(r"[.!?]+[\"')\]]*\s+|[\u3002\uff01\uff1f]")
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
@@ -96,6 +117,13 @@ class _Block:
     @property
     def introduces(self) -> bool:
         return self.lines[-1].text.rstrip().endswith(":")
+
+
+def document_named(name: str, text: str, *, lead: str = "") -> Document:
+    """A text that is read as what its name ends like."""
+    ending = PurePath(name).suffix.lower()
+    markdown, table = ending not in _NO_MARKDOWN, ending in _TABLES
+    return Document(name, text, markdown=markdown, table=table, lead=lead)
 
 
 def passages(document: Document) -> Iterator[Passage]:
@@ -160,7 +188,7 @@ def _section(
             text=text,
             start=group[0].start,
             end=group[0].start + len(text),
-            lead=group[0].lead,
+            lead=group[0].lead or document.lead,
         )
 
 
@@ -178,7 +206,8 @@ def _groups(blocks: list[_Block]) -> Iterator[list[_Block]]:
 def _joins(group: list[_Block], block: _Block) -> bool:
     before = group[-1]
     if block.kind == "row" or before.kind == "row":
-        return False
+        fits = block.end - group[0].start <= ROWS_CHARS
+        return fits and block.kind == before.kind and block.lead == before.lead
     if block.end - group[0].start > LONGEST_CHARS:
         return False
     if before.introduces or (block.kind == "code" and before.kind == "text"):
@@ -188,12 +217,12 @@ def _joins(group: list[_Block], block: _Block) -> bool:
 
 def _split(block: _Block) -> list[_Block]:
     """A long table by rows, a long list by items, what is too long by its lines."""
-    long_table = block.kind == "table" and block.size > TABLE_CHARS
-    if long_table and len(block.lines) > 2:  # noqa: PLR2004 - the names and the rule
-        lead = "".join(line.text for line in block.lines[:2]).rstrip()
+    if block.kind == "table" and block.size > TABLE_CHARS:
+        head = _head(block)
+        lead = "".join(line.text for line in head).rstrip()
         return [
             small
-            for line in block.lines[2:]
+            for line in block.lines[len(head) :]
             for small in _cut(_Block("row", [line], lead))
         ]
     if block.kind == "list" and block.size > PASSAGE_CHARS:
@@ -204,6 +233,14 @@ def _split(block: _Block) -> list[_Block]:
             for small in _cut(_Block("list", block.lines[first:after]))
         ]
     return _cut(block)
+
+
+def _head(table: _Block) -> list[_Line]:
+    """The names of the columns, and the rule below them; nothing where that is long."""
+    names, *rows = table.lines
+    if not rows or names.end - names.start > TABLE_CHARS:
+        return []
+    return table.lines[: 2 if _RULE.match(rows[0].text.rstrip()) else 1]
 
 
 def _cut(block: _Block) -> list[_Block]:
@@ -242,7 +279,8 @@ def _blocks(document: Document) -> Iterator[_Block]:
         if document.markdown:
             kind = "code" if fence else _kind(line, open_block)
         else:
-            kind = "blank" if line.blank else "text"
+            kind = "table" if document.table else "text"
+            kind = "blank" if line.blank else kind
         if open_block and (kind in {"heading", "blank"} or kind != open_block.kind):
             yield _closed(open_block)
             open_block = None

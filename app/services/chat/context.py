@@ -270,7 +270,7 @@ def _messages(history: _History, shares: Shares) -> list[ChatMessage]:
         if merged and merged[-1][0] == role:
             merged[-1][1].extend(sent)
         else:
-            merged.append((role, sent))
+            merged.append((role, [*sent]))  # the history's own stay as they were said
     if shares.before_question:
         question = next(blocks for role, blocks in reversed(merged) if role == "user")
         question.insert(0, _text(BETWEEN.join(shares.before_question)))

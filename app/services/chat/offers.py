@@ -274,6 +274,7 @@ def _passage(found: Found) -> Piece:
         start=found.start,
         page=found.page,
         id=str(found.document_id),
+        lead=found.lead,
     )
     shown = f"{found.lead}\n{found.text}" if found.lead else found.text
     text = framed("passage", found.title, shown, page=found.page)

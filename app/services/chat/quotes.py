@@ -145,10 +145,24 @@ class Quotes:
         return None
 
     def _of(self, paragraph: str) -> Iterator[Citation]:
-        for quote, name in (*self._across(paragraph), *_quoted(paragraph)):
-            for part in _GAP.split(quote):
-                if (found := self._find(part, name)) and (new := self._new(found)):
-                    yield new
+        quotes = list(self._across(paragraph))
+        found: list[Citation | None] = []
+        for block in _BLOCK.finditer(paragraph):
+            said, name = _said(block)
+            whole = self._parts(said, name)
+            found += whole
+            if None not in whole:  # and what stands in it is a part of that
+                paragraph = paragraph.replace(block[0], "")
+            elif "\n" in said:  # it may be of several places
+                quotes += [(line, name) for line in said.split("\n")]
+        for quote, name in (*quotes, *_quoted(paragraph)):
+            found += self._parts(quote, name)
+        for citation in found:
+            if citation and (new := self._new(citation)):
+                yield new
+
+    def _parts(self, quote: str, name: str) -> list[Citation | None]:
+        return [self._find(part, name) for part in _GAP.split(quote) if part]
 
     def _new(self, citation: Citation) -> Citation | None:
         place = (citation.source, citation.start, citation.end)
@@ -198,13 +212,14 @@ def _quoted(text: str) -> Iterator[tuple[str, str]]:
     for pattern in _QUOTED:
         for match in pattern.finditer(text):
             yield match["quote"], match["name"] or ""
-    for match in _BLOCK.finditer(text):
-        said, name = _MARK.sub("", match["quote"]).strip(), match["name"] or ""
-        if not name and (within := _NAME_WITHIN.search(said)):
-            said, name = said[: within.start()], within["name"]
-        yield said, name
-        if "\n" in said:  # else it may be of several places
-            yield from ((line, name) for line in said.split("\n"))
+
+
+def _said(block: re.Match[str]) -> tuple[str, str]:
+    """What a Markdown quotation says, and the name behind it."""
+    said, name = _MARK.sub("", block["quote"]).strip(), block["name"] or ""
+    if not name and (within := _NAME_WITHIN.search(said)):
+        said, name = said[: within.start()], within["name"]
+    return said, name
 
 
 def _left_open(paragraph: str) -> list[tuple[re.Pattern[str], str]]:

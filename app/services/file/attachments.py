@@ -120,7 +120,7 @@ class Attachments:
             return files, {one.file_id: one for one in texts}
 
     async def _base64(self, file: File) -> str | None:
-        place = places.original if file.scaled_size is None else places.scaled
+        place = places.scaled if file.scaled_size else places.original
         key = place(file.user_id, file.id)
         try:
             content = b"".join([piece async for piece in self._storage.read(key)])
@@ -223,7 +223,7 @@ def _reference(file: File | None, place: int) -> Block:
         raise _wrong(
             "is still being looked into: try again shortly"
             if file.status == "pending"
-            else f"was rejected: {file.reason}",
+            else f"was rejected: {file.why}",
             path=f"file_ids.{place}",
         )
     return {
@@ -254,7 +254,7 @@ def _image(one: _Attached, model: ModelInfo) -> Block:
             f"is too large: models take images of {MAX_IMAGE_BYTES:,} bytes, and "
             f"{MOST_SENT * 3 // 4:,} of all in a chat"
         )
-    mime = one.file.mime if one.file.scaled_size is None else SCALED_MIME
+    mime = SCALED_MIME if one.file.scaled_size else one.file.mime
     return _block(one, {"type": "image", "source": _source(mime, one.data)})
 
 

@@ -99,8 +99,8 @@ class CatchUp:
             try:
                 scaled = (await self._inspection.parse(file, Path(folder))).scaled
             except UnreadableFileError:  # as it is now seen; it was good before
-                return
-            size = scaled.stat().st_size if scaled else None
+                scaled = None
+            size = scaled.stat().st_size if scaled else 0
         async with self._database.unit_of_work() as session:
             there = await locked(session, file.id, "ready")
             if there is not None:

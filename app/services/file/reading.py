@@ -37,7 +37,7 @@ async def text_of(
 def _without_text(file: File) -> ValidationFailedError:
     message = {
         "pending": "names a file that is still being looked into: try again shortly",
-        "rejected": f"names a file that was rejected: {file.reason}",
+        "rejected": f"names a file that was rejected: {file.why}",
     }.get(file.status, "names a file in which there is no text")
     return ValidationFailedError(
         f"`file_id` {message}.", errors=[FieldError(path="file_id", message=message)]

@@ -15,8 +15,9 @@ T = TypeVar("T")
 _PATIENCE = 3.0
 """Seconds that a call may take: somebody waits for an answer."""
 
-_REST_SECONDS = 30.0
-"""After it took longer, or the model failed, no search waits for it again so long."""
+_FIRST_REST, _LONGEST_REST = 4.0, 30.0
+"""Seconds: after it took longer, or the model failed, no search waits for it again so
+long; twice as long each time until it answers. A local model loads in some seconds."""
 
 _log = structlog.get_logger()
 
@@ -27,6 +28,7 @@ class Asking:
     def __init__(self, model: str, *, without: str) -> None:
         self._model = model
         self._without = without
+        self._rest = _FIRST_REST
         self._rests_until = 0.0
 
     async def answer(self, ask: Callable[[], Awaitable[T]]) -> T | None:
@@ -35,13 +37,21 @@ class Asking:
             return None
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await ask()
+                answer = await ask()
         except (AppError, TimeoutError) as error:
             code = error.code if isinstance(error, AppError) else "timeout"
             _log.warning(self._without, model=self._model, code=code)
             if not isinstance(error, AppError) or is_away(error):
-                self._rests_until = time.monotonic() + _REST_SECONDS
+                self._leave_alone()
             return None
+        self._rest = _FIRST_REST
+        return answer
+
+    def _leave_alone(self) -> None:
+        now = time.monotonic()
+        if now >= self._rests_until:  # else one that was asked beside it has done so
+            self._rests_until = now + self._rest
+            self._rest = min(2 * self._rest, _LONGEST_REST)
 
 
 def is_away(error: AppError) -> bool:

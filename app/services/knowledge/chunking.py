@@ -4,19 +4,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 from app.integrations.search.lexical import weighted_terms
-from app.integrations.search.passages import Document, Passage, passages
-
-_NO_MARKDOWN = frozenset(
-    """
-    .bat .c .cfg .conf .cpp .cs .css .csv .dart .env .go .h .hpp .ini .java .js .json
-    .jsonl .jsx .kt .log .lua .php .pl .ps1 .py .pyi .r .rb .rs .scala .scss .sh .sql
-    .swift .toml .ts .tsv .tsx .vue .xml .yaml .yml
-    """.split()  # noqa: SIM905 - a list literal of these would fill a screen
+from app.integrations.search.passages import (
+    Document,
+    Passage,
+    document_named,
+    passages,
 )
-"""Names of files that end so are code or figures: a # there begins no heading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +25,7 @@ class Piece:
 
 def pieces(title: str, text: str, pages: Sequence[int]) -> Iterator[Piece]:
     """Cut a text up; the title counts as the heading above all of it."""
-    markdown = PurePath(title).suffix.lower() not in _NO_MARKDOWN
-    found = _found(Document(title, text, markdown=markdown))
-    for passage in found:
+    for passage in _found(document_named(title, text)):
         titled = replace(passage, headings=(title, *passage.headings))
         page = bisect_right(pages, passage.start) or None if pages else None
         yield Piece(passage, page, weighted_terms(titled))

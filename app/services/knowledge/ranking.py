@@ -6,6 +6,7 @@ rare, and that it orders what was found, and finds nothing more. Both databases 
 same sums on the same rows; see docs/adr/0024-knowledge-is-ranked-in-sql.md.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cache
@@ -117,13 +118,17 @@ class Ranking:
 
     async def _expansion(self, feedback: Mapping[int, float]) -> dict[int, float]:
         """Terms that are frequent in these chunks and rare elsewhere: their weights."""
-        total = sum(feedback.values())
+        # A score is a logarithm of odds: where one chunk answers the question, it alone
+        # tells what else to look for, and where many do, each of them tells a part.
+        highest = max(feedback.values())
+        odds = {chunk: math.exp(score - highest) for chunk, score in feedback.items()}
+        total = sum(odds.values())
         likely: dict[int, float] = defaultdict(float)
         found = await self._session.execute(
             self._statements.terms, {"chunks": list(feedback)}
         )
         for key, chunk, count, length in found:
-            likely[key] += feedback[chunk] / total * count / length
+            likely[key] += odds[chunk] / total * count / length
         considered = dict(best(likely, _CONSIDERED))
         having = await self._counts.few(self._session, considered)
         rarity = {key: self._rarity(count) for key, count in having.items()}

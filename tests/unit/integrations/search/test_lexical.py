@@ -7,10 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.integrations.search.lexical import Frequency, Hit, Texts
+from app.integrations.search.lexical import Frequency, Hit, Texts, weighted_terms
 from app.integrations.search.passages import (
     LONGEST_CHARS,
     PASSAGE_CHARS,
+    ROWS_CHARS,
     TABLE_CHARS,
     Document,
     Passage,
@@ -179,7 +180,7 @@ def test_a_long_section_is_cut_between_blocks_and_never_in_code() -> None:
 
 
 def test_each_row_of_a_long_table_is_a_passage_with_the_tables_head() -> None:
-    rows = [f"| `code_{n}` | {'meaning ' * 10}{n} |" for n in range(20)]
+    rows = [f"| `code_{n}` | {'meaning ' * 20}{n} |" for n in range(20)]
     table = "\n".join(["| code | meaning |", "| --- | --- |", *rows])
     assert len(table) > TABLE_CHARS
 
@@ -187,6 +188,36 @@ def test_each_row_of_a_long_table_is_a_passage_with_the_tables_head() -> None:
 
     assert [p.text for p in found] == ["These:", *rows, "After."]
     assert {p.lead for p in found[1:-1]} == {"| code | meaning |\n| --- | --- |"}
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("a.xlsx", "# Stock\n\nItem | Count\n{}\n"),
+        ("a.csv", "Item | Count\n{}\n"),
+    ],
+)
+def test_rows_of_a_sheet_are_found_beside_its_head(source: str, text: str) -> None:
+    """No rule stands below the head; rows that are short stay together."""
+    rows = [f"Part {n} | {n} |  | left" for n in range(100)]
+    text = text.format("\n".join(rows))
+    is_csv = source.endswith(".csv")
+
+    found = list(passages(Document(source, text, markdown=not is_csv, table=is_csv)))
+
+    assert "\n".join(p.text for p in found) == "\n".join(rows)
+    assert {p.lead for p in found} == {"Item | Count"}
+    assert all(ROWS_CHARS / 2 < len(p.text) <= ROWS_CHARS for p in found[:-1])
+    assert all(weighted_terms(p)["count"] == 1 for p in found)
+
+
+def test_a_head_that_is_longer_than_a_table_is_a_row() -> None:
+    rows = [f"{'name,' * 300}{n}" for n in range(3)]
+
+    found = list(passages(Document("a.csv", "\n".join(rows), table=True)))
+
+    assert [p.text for p in found] == rows
+    assert {p.lead for p in found} == {""}
 
 
 def test_a_long_list_is_cut_between_items() -> None:

@@ -113,6 +113,24 @@ def test_what_is_left_out_in_a_quote_parts_it() -> None:
     ]  # fmt: skip
 
 
+def test_lines_of_a_markdown_quotation_are_cited_where_it_is_of_several_places() -> (
+    None
+):
+    lines = ["Travel is booked by the office.", "A second page: 4.2 million euros."]
+
+    found = cited(f"> {lines[0]}\n> {lines[1]}")
+
+    assert [citation.quote for citation in found] == lines
+
+
+def test_what_stands_in_a_markdown_quotation_is_no_citation_of_its_own() -> None:
+    said = 'The note says "we meet at nine today".\nSo we do.'
+
+    found = cited("> " + said.replace("\n", "\n> "), Source("a.md", said))
+
+    assert [citation.quote for citation in found] == [said]
+
+
 def test_it_tells_the_page_and_the_place_in_the_document() -> None:
     [found] = cited('"4.2 million euros" [Handbook.pdf]')
 
