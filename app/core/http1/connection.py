@@ -16,8 +16,12 @@ _MAX_HELD = 2**20
 _BEAT_SECONDS = 0.05
 """Between two reads of a quick stream. Text that grows 20 times a second grows
 smoothly, and each trip to the socket, and from there through all that waits, costs more
-than what is done for a piece. All streams have the same beat: what wakes the process
-once for all of them costs less than what wakes it for each."""
+than what is done for a piece."""
+
+_PHASES = 4
+"""All streams are read at so many moments of a beat: what wakes the process for many of
+them costs less than what wakes it for each. Were there one moment for all, whatever
+else comes in would have to wait for that long."""
 
 _EAGER_READS = 4
 """The first words of an answer do not wait."""
@@ -238,8 +242,9 @@ class Connection(asyncio.Protocol):
         self._listening_since = now
         if quick and self._reads > _EAGER_READS and self._rest is None:
             self.pause()
-            beat = (now // _BEAT_SECONDS + 1) * _BEAT_SECONDS
-            self._rest = self._loop.call_at(beat, self._go_on)
+            phase = _BEAT_SECONDS / _PHASES
+            moment = (now + _BEAT_SECONDS) // phase * phase
+            self._rest = self._loop.call_at(moment, self._go_on)
 
     def _go_on(self) -> None:
         self._rest = None
