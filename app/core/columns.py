@@ -40,7 +40,9 @@ def _text_of(value: datetime | None) -> str | None:
     """As SQLAlchemy writes it, which SQLite compares as text."""
     if value is None:
         return None
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    return value.isoformat(" ", "microseconds")[: -len("+00:00")]
 
 
 class Id(TypeDecorator[UUID]):

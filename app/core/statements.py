@@ -154,7 +154,8 @@ class Compiled:
         """The values in the order and the form in which the driver takes them."""
         if values.keys() != self.expects:
             raise TypeError(f"expected {self.expects}, not {values.keys()}: {self.sql}")
-        values = {**self._known, **values}
+        if self._known:
+            values = {**self._known, **values}
         return [
             process(values[name]) if process else values[name]
             for name, process in self._places

@@ -63,7 +63,7 @@ from app.integrations.llm.tokens import TokenTally, estimate_input
 OFF = "off"
 """The OLLAMA_BASE_URL that switches it off."""
 
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
 """How long it may take to tell its models: it is near, or not there."""
 
 ABSENT_SECONDS = 30.0
