@@ -111,6 +111,7 @@ class Chat(Base):
     title: Mapped[str | None]
     model: Mapped[str]
     system_prompt: Mapped[str | None]
+    project_id: Mapped[UUID | None]
     archived: Mapped[bool]
     pinned: Mapped[bool]
     temporary: Mapped[bool]
@@ -139,6 +140,7 @@ class Message(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
     sibling_ids: Sequence[UUID] = ()
+    attachments: Sequence[UUID] = ()
 
     @property
     def text(self) -> str:
@@ -151,6 +153,7 @@ class ChatRead(BaseModel):
     title: str | None
     model: str
     system_prompt: str | None
+    project_id: UUID | None
     archived: bool
     pinned: bool
     temporary: bool
@@ -182,6 +185,7 @@ class MessageRead(BaseModel):
     role: str
     content: list[dict[str, Any]]
     text: str
+    attachments: list[UUID]
     model: str | None
     status: str
     stop_reason: str | None
