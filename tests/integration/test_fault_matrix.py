@@ -38,7 +38,7 @@ def fake(provider: str, request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 async def model_server(provider: str, fake: Any, serve: Any) -> Any:
     variables = variables_for(provider, fake)
-    async with serve(**variables, PROVIDER_STALL_SECONDS="0.3") as server:
+    async with serve(**variables, PROVIDER_STALL_SECONDS="1") as server:
         yield server
 
 
