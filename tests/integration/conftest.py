@@ -4,12 +4,15 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from uuid import UUID
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
+from app.core.database import Database
 from app.main import create_app
+from app.models import User
 from tests.conftest import Server, make_settings, serving
 from tests.fakes.faults import FaultPlan
 from tests.integration.gateway import Gateway
@@ -55,3 +58,12 @@ def gateway(running_gateway: Gateway) -> Gateway:
     running_gateway.fake.plan = FaultPlan()
     running_gateway.fake.calls.clear()
     return running_gateway
+
+
+@pytest.fixture
+async def owner(database: Database) -> UUID:
+    """The id of a user who is there, and nothing more."""
+    user = User(email="ada@example.com", password_hash="none")
+    async with database.unit_of_work() as session:
+        session.add(user)
+    return user.id

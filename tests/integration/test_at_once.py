@@ -14,17 +14,8 @@ from app.core import sqlite
 from app.core.database import Database
 from app.core.exceptions import NotFoundError
 from app.core.statements import Script
-from app.models import User
 from tests.conftest import on_sqlite
 from tests.integration.test_run_and_transact import ADD_CHAT, COUNT, chat_row
-
-
-@pytest.fixture
-async def owner(database: Database) -> UUID:
-    user = User(email="ada@example.com", password_hash="none")
-    async with database.unit_of_work() as session:
-        session.add(user)
-    return user.id
 
 
 @pytest.fixture

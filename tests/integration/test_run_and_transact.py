@@ -27,7 +27,7 @@ from uuid_utils.compat import uuid7
 from app.core.database import Database
 from app.core.exceptions import AppError, NotFoundError, UnavailableError
 from app.core.statements import Result, Script, Statement
-from app.models import Chat, Message, User
+from app.models import Chat, Message
 from tests.conftest import SettingsFactory, on_postgresql, on_sqlite
 
 CHATS = Chat.__table__
@@ -55,14 +55,6 @@ COUNT = Statement(select(func.count().label("chats")).select_from(Chat))
 
 class KeptError(AppError):
     keeps_changes = True
-
-
-@pytest.fixture
-async def owner(database: Database) -> UUID:
-    user = User(email="ada@example.com", password_hash="none")
-    async with database.unit_of_work() as session:
-        session.add(user)
-    return user.id
 
 
 def chat_row(owner: UUID, **changes: Any) -> dict[str, Any]:
