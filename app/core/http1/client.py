@@ -41,10 +41,8 @@ class Client:
         """
         return Exchange(self, address, _request(method, address, headers, body))
 
-    async def begin(self, address: Address, wire: bytes) -> Connection:
-        connection = await self._connection(address)
-        connection.send(wire, self._stall_seconds)
-        return connection
+    def send(self, connection: Connection, wire: bytes) -> Response:
+        return connection.send(wire, self._stall_seconds)
 
     def end(self, address: Address, connection: Connection) -> None:
         if connection.finish():
@@ -61,19 +59,21 @@ class Client:
         for connection in self._all:
             connection.abort()
 
-    async def _connection(self, address: Address) -> Connection:
+    def idle(self, address: Address) -> Connection | None:
+        """A connection that can serve again, where there is one."""
         idle = self._idle.get(address[:3])
         if not idle:
-            return await self._connect(address)
+            return None
         oldest = time.monotonic() - _KEEP_SECONDS
         while idle:
             connection = idle.pop()
             if connection.alive and connection.idle_since > oldest:
                 return connection
             connection.abort()
-        return await self._connect(address)
+        return None
 
-    async def _connect(self, address: Address) -> Connection:
+    async def connect(self, address: Address) -> Connection:
+        """A new one; raises ConnectError."""
         secure = address.scheme == "https"
         try:
             async with asyncio.timeout(self._connect_seconds):
@@ -101,19 +101,24 @@ class Exchange:
         """Whether there is a connection, so that the server may know of it."""
 
     async def __aenter__(self) -> Response:
-        self._connection = await self._client.begin(self._address, self._wire)
+        client, address = self._client, self._address
+        self._connection = client.idle(address) or await client.connect(address)
+        response = client.send(self._connection, self._wire)
         self.sent = True
-        response = self._connection.response
         begun = False
         try:
             await response.head()
             begun = True
         finally:
             if not begun:  # the block does not begin, nor end
-                self._client.end(self._address, self._connection)
+                self.end()
         return response
 
     async def __aexit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """What the block's end does."""
         self._client.end(self._address, self._connection)
 
 

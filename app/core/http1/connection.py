@@ -87,7 +87,10 @@ class Response:
 
     async def head(self) -> None:
         while not self.status:
-            await self._more()
+            if self._error is not None:
+                raise self._error
+            if not await self._wakeup.wait(self._stall):
+                raise StalledError
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """The body, in pieces as they came, joined where several wait."""
@@ -121,12 +124,6 @@ class Response:
             if len(body) >= limit:
                 break
         return bytes(body[:limit])
-
-    async def _more(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if not await self._wakeup.wait(self._stall):
-            raise StalledError
 
     # What the connection tells
 
@@ -168,23 +165,20 @@ class Connection(asyncio.Protocol):
     def alive(self) -> bool:
         return not self._lost and not self._transport.is_closing()
 
-    @property
-    def response(self) -> Response:
-        """To what was sent last."""
-        assert self._response is not None
-        return self._response
-
-    def send(self, wire: bytes, stall_seconds: float) -> None:
+    def send(self, wire: bytes, stall_seconds: float) -> Response:
+        """Gives what comes in answer."""
         self._headers: dict[str, str] = {}
         self._head_size = 0
         self._keep_alive = False
         self._reads = 0
         self._listening_since = 0.0
         self._wakeup.forget()
-        self._response = self._answering = Response(self, self._wakeup, stall_seconds)
-        self.on_body = self._response.add
+        response = Response(self, self._wakeup, stall_seconds)
+        self._response = self._answering = response
+        self.on_body = response.add
         self._parser = httptools.HttpResponseParser(self)
         self._transport.write(wire)
+        return response
 
     def finish(self) -> bool:
         """Whether the connection can serve again; where not, it is closed."""

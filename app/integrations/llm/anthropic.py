@@ -4,7 +4,7 @@ Reference: "Messages", "Count tokens in a Message", "Models" and "Errors" in Ant
 API documentation.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property
@@ -24,7 +24,7 @@ from app.integrations.llm.base import (
     Usage,
 )
 from app.integrations.llm.catalogue import Catalogue
-from app.integrations.llm.forwarding import Spoken, exchange
+from app.integrations.llm.forwarding import Outgoing, Spoken, parts_of, whole_of
 from app.integrations.llm.http import Http, retry_after
 from app.integrations.llm.messages_api import (
     MessagesReader,
@@ -93,16 +93,22 @@ class AnthropicProvider:
     def forward(
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
     ) -> AsyncGenerator[bytes]:
+        return parts_of(self._http, self._outgoing(model, body, betas))
+
+    def forward_whole(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Awaitable[bytes]:
+        return whole_of(self._http, self._outgoing(model, body, betas))
+
+    def _outgoing(self, model: str, body: Mapping[str, Any], betas: str) -> Outgoing:
         if self.missing:
             raise ProviderNotConfiguredError(self.missing)
-        return exchange(
-            self._http,
+        return Outgoing(
             f"{self._base}/v1/messages",
-            setting=_SETTING,
-            headers=self._headers() | ({"anthropic-beta": betas} if betas else {}),
-            body=orjson.dumps({**body, "model": model}),
-            stream=bool(body.get("stream")),
-            refusal=_refused,
+            _SETTING,
+            self._headers() | ({"anthropic-beta": betas} if betas else {}),
+            orjson.dumps({**body, "model": model}),
+            _refused,
         )
 
     async def count_body(

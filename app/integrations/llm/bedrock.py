@@ -55,7 +55,7 @@ from app.integrations.llm.bedrock_wire import (
 from app.integrations.llm.catalogue import Catalogue, base_name
 from app.integrations.llm.embeddings import Embedded, EmbedRequest
 from app.integrations.llm.eventstream import EventStreamReader
-from app.integrations.llm.forwarding import Spoken, exchange
+from app.integrations.llm.forwarding import Outgoing, Spoken, parts_of, whole_of
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -197,31 +197,33 @@ class BedrockProvider:
 
         return self._places.first(model, call, begun=bool)
 
+    async def forward_whole(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> bytes:
+        async with aclosing(self.forward(model, body, betas=betas)) as answer:
+            return await anext(answer)
+
     async def _forward(
         self, place: Place, body: Mapping[str, Any], betas: str
     ) -> AsyncGenerator[bytes]:
         stream = bool(body.get("stream"))
         if self._mantle:
             url = self._url(place, "messages")
-            sent = {**body, "model": self._plain(place.model)}
+            message = {**body, "model": self._plain(place.model)}
             given = _mantle_headers(betas)
         else:
             action = "invoke-with-response-stream" if stream else "invoke"
             url = self._url(place, action)
-            sent = runtime_body(body, betas)
+            message = runtime_body(body, betas)
             given = {"Content-Type": "application/json", "Accept": _ACCEPTED[stream]}
-        wire = orjson.dumps(sent)
-        answer = exchange(
-            self._http,
-            url,
-            setting=self._setting,
-            headers=await self._authorized(place, url, given, wire),
-            body=wire,
-            stream=stream,
-            refusal=refusal_of,
-        )
-        framed = stream and not self._mantle
-        async with aclosing(unframed(answer) if framed else answer) as parts:
+        wire = orjson.dumps(message)
+        headers = await self._authorized(place, url, given, wire)
+        sent = Outgoing(url, self._setting, headers, wire, refusal_of)
+        if not stream:
+            yield await whole_of(self._http, sent)
+            return
+        answer = parts_of(self._http, sent)
+        async with aclosing(answer if self._mantle else unframed(answer)) as parts:
             async for part in parts:
                 yield part
 

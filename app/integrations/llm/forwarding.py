@@ -1,7 +1,8 @@
 """Calls in a provider's own wire format, for clients that speak it too."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, NamedTuple, Protocol
 
 from app.core.http1 import Response
 from app.integrations.llm.base import (
@@ -25,39 +26,60 @@ class Forwarder(Protocol):
     def forward(
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
     ) -> AsyncGenerator[bytes]:
-        """The answer's bytes as they come: one piece, or server-sent events.
+        """The server-sent events that answer a body which asks for a stream.
 
-        Of the body its model becomes the provider's own id, and a stream of chat
-        completions is asked for its usage; `betas` is the header `anthropic-beta`.
-        Raises ProviderError where the call is not taken; what goes wrong in a stream's
-        middle is in its events.
+        They are bytes, as they come. Of the body its model becomes the provider's own
+        id, and a stream of chat completions is asked for its usage; `betas` is the
+        header `anthropic-beta`. Raises ProviderError where the call is not taken; what
+        goes wrong in a stream's middle is in its events.
         """
 
+    def forward_whole(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Awaitable[bytes]:
+        """The same of a body that asks for none: the JSON that answers it."""
 
-async def exchange(
-    http: Http,
-    url: str,
-    *,
-    setting: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    stream: bool,
-    refusal: Callable[[Response, bytes], ProviderError],
-) -> AsyncGenerator[bytes]:
-    """Send a call, and hand on its answer."""
-    async with http.request(
-        "POST", url, setting=setting, headers=headers, body=body
-    ) as response:
+
+class Outgoing(NamedTuple):
+    """A call as it is sent; `setting` says where the URL comes from.
+
+    `refusal` makes an error of an answer that is no success, and of its body.
+    """
+
+    url: str
+    setting: str
+    headers: Mapping[str, str]
+    body: bytes
+    refusal: Callable[[Response, bytes], ProviderError]
+
+    def by(self, http: Http) -> AbstractAsyncContextManager[Response]:
+        return http.request(
+            "POST",
+            self.url,
+            setting=self.setting,
+            headers=self.headers,
+            body=self.body,
+        )
+
+
+async def parts_of(http: Http, call: Outgoing) -> AsyncGenerator[bytes]:
+    """Send a call, and hand on its answer as it comes."""
+    async with call.by(http) as response:
         if not response.ok:
-            raise refusal(response, await body_of(response))
-        if stream:
-            async for part in response.parts():
-                yield part
-        else:
-            answer = await response.read(MOST_ANSWER)
-            if not response.complete:
-                raise ProviderStreamBrokenError("The answer is too long.")
-            yield answer
+            raise call.refusal(response, await body_of(response))
+        async for part in response.parts():
+            yield part
+
+
+async def whole_of(http: Http, call: Outgoing) -> bytes:
+    """Send a call; gives its answer."""
+    async with call.by(http) as response:
+        if not response.ok:
+            raise call.refusal(response, await body_of(response))
+        answer = await response.read(MOST_ANSWER)
+        if not response.complete:
+            raise ProviderStreamBrokenError("The answer is too long.")
+        return answer
 
 
 def without_stream(body: Mapping[str, Any]) -> dict[str, Any]:

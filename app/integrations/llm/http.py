@@ -104,7 +104,7 @@ class _Exchange:
     async def __aexit__(
         self, _type: object, error: BaseException | None, _traceback: object
     ) -> None:
-        await self._sent.__aexit__()
+        self._sent.end()
         if isinstance(error, http1.HttpError):
             raise self._translated(error, answered=True) from error
 

@@ -5,7 +5,7 @@ API documentation. Other servers rerank, too, by an endpoint that is Cohere's: v
 documentation has it as "Re-rank API".
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from http import HTTPStatus
@@ -28,7 +28,7 @@ from app.integrations.llm.blocks import rejected_field
 from app.integrations.llm.catalogue import Catalogue
 from app.integrations.llm.chat_completions import calling, chat_messages, output
 from app.integrations.llm.embeddings import Embedded, EmbedRequest, embedded
-from app.integrations.llm.forwarding import Spoken, exchange
+from app.integrations.llm.forwarding import Outgoing, Spoken, parts_of, whole_of
 from app.integrations.llm.http import (
     Http,
     body_of,
@@ -116,21 +116,25 @@ class OpenAIProvider:
         self, model: str, body: Mapping[str, Any], *, betas: str = ""
     ) -> AsyncGenerator[bytes]:
         del betas  # there are none
+        options = {**(body.get("stream_options") or {}), "include_usage": True}
+        sent = {**body, "model": model, "stream_options": options}
+        return parts_of(self._http, self._outgoing(sent))
+
+    def forward_whole(
+        self, model: str, body: Mapping[str, Any], *, betas: str = ""
+    ) -> Awaitable[bytes]:
+        del betas
+        return whole_of(self._http, self._outgoing({**body, "model": model}))
+
+    def _outgoing(self, sent: Mapping[str, Any]) -> Outgoing:
         if self.missing:
             raise ProviderNotConfiguredError(self.missing)
-        stream = bool(body.get("stream"))
-        sent = {**body, "model": model}
-        if stream:
-            asked = body.get("stream_options") or {}
-            sent["stream_options"] = {**asked, "include_usage": True}
-        return exchange(
-            self._http,
+        return Outgoing(
             f"{self._base}/chat/completions",
-            setting="OPENAI_BASE_URL",
-            headers=self._headers(),
-            body=orjson.dumps(sent),
-            stream=stream,
-            refusal=self._refusal,
+            "OPENAI_BASE_URL",
+            self._headers(),
+            orjson.dumps(sent),
+            self._refusal,
         )
 
     def most_inputs(self, model: str) -> int:

@@ -104,19 +104,22 @@ class _Passing:
         return Usage(self._incoming.input_tokens, 0, estimated=True)
 
     async def whole(self) -> bytes:
-        answer = self._forward()
+        incoming = self._incoming
         try:
-            body = await anext(answer)
+            body = await self._provider.forward_whole(
+                self._model.id, incoming.body, betas=incoming.betas
+            )
         except ProviderStreamBrokenError:
             self._taken = True  # it had begun to answer, which it bills
             raise
-        finally:
-            await answer.aclose()
         self._taken = True
         return self._scan.feed_whole(body)
 
     async def pieces(self) -> AsyncGenerator[bytes]:
-        answer = self._forward()
+        incoming = self._incoming
+        answer = self._provider.forward(
+            self._model.id, incoming.body, betas=incoming.betas
+        )
         try:
             async for piece in self._scanned(answer):
                 yield piece
@@ -126,12 +129,6 @@ class _Passing:
                         pass
         finally:
             await answer.aclose()
-
-    def _forward(self) -> AsyncGenerator[bytes]:
-        incoming = self._incoming
-        return self._provider.forward(
-            self._model.id, incoming.body, betas=incoming.betas
-        )
 
     async def _scanned(self, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         scan, held = self._scan, b""

@@ -311,7 +311,7 @@ class TestBetas:
     ) -> bytes:
         asked = {"role": "user", "content": "Say 3 words"}
         body = {"max_tokens": 9, "messages": [asked], **fields}
-        return b"".join([p async for p in provider.forward(OPUS, body, betas=betas)])
+        return await provider.forward_whole(OPUS, body, betas=betas)
 
 
 class TestRefusals:
