@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, cast
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import tasks
 from app.api import errors
@@ -39,6 +39,14 @@ _ = tasks  # importing it registers them
 
 
 class _Application(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Without the telemetry, which is off: it is asked for each request."""
+        if scope["type"] == "http" and self.middleware_stack is not None:
+            scope["app"] = self
+            await self.middleware_stack(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
         """Ours alone: what FastAPI puts around it costs, and does what ours does."""
         stack: Any = super().build_middleware_stack()

@@ -42,7 +42,9 @@ class Connection(HttpToolsProtocol):
     _in_head = False
     _in_message = False
     _head = 0
-    """Bytes of the head, as far as it has come."""
+    """Bytes that came before, and the head is not whole yet."""
+    _chunk = 0
+    """Bytes that are being parsed."""
     _timer: asyncio.TimerHandle | None = None
     _idle_timer: asyncio.TimerHandle | None = None
     _idle_since: float | None = None
@@ -62,10 +64,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._chunk, goes_on = len(data), self._in_head
         super().data_received(data)
         if self._in_head:  # the parser keeps a header to itself until it is whole
             self._head += len(data)
-            if self._head > 2 * _LONGEST_HEAD and not self.transport.is_closing():
+            too_long = goes_on and self._head > 2 * _LONGEST_HEAD
+            if too_long and not self.transport.is_closing():
                 self._refusal = 431
                 self.send_400_response("")
         waiting = self._in_message or not self._is_answering()
@@ -84,19 +88,14 @@ class Connection(HttpToolsProtocol):
         if len(self.url) > _LONGEST_URL:
             self._refuse(414)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        # As uvicorn does it, but for one call less of the many for each request.
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
-        self._head += len(name) + len(value)
-        if self._head > _LONGEST_HEAD or len(self.headers) > _MOST_HEADERS:
-            self._refuse(431)
-
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= _MOST_PIPELINED:
             self._refuse(400)
+        headers = self.headers
+        if len(headers) > _MOST_HEADERS or self._head + self._chunk > _LONGEST_HEAD:
+            size = sum(len(name) + len(value) for name, value in headers)
+            if len(headers) > _MOST_HEADERS or size > _LONGEST_HEAD:
+                self._refuse(431)
         self._in_head = False
         super().on_headers_complete()
 
@@ -117,6 +116,7 @@ class Connection(HttpToolsProtocol):
         send = Sending(cycle).send
 
         def answered(scope: Any, receive: Any, _send: Any) -> Any:
+            scope["arrived"] = not cycle.more_body
             return app(scope, receive, send)
 
         super()._start_asgi_task(cycle, answered)

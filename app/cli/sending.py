@@ -6,7 +6,6 @@ what a small answer costs in all. Here a header that was sent before is known.
 
 import asyncio
 from collections.abc import Iterable
-from functools import lru_cache
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import (
@@ -17,6 +16,13 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 _WITHOUT_BODY = (204, 304)
+
+_MOST_KNOWN = 1000  # headers
+_CHANGING = frozenset(
+    {b"content-length", b"location", b"request-id", b"server-timing", b"set-cookie",
+     b"x-request-id"}
+)  # fmt: skip
+"""What is hardly sent twice, or is nobody else's business."""
 
 
 class Sending:
@@ -55,24 +61,20 @@ class Sending:
 
     def _head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         cycle = self._cycle
-        lines = [STATUS_LINE[status]]
-        closes = False
-        for given, value in (*cycle.default_headers, *headers):
-            name = given.lower()
-            lines.append(_line(name, value))
-            if name == b"content-length" and cycle.chunked_encoding is None:
-                cycle.expected_content_length = int(value)
-                cycle.chunked_encoding = False
-            elif name == b"connection" and b"close" in value.lower():
-                cycle.keep_alive = False
-                closes = True
-        if not (cycle.keep_alive or closes):
-            lines.append(b"connection: close\r\n")
-        if cycle.chunked_encoding is None and status not in _WITHOUT_BODY:
+        line_of = _lines.__getitem__
+        lines = map(line_of, cycle.default_headers), map(line_of, headers)
+        head = b"".join((STATUS_LINE[status], *lines[0], *lines[1]))
+        if (length := _value(head, b"content-length")) is not None:
+            cycle.expected_content_length = int(length)
+            cycle.chunked_encoding = False
+        elif status not in _WITHOUT_BODY:
             cycle.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            head += b"transfer-encoding: chunked\r\n"
+        if b"close" in (_value(head, b"connection") or b"").lower():
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            head += b"connection: close\r\n"
+        return head + b"\r\n"
 
     def _send_head(self) -> None:
         if self._held and not self._cycle.disconnected:
@@ -102,9 +104,28 @@ class Sending:
             cycle.on_response()
 
 
-@lru_cache(4096)
-def _line(name: bytes, value: bytes) -> bytes:
-    """Of a head. Raises RuntimeError for what would be more than one."""
-    if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-        raise RuntimeError("A header has a character that none may have.")
-    return b"%b: %b\r\n" % (name, value)
+def _value(head: bytes, name: bytes) -> bytes | None:
+    """A header's, of a head whose names are in lower case."""
+    _, found, rest = head.partition(b"\r\n%b: " % name)
+    return rest.partition(b"\r\n")[0] if found else None
+
+
+class _Lines(dict[tuple[bytes, bytes], bytes]):
+    """The lines of headers that were sent before; others are made as they are asked.
+
+    Raises RuntimeError for a header that would be more than one line.
+    """
+
+    def __missing__(self, header: tuple[bytes, bytes]) -> bytes:
+        name, value = header[0].lower(), header[1]
+        if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+            raise RuntimeError("A header has a character that none may have.")
+        line = b"%b: %b\r\n" % (name, value)
+        if name not in _CHANGING:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[header] = line
+        return line
+
+
+_lines = _Lines()

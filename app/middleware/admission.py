@@ -38,7 +38,8 @@ class Admission:
             error = OverloadedError()
             return problem(error.problem(), headers=error.headers)
         place = _Place(self)
-        visit.receive = place.receiving(visit.receive)
+        if not visit.arrived:
+            visit.receive = place.receiving(visit.receive)
         visit.at_start.append(place.leave)
         visit.at_end.append(place.end)
         return None

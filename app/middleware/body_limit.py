@@ -47,7 +47,9 @@ class BodyLimit:
         error = _refusal(visit.headers, limit)
         if error is not None:
             return problem(error.problem())
-        visit.receive = _Body(visit, limit=limit, seconds=self._seconds).receive
+        # What comes in chunks has not said its length.
+        if not visit.arrived or b"transfer-encoding" in visit.headers:
+            visit.receive = _Body(visit, limit=limit, seconds=self._seconds).receive
         return None
 
     def _limit_for(self, method: str, path: str) -> int:

@@ -30,17 +30,20 @@ class Visit:
 
     A gate may put another `scope` or `receive` in the place of what it finds.
     `headers` are those of the request, by lower-case names; of several by one name the
-    first. `at_start` is called with the message that starts the answer, which may get
+    first. `arrived` tells whether all of the body is at hand. `at_start` is called with the message that starts the answer, which may get
     more headers: its `headers` is a list. `at_end` is called when all is over. Of both,
     what was noted last is called first.
     """
 
-    __slots__ = ("at_end", "at_start", "headers", "receive", "scope", "started")
+    __slots__ = (
+        "arrived", "at_end", "at_start", "headers", "receive", "scope", "started",
+    )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"][::-1])
+        self.arrived: bool = scope.get("arrived", False)  # our own server says so
         self.at_start: list[Callable[[Message], None]] = []
         self.at_end: list[Callable[[], None]] = []
         self.started = False

@@ -54,6 +54,10 @@ class Plans:
     async def close(self) -> None:
         await self._bus.unlisten(_FORGET, self._hear)
 
+    def known(self, user_id: UUID) -> Limits | None:
+        """Those that were looked up a moment ago."""
+        return self._cache.find(user_id)
+
     async def of(self, user_id: UUID) -> Limits:
         """Raises NotFoundError for a user who is no more."""
         return await self._cache.get(user_id, lambda: self._load_once(user_id))

@@ -169,6 +169,8 @@ class Principals:
 
         `since` is by `time.perf_counter`.
         """
+        if not self._ended:
+            return
         for its in (principal.session_id, principal.user_id):
             if self._ended.get(its, 0) > since:
                 raise _ended()

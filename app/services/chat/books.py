@@ -1,6 +1,6 @@
 """What calls of models cost, and the log of them: the same for turns and titles."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -73,7 +73,7 @@ class Account:
         """Nothing was used: the provider has refused the call, or never got it."""
         self.books.credits.cancel(self.reservation)
 
-    async def log(
+    def log(
         self,
         *,
         status: str,
@@ -82,10 +82,10 @@ class Account:
         seconds: float,
         messages: Messages | Callable[[], Messages],
         size: int = 0,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Have the call in the message log; `messages` and `size` as in `Entry`."""
         call = self.reservation.call
-        await self.books.logs.write(
+        return self.books.logs.write(
             Entry(
                 user_id=self.user_id,
                 kind=call.kind,

@@ -92,7 +92,7 @@ class Credits:
         and UnavailableError where the database must be asked and is away. What costs
         nothing needs no credit.
         """
-        limits = await self._plans.of(user_id)
+        limits = self._plans.known(user_id) or await self._plans.of(user_id)
         _require_allowed(limits, key, asked or call.model)
         now, use = self._now(), None
         if key is not None:

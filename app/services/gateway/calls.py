@@ -108,14 +108,14 @@ class Gateway:
             kept = Kept(call.model, b"".join(parts), call.text().encode())
             self._answers.keep(name, kept)
 
-    async def _reserve(
+    def _reserve(
         self, incoming: Incoming, candidates: Sequence[Candidate]
-    ) -> Account:
+    ) -> Awaitable[Account]:
         """For whichever takes the call: the dearest of them."""
         model = candidates[0].model
         if len(candidates) > 1:
             model = as_one(incoming.model, [c.model for c in candidates])
-        return await self._books.reserve(
+        return self._books.reserve(
             incoming.principal.user_id,
             model,
             kind="gateway",
