@@ -22,7 +22,7 @@ _CHANGING = frozenset(
     {b"content-length", b"location", b"request-id", b"server-timing", b"set-cookie",
      b"x-request-id"}
 )  # fmt: skip
-"""What is hardly sent twice, or is nobody else's business."""
+"""What is hardly sent twice, or is nobody else's business, and so is not kept."""
 
 
 class Sending:
@@ -110,6 +110,10 @@ def _value(head: bytes, name: bytes) -> bytes | None:
     return rest.partition(b"\r\n")[0] if found else None
 
 
+def _is_name(name: bytes) -> bool:
+    return HEADER_RE.search(name) is None
+
+
 class _Lines(dict[tuple[bytes, bytes], bytes]):
     """The lines of headers that were sent before; others are made as they are asked.
 
@@ -117,11 +121,12 @@ class _Lines(dict[tuple[bytes, bytes], bytes]):
     """
 
     def __missing__(self, header: tuple[bytes, bytes]) -> bytes:
-        name, value = header[0].lower(), header[1]
-        if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+        name, value = header
+        changes = name in _CHANGING
+        if HEADER_VALUE_RE.search(value) or not (changes or _is_name(name)):
             raise RuntimeError("A header has a character that none may have.")
-        line = b"%b: %b\r\n" % (name, value)
-        if name not in _CHANGING:
+        line = b"%b: %b\r\n" % (name.lower(), value)
+        if not changes:
             if len(self) >= _MOST_KNOWN:
                 self.clear()
             self[header] = line

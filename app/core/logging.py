@@ -175,11 +175,7 @@ class _Lines:
     def __init__(self, name: str, sink: _Sink) -> None:
         self.name = name
         self._sink = sink
-
-    def msg(self, line: str) -> None:
-        self._sink.put(line)
-
-    debug = info = msg
+        self.msg = self.debug = self.info = sink.put
 
     def warning(self, line: str) -> None:
         """At once: the process may be about to end."""

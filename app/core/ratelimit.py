@@ -110,8 +110,8 @@ class LocalLimiter:
             return Standing(False, 0, rate.seconds - (now - oldest))
         stamps.append(now)
         self._stamps += 1
-        while len(self._windows) > 1 and self._is_full():
-            self._forget_oldest()
+        if self._stamps > self._most_stamps or len(self._windows) > self._most_keys:
+            self._make_room()
         # In this order: added first, 60 seconds could come out as 60 and a bit.
         reset = rate.seconds - (now - stamps[first])
         return Standing(True, rate.amount - count - 1, reset)
@@ -125,8 +125,11 @@ class LocalLimiter:
 
     async def close(self) -> None: ...
 
-    def _is_full(self) -> bool:
-        return len(self._windows) > self._most_keys or self._stamps > self._most_stamps
+    def _make_room(self) -> None:
+        while len(self._windows) > 1 and (
+            self._stamps > self._most_stamps or len(self._windows) > self._most_keys
+        ):
+            self._forget_oldest()
 
     def _sweep(self, now: float) -> None:
         """Forget some of those that were used least recently and count no more."""

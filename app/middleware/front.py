@@ -30,9 +30,10 @@ class Visit:
 
     A gate may put another `scope` or `receive` in the place of what it finds.
     `headers` are those of the request, by lower-case names; of several by one name the
-    first. `arrived` tells whether all of the body is at hand. `at_start` is called with the message that starts the answer, which may get
-    more headers: its `headers` is a list. `at_end` is called when all is over. Of both,
-    what was noted last is called first.
+    first. `arrived` tells whether all of the body is at hand. `at_start` is called with
+    the message that starts the answer, which may get more headers: its `headers` is a
+    list. `at_end` is called when all is over. Of both, what was noted last is called
+    first.
     """
 
     __slots__ = (

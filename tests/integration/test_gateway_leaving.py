@@ -112,7 +112,8 @@ async def test_whenever_a_client_leaves_each_call_of_a_provider_is_logged_and_bo
     await all_is_logged(gateway)
     outcomes = {call.outcome for call in gateway.fake.calls}
     assert outcomes == {"dropped", "complete"}
-    assert (await booked(gateway))["requests"] == await rows(gateway)
+    # On a busy machine some may leave while we connect: in the log, and not booked.
+    assert (await booked(gateway))["requests"] == len(gateway.fake.calls)
 
 
 @pytest.mark.parametrize("come", ["head", "half of the body"])

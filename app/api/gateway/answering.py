@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Scope, Send
 
 from app.api.deps import principal_of
 from app.api.gateway.leaving import WhileWaiting
@@ -29,7 +29,7 @@ FastAPI does for a dependency would be a tenth of what a call costs."""
 async def answer(request: Request, format_: Format) -> Response:
     """Raises AppError where a call fails before the first piece of its answer."""
     runtime = runtime_of(request)
-    user = await caller(request)
+    user = _known(request, runtime) or await principal_of(request)
     raw = await _body(request.receive)
     incoming = Incoming(
         user, format_, await parse(raw), size=len(raw), betas=betas_of(request)
@@ -96,10 +96,20 @@ class Whole(Response):
             (b"content-type", b"application/json"),
         ]
 
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200}
+        await send({**start, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
 
 async def caller(request: Request) -> Principal:
-    """Who calls: mostly by a key that was used a moment ago."""
-    scope, runtime = request.scope, runtime_of(request)
+    """Who calls; raises UnauthenticatedError, or ForbiddenError for want of a scope."""
+    return _known(request, runtime_of(request)) or await principal_of(request)
+
+
+def _known(request: Request, runtime: Runtime) -> Principal | None:
+    """Who calls by a key that was used a moment ago, as most do."""
+    scope = request.scope
     for name, value in scope["headers"]:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             sent = value[7:]
@@ -112,6 +122,5 @@ async def caller(request: Request) -> Principal:
         known = runtime.principals.known_key(sent.decode("latin-1"), ip)
         if known is not None:
             check_scope(known, scope["method"], scope["path"])
-            return known
-        break
-    return await principal_of(request)
+        return known
+    return None

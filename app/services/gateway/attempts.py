@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import orjson
 
@@ -65,7 +65,7 @@ def attempt_by(provider: Provider, model: ModelInfo, incoming: Incoming) -> Atte
     """Raises InvalidFieldError for what cannot be translated."""
     spoken = incoming.format.spoken
     if spoken is not None and getattr(provider, "speaks", None) == spoken:
-        return _Passing(incoming, cast("Forwarder", provider), model)
+        return _Passing(incoming, provider, model)  # type: ignore[arg-type]  # it speaks, so it forwards
     return _Translating(incoming, provider, model)
 
 

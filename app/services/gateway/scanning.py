@@ -6,7 +6,7 @@ their bytes look, which no text inside of them can have, since its quotes are es
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
@@ -125,10 +125,12 @@ class Scan(ABC):
             ) from error
         return self._passed(event) if keep else b""
 
-    def _texts(self) -> Iterator[str]:
+    def _texts(self) -> Iterable[str]:
         if self._whole is not None:
-            yield from self._said_whole(self._whole)
-            return
+            return self._said_whole(self._whole)
+        return self._said_so_far()
+
+    def _said_so_far(self) -> Iterator[str]:
         for event in _parsed(b"".join(self._kept)):
             try:
                 yield from self._said(event)
@@ -146,7 +148,7 @@ class Scan(ABC):
     def _said(self, event: Json) -> Iterator[str]: ...
 
     @abstractmethod
-    def _said_whole(self, answer: Json) -> Iterator[str]: ...
+    def _said_whole(self, answer: Json) -> list[str]: ...
 
 
 class ChatCompletionsScan(Scan):
@@ -185,18 +187,18 @@ class ChatCompletionsScan(Scan):
         for choice in event.get("choices") or ():
             yield from _of_message(choice.get("delta") or {})
 
-    def _said_whole(self, answer: Json) -> Iterator[str]:
-        for choice in answer["choices"]:
-            yield from _of_message(choice["message"])
+    def _said_whole(self, answer: Json) -> list[str]:
+        messages = (choice["message"] for choice in answer["choices"])
+        return [text for message in messages for text in _of_message(message)]
 
 
-def _of_message(message: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("reasoning_content", "reasoning", "content", "refusal"):
-        if isinstance(text := message.get(name), str):
-            yield text
+def _of_message(message: Mapping[str, Any]) -> list[str]:
+    told = map(message.get, ("reasoning_content", "reasoning", "content", "refusal"))
+    texts = [text for text in told if isinstance(text, str)]
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        yield (function.get("name") or "") + (function.get("arguments") or "")
+        texts += (function.get("name") or "", function.get("arguments") or "")
+    return texts
 
 
 class MessagesScan(Scan):
@@ -240,12 +242,13 @@ class MessagesScan(Scan):
             for name in ("text", "thinking", "partial_json"):
                 yield delta.get(name, "")
 
-    def _said_whole(self, answer: Json) -> Iterator[str]:
+    def _said_whole(self, answer: Json) -> list[str]:
+        texts: list[str] = []
         for block in answer["content"]:
-            for name in ("text", "thinking", "name"):
-                yield block.get(name, "")
+            texts += (block.get(name, "") for name in ("text", "thinking", "name"))
             if given := block.get("input"):
-                yield orjson.dumps(given).decode()
+                texts.append(orjson.dumps(given).decode())
+        return texts
 
 
 def _split(events: bytes) -> Iterator[bytes]:

@@ -92,6 +92,9 @@ def text_of(messages: Messages) -> bytes | None:
 
     Files count for much and tell little: of them their size alone is kept.
     """
+    whole = orjson.dumps(messages, default=str)
+    if len(whole) <= _MOST_TEXT and b'"base64"' not in whole:
+        return whole if messages else None
     kept: list[bytes] = []
     room = _MOST_TEXT
     for message in reversed(messages):
