@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from app.cli.sending import Sending
+from app.core.visitor import Visitor
 
 _LONGEST_URL = 16 * 2**10
 _LONGEST_HEAD = 64 * 2**10
@@ -50,6 +51,8 @@ class Connection(HttpToolsProtocol):
     _idle_since: float | None = None
     _answered: RequestResponseCycle | None = None
     """The request being answered; `cycle` is the newest, which may wait behind it."""
+    _visitor: Visitor
+    """Who waits for that."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -110,14 +113,14 @@ class Connection(HttpToolsProtocol):
         self, cycle: RequestResponseCycle, app: ASGI3Application
     ) -> None:
         self._answered = cycle
-        if cycle.scope["method"] == "HEAD":  # whose answers have a length and no body
-            super()._start_asgi_task(cycle, app)
-            return
-        send = Sending(cycle).send
+        self._visitor = visitor = Visitor()
+        # Answers to HEAD have a length and no body.
+        ours = None if cycle.scope["method"] == "HEAD" else Sending(cycle).send
 
-        def answered(scope: Any, receive: Any, _send: Any) -> Any:
-            scope["arrived"] = not cycle.more_body
-            return app(scope, receive, send)
+        def answered(scope: Any, receive: Any, send: Any) -> Any:
+            visitor.arrived = not cycle.more_body
+            scope["visitor"] = visitor
+            return app(scope, receive, ours or send)
 
         super()._start_asgi_task(cycle, answered)
 
@@ -130,6 +133,7 @@ class Connection(HttpToolsProtocol):
         if self._answered is not None and self._is_answering():
             self._answered.disconnected = True
             self._answered.message_event.set()
+            self._visitor.leave()
 
     # Between requests: one timer for many of them, where uvicorn has one for each
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api import errors
+from app.core.visitor import Visitor
 
 PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Those who watch the server must be answered above all when it is overloaded."""
@@ -44,7 +45,8 @@ class Visit:
         self.scope = scope
         self.receive = receive
         self.headers: dict[bytes, bytes] = dict(scope["headers"][::-1])
-        self.arrived: bool = scope.get("arrived", False)  # our own server says so
+        visitor: Visitor | None = scope.get("visitor")  # our own server knows them
+        self.arrived = visitor is not None and visitor.arrived
         self.at_start: list[Callable[[Message], None]] = []
         self.at_end: list[Callable[[], None]] = []
         self.started = False

@@ -34,7 +34,7 @@ async def answer(request: Request, format_: Format) -> Response:
     incoming = Incoming(
         user, format_, await parse(raw), size=len(raw), betas=betas_of(request)
     )
-    with WhileWaiting(request.receive):
+    with WhileWaiting(request.scope):
         answered = await runtime.gateway.answer(incoming)
     if isinstance(answered, bytes):
         return Whole(answered)

@@ -28,7 +28,7 @@ async def create_gateway_message(request: Request) -> Response:
 async def count_message_tokens(request: Request) -> Response:
     """The tokens that a request would take; it costs nothing."""
     user, body = await caller(request), await body_of(request)
-    with WhileWaiting(request.receive):
+    with WhileWaiting(request.scope):
         tokens = await runtime_of(request).asides.count_tokens(
             user, body, betas=betas_of(request)
         )

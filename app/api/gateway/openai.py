@@ -34,5 +34,5 @@ async def create_response(request: Request) -> Response:
 async def create_embeddings(request: Request) -> Response:
     """OpenAI's embeddings, of any model that makes them."""
     user, body = await caller(request), await body_of(request)
-    with WhileWaiting(request.receive):
+    with WhileWaiting(request.scope):
         return Whole(await runtime_of(request).asides.embeddings(user, body))

@@ -1,69 +1,54 @@
 import asyncio
-import weakref
 
 import pytest
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
 
-from app.api.gateway import leaving
 from app.api.gateway.leaving import WhileWaiting
-
-
-class Client:
-    """What the server hears of one: whether it has left."""
-
-    def __init__(self) -> None:
-        self.listened = asyncio.Event()
-        self.left = asyncio.Event()
-
-    async def receive(self) -> Message:
-        self.listened.set()
-        await self.left.wait()
-        return {"type": "http.disconnect"}
-
-
-@pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "_AFTER", 0)
+from app.core.visitor import Visitor
 
 
 async def test_a_call_ends_when_its_client_leaves() -> None:
-    client = Client()
-    client.left.set()
+    visitor = Visitor()
+    asyncio.get_running_loop().call_soon(visitor.leave)
 
-    with pytest.raises(ClientDisconnect), WhileWaiting(client.receive):
+    with pytest.raises(ClientDisconnect), WhileWaiting({"visitor": visitor}):
         await asyncio.Event().wait()
 
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]  # a test is a task
 
 
+async def test_no_call_begins_for_a_client_who_has_left() -> None:
+    visitor = Visitor()
+    visitor.leave()
+    begun = False
+
+    with pytest.raises(ClientDisconnect), WhileWaiting({"visitor": visitor}):
+        begun = True
+
+    assert not begun
+
+
 async def test_whoever_else_cancels_it_is_not_taken_for_its_client() -> None:
-    client = Client()
+    waiting = asyncio.Event()
 
     async def call() -> None:
-        with WhileWaiting(client.receive):
+        with WhileWaiting({"visitor": Visitor()}):
+            waiting.set()
             await asyncio.Event().wait()
 
     calling = asyncio.create_task(call())
-    await client.listened.wait()
+    await waiting.wait()
     calling.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await calling
 
 
-@pytest.mark.usefixtures("no_collector")
-async def test_nothing_of_a_call_that_took_long_waits_for_the_garbage_collector() -> (
-    None
-):
-    client = Client()
-    with WhileWaiting(client.receive):
-        await client.listened.wait()
-    listening = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.wait(listening)
-    listening.clear()
+async def test_who_leaves_after_the_block_ends_nothing() -> None:
+    visitor = Visitor()
+    with WhileWaiting({"visitor": visitor}):
+        pass
 
-    left = weakref.ref(client)
-    del client
+    visitor.leave()
 
-    assert left() is None
+    await asyncio.sleep(0)  # where a cancellation would be felt
