@@ -96,6 +96,8 @@ async def test_whenever_a_client_leaves_each_call_of_a_provider_is_logged_and_bo
     data = request(gateway, PATHS["chat"], asked)
     principals = gateway.server.runtime.principals
     principal = await principals.of_key(gateway.key, ip="127.0.0.1")
+    first = await gateway.with_key().post(PATHS["chat"], json=asked)
+    assert first.status == 200  # so the provider's models are known from now on
 
     for steps in range(STEPS):
         writer = await sent(gateway, data)
