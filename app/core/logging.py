@@ -87,8 +87,8 @@ def _logger(level: int, *, direct: bool) -> type[Any]:
 
     class Direct(usual):  # type: ignore[misc]  # the same
         def info(self, event: str, **fields: Any) -> None:
-            line = {**self._context, "event": event, **fields}
-            self._logger.msg(_json_line(self._logger, "info", line))
+            told = {**about.get(), **self._context, "event": event, **fields}
+            self._logger.msg(_finished(self._logger, "info", told))
 
     return Direct
 
@@ -98,13 +98,14 @@ def _json_line(logger: Any, method: str, line: structlog.typing.EventDict) -> st
 
     Every request has a line.
     """
-    told = {
-        **about.get(),
-        **line,
-        "level": method,
-        "logger": logger.name,
-        "timestamp": _timestamp(),
-    }
+    return _finished(logger, method, {**about.get(), **line})
+
+
+def _finished(logger: Any, method: str, told: dict[str, Any]) -> str:
+    """Adds what each line has."""
+    told["level"] = method
+    told["logger"] = logger.name
+    told["timestamp"] = _timestamp()
     if "exc_info" in told:
         told = dict(structlog.processors.format_exc_info(logger, method, told))
     return orjson.dumps(redact(logger, method, told), default=str).decode()
