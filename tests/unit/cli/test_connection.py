@@ -12,9 +12,11 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from app.cli.connection import Connection
+from app.core.visitor import Visitor
 
 KEEP_ALIVE = 0.3
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n"
 
 
 class App:
@@ -53,6 +55,7 @@ async def connected(
     config.load()
     config.loaded_app = app
     state = ServerState()
+    app.state.connections = state.connections
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(config, state, {}), "127.0.0.1", 0
     )
@@ -169,6 +172,75 @@ class TestWrongAnswers:
         answer = await raw(start(), body(b"a", more=True), ValueError(), sent=2 * GET)
 
         assert answer.endswith(b"1\r\na\r\n")
+
+
+class Listening(App):
+    """Reads its requests to the end before it answers, and knows their visitors."""
+
+    def __init__(self, *messages: Message) -> None:
+        super().__init__(*messages)
+        self.visitors: list[Visitor] = []
+        self.begun, self.left = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visitor = scope["visitor"]
+        visitor.on_leave = self.left.set
+        self.visitors.append(visitor)
+        while (await receive()).get("more_body"):
+            pass
+        self.begun.set()
+        if scope["method"] == "POST":
+            await super().__call__(scope, receive, send)
+        else:
+            await self.left.wait()
+
+
+class TestVisitors:
+    async def test_a_request_that_came_in_one_piece_has_arrived(self) -> None:
+        app = Listening(start(length(0)), body(b""))
+        async with connected(app) as (reader, writer):
+            for pieces in ([POST + b"ab"], [POST, b"ab"]):
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0.05)  # it is read by itself
+                await reader.readuntil(b"\r\n\r\n")
+
+        assert [visitor.arrived for visitor in app.visitors] == [True, False]
+
+    @pytest.mark.parametrize("requests", [1, 2])
+    async def test_who_leaves_is_told_to_the_request_that_is_answered(
+        self, requests: int
+    ) -> None:
+        app = Listening()
+        async with connected(app) as (_, writer):
+            writer.write(requests * GET)
+            await app.begun.wait()
+        await asyncio.wait_for(app.left.wait(), 5)
+
+        assert [visitor.left for visitor in app.visitors] == [True]
+
+    async def test_who_has_their_answer_leaves_nothing(self) -> None:
+        app = Listening(start(length(0)), body(b""))
+        async with connected(app) as (reader, writer):
+            writer.write(POST + b"ab")
+            await reader.readuntil(b"\r\n\r\n")
+
+        assert not app.left.is_set()
+
+
+async def test_a_head_behind_a_large_body_is_not_taken_for_a_long_one() -> None:
+    app = Listening(start(length(0)), body(b""))
+    large = POST.replace(b"2", b"200000") + b"a" * 200_000
+    async with connected(app) as (reader, writer):
+        writer.write(POST + b"ab")
+        await reader.readuntil(b"\r\n\r\n")
+        [connection] = app.state.connections
+        connection.data_received(large + POST[:20])  # as one piece, however sockets are
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(POST[20:] + b"ab")
+        second = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+
+    assert second.startswith(b"HTTP/1.1 200")
 
 
 class TestIdle:
