@@ -22,7 +22,7 @@ class Client:
     def __init__(self, *, connect_seconds: float, stall_seconds: float) -> None:
         """`stall_seconds`: how long a server may send nothing, at any point."""
         self._connect_seconds = connect_seconds
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
         self._idle: dict[_Origin, list[Connection]] = {}
         self._all: set[Connection] = set()
 
@@ -40,9 +40,6 @@ class Client:
         ConnectError, BrokenError and StalledError.
         """
         return Exchange(self, address, _request(method, address, headers, body))
-
-    def send(self, connection: Connection, wire: bytes) -> Response:
-        return connection.send(wire, self._stall_seconds)
 
     def end(self, address: Address, connection: Connection) -> None:
         if connection.finish():
@@ -103,7 +100,7 @@ class Exchange:
     async def __aenter__(self) -> Response:
         client, address = self._client, self._address
         self._connection = client.idle(address) or await client.connect(address)
-        response = client.send(self._connection, self._wire)
+        response = self._connection.send(self._wire, client.stall_seconds)
         self.sent = True
         begun = False
         try:
