@@ -46,7 +46,8 @@ async def report(
 ) -> UsageSummary:
     """Usage of these days, by default the last 30, and its sum.
 
-    Raises ValidationFailedError for too many days, or none.
+    Raises ValidationFailedError for too many days, or none, and for groups that make
+    too many rows.
     """
     last = last or utcnow().date()
     if first is None:  # the first days there are have no 30 before them
@@ -63,9 +64,15 @@ async def report(
         .where(UsageDay.user_id == user_id, UsageDay.day.between(first, last))
         .group_by(*columns)
         .order_by(*columns)
-        .limit(_MOST_ROWS)
+        .limit(_MOST_ROWS + 1)
     )
     items = [_read(row) for row in (await session.execute(statement)).mappings()]
+    if len(items) > _MOST_ROWS:
+        message = f"makes more than {_MOST_ROWS} rows: ask for less, or fewer days"
+        raise ValidationFailedError(
+            f"`group_by` {message}.",
+            errors=[FieldError(path="group_by", message=message)],
+        )
     total = {name: sum(getattr(item, name) for item in items) for name in _SHOWN}
     return UsageSummary(
         from_=first,

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from app.core.database import utcnow
 from app.integrations.llm.base import Usage
 from app.models import AuditEvent, CreditEntry
+from app.services import usage
 from app.services.credits.purse import Call
 from tests.client import Client
 from tests.conftest import Server, seeded_plans
@@ -241,6 +242,26 @@ async def test_usage_is_grouped_as_one_asks(server: Server) -> None:
     assert old.json["total"]["credits"] == 0
     other = await server.client("grace")
     assert (await other.get("/usage")).json["total"]["requests"] == 0
+
+
+async def test_usage_is_never_told_by_half(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "_MOST_ROWS", 2)
+    client = await server.client()
+    user = await id_of(client)
+    for model in ("openai/a", "openai/b"):
+        await spend(server, user, 10, Call("chat", model))
+    just = await client.get("/usage?group_by=model")
+    await spend(server, user, 10, Call("chat", "openai/c"))
+
+    too_many = await client.get("/usage?group_by=model")
+    whole = await client.get("/usage")
+
+    assert just.json["total"]["credits"] == 20
+    assert too_many.status == 422
+    assert too_many.json["errors"][0]["path"] == "group_by"
+    assert whole.json["total"]["credits"] == 30
 
 
 async def test_a_deleted_user_has_nothing_that_the_desk_could_change(
