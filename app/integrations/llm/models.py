@@ -26,6 +26,9 @@ MAX_LIST = 8 * 2**20
 class ModelList:
     """What `ask` told last; many who want it at once ask once.
 
+    That goes on where who began it has left: else a slow server's list would never
+    come, if all clients are less patient than we are.
+
     Where asking fails the list is empty, and nobody asks again for `after_failure`
     seconds. `failed` tells whether that is so; only of a server that is `expected` to
     answer the log warns.
@@ -47,14 +50,14 @@ class ModelList:
         self._log = log.warning if expected else log.debug
         self._listed: list[ModelInfo] = []
         self._until = 0.0
-        self._listing = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
         self.failed = False
 
     async def get(self) -> list[ModelInfo]:
         if time.monotonic() >= self._until:
-            async with self._listing:
-                if time.monotonic() >= self._until:  # else another has just asked
-                    await self._renew()
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.create_task(self._renew())
+            await asyncio.shield(self._renewal)
         return self._listed
 
     async def _renew(self) -> None:
