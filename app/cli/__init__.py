@@ -55,7 +55,7 @@ def run_server(
 @cli.command("migrate")
 def run_migrations() -> None:
     """Bring the database's schema up to this version's."""
-    from app.cli.serve import migrate
+    from app.cli.preparing import migrate
     from app.cli.terminal import load_settings_or_exit
 
     migrate(load_settings_or_exit())

@@ -7,7 +7,7 @@ from typing import get_args
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from app.cli.serve import make_folder, migrate, write_first_env
+from app.cli.preparing import make_folder, migrate, write_first_env
 from app.cli.terminal import fail, load_settings_or_exit, say
 from app.core.config import Settings
 from app.core.database import Database

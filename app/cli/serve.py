@@ -5,39 +5,18 @@ Each step that can fail tells so in one line, with the mend.
 
 import asyncio
 import errno
-import gc
-import math
 import os
 import shutil
 import socket
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
 
-import uvicorn
-
-from app.cli.connection import Connection
-from app.cli.terminal import fail, load_settings_or_exit, reason, say
-from app.core.config import ROOT, ConfigError, ServerSettings, Settings, is_first_start
-from app.core.env_example import fresh_keys
+from app.cli.preparing import make_folder, migrate, write_first_env
+from app.cli.server import BACKLOG, Server, announce, uvicorn_config
+from app.cli.terminal import fail, load_settings_or_exit, say
+from app.core.config import ConfigError, ServerSettings, Settings
 from app.core.lock import FolderInUseError, FolderLock
-
-if TYPE_CHECKING:
-    from app.core.database import Database
-
-BACKLOG = 2048
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the 60 s of common proxies, so that they close idle connections first."""
-
-_CLAIM_SECONDS = 5
-"""A database may take a moment to notice that a server was killed."""
-
-_TICK = 0.05
 
 
 def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> None:
@@ -63,61 +42,11 @@ def run(*, host: str | None, port: int | None, workers: int, reload: bool) -> No
             _serve(settings, sock)
 
 
-def write_first_env() -> None:
-    """Write `.env` with fresh keys, where nothing has been set up yet."""
-    try:
-        if is_first_start() and _write_new(Path(".env"), _first_env()):
-            say("wrote .env with fresh keys; .env.example tells every setting")
-    except ConfigError as error:
-        fail(str(error), code=2)
-    except OSError as error:
-        fail(
-            f"cannot write .env into {Path.cwd()} ({error.strerror}): make the folder "
-            "writable, or set SECRET_KEY and ENCRYPTION_KEY in the environment"
-        )
-
-
-def _first_env() -> str:
-    lines = (f"{name}={value}\n" for name, value in fresh_keys().items())
-    return "# Made by the first start. .env.example tells every setting.\n" + "".join(
-        lines
-    )
-
-
-def _write_new(path: Path, text: str) -> bool:
-    """Write a file for the owner's eyes; whole or not at all, never over another."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".env.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        return True
-    finally:
-        Path(temporary).unlink()
-
-
 def refuse_workers(workers: int, settings: Settings) -> None:
     if workers > 1 and settings.redis.url is None:
         fail(
             f"--workers {workers} needs REDIS_URL, through which processes share "
             "what they know: set it, or run one"
-        )
-
-
-def make_folder(folder: Path, variable: str) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"can be written")
-    except OSError as error:
-        fail(
-            f"{variable}: cannot write into {folder} ({error.strerror}): name a place "
-            "that this user may write"
         )
 
 
@@ -181,23 +110,6 @@ def why_not(server: ServerSettings, error: OSError) -> str:
     )
 
 
-def migrate(settings: Settings) -> None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import SQLAlchemyError
-
-    from app.core.migrations import MigrationError, upgrade
-
-    url = make_url(settings.database_url)
-    if url.get_backend_name() == "sqlite" and url.database:
-        make_folder(Path(url.database).parent, "DATABASE_URL")
-    try:
-        upgrade(settings)
-    except MigrationError as error:
-        fail(str(error))
-    except (SQLAlchemyError, OSError) as error:
-        fail(f"DATABASE_URL: the database cannot be used: {reason(error)}")
-
-
 def refuse_wrong_keys(settings: Settings) -> None:
     """Say in one line what the server itself would refuse with a traceback."""
     try:
@@ -232,7 +144,7 @@ def _serve(settings: Settings, sock: socket.socket) -> None:
         app = create_app(settings)
     except ConfigError as error:  # a file that a setting names is wrong
         fail(str(error), code=2)
-    server = Server(_uvicorn_config(settings, app), settings)
+    server = Server(uvicorn_config(settings, app), settings)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's way to say that the app would not start
@@ -243,7 +155,7 @@ def _serve(settings: Settings, sock: socket.socket) -> None:
 def _serve_with_reload(settings: Settings, sock: socket.socket) -> None:
     from uvicorn.supervisors import ChangeReload
 
-    config = _uvicorn_config(settings, "app.main:create_app", reload=True)
+    config = uvicorn_config(settings, "app.main:create_app", reload=True)
     ChangeReload(config, target=Server(config, settings).run, sockets=[sock]).run()
 
 
@@ -255,98 +167,7 @@ def _serve_with_workers(settings: Settings, sock: socket.socket, workers: int) -
     counts.mkdir(parents=True)
     # Each process counts for itself; /metrics adds up what all have written here.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(counts)
-    config = _uvicorn_config(settings, "app.main:create_app", workers=workers)
-    _announce(settings)
+    config = uvicorn_config(settings, "app.main:create_app", workers=workers)
+    announce(settings)
     Supervisor(config, sock).run()
     say("stopped")
-
-
-def _announce(settings: Settings) -> None:
-    server = settings.server
-    docs = "API docs /docs, " if server.shows_docs else ""
-    say(f"{server.app_name} is at {server.url}  ({docs}Ctrl+C stops)")
-
-
-def _uvicorn_config(
-    settings: Settings, application: object, *, reload: bool = False, workers: int = 1
-) -> uvicorn.Config:
-    return uvicorn.Config(
-        application,  # type: ignore[arg-type]  # FastAPI's or Starlette's, or its name
-        factory=isinstance(application, str),
-        reload=reload,
-        reload_dirs=[str(ROOT / "app")] if reload else None,
-        workers=workers,
-        loop="auto",  # uvloop where there is one
-        http=Connection,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.server.shutdown_seconds) + 5,
-    )
-
-
-async def _claim(database: "Database") -> None:
-    """Refuse to share a database with a server that would never hear of us."""
-    deadline = time.monotonic() + _CLAIM_SECONDS
-    while not await database.claim():
-        if time.monotonic() > deadline:
-            say(
-                "another Workroom server uses this database: end it, or set REDIS_URL "
-                "for both, through which processes share what they know"
-            )
-            sys.exit(1)
-        await asyncio.sleep(_TICK)
-
-
-class Server(uvicorn.Server):
-    """Tells people where it is, and the app that the end has begun."""
-
-    def __init__(
-        self, config: uvicorn.Config, settings: Settings, *, announce: bool = True
-    ) -> None:
-        """`announce` where this is the only one to speak."""
-        super().__init__(config)
-        self._settings = settings
-        self._speaks = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        runtime = self.config.loaded_app.state.runtime
-        if runtime.alone:
-            await _claim(runtime.database)
-        await super().startup(sockets)
-        # What is loaded now stays: full collections need not walk through it again.
-        gc.collect()
-        gc.freeze()
-        # Nearly all that requests leave goes without it: it need not look so often.
-        gc.set_threshold(50_000, 20, 20)
-        if self._speaks:
-            _announce(self._settings)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # Running replies must hear of the end before connections are waited for.
-        with suppress(AttributeError):  # a signal before the app has been made
-            self.config.loaded_app.state.shutdown.begin()
-        super().handle_exit(sig, frame)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._speaks:
-            say("stopping; Ctrl+C again ends it at once")
-        # Until the replies have ended the port stays open: readers may come back, and
-        # whoever wants more hears a 503 that says when to try again.
-        turns = self.config.loaded_app.state.runtime.turns
-        while turns.running and not self.force_exit:  # noqa: ASYNC110 - its flag has no event
-            await asyncio.sleep(_TICK)
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            yield
-            # uvicorn raises them again, to end as if killed; ours is a good end.
-            self._captured_signals.clear()

@@ -6,7 +6,7 @@ from typing import Any
 import uvicorn
 from uvicorn.supervisors import multiprocess
 
-from app.cli.serve import Server
+from app.cli.server import Server
 from app.core.config import get_settings
 
 

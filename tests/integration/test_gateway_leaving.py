@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import func, select
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.models import MessageLog
+from tests import conftest
 from tests.conftest import Server, ServerFactory
 from tests.fakes.anthropic import FakeAnthropic
 from tests.fakes.openai import EMBEDDER, FakeOpenAI
@@ -134,6 +136,21 @@ async def test_who_leaves_before_all_is_said_has_made_no_call(
     assert answer.status == 200
     assert (await logged(gateway))["status"] == "complete"
     assert (await booked(gateway))["requests"] == len(gateway.fake.calls) == 1
+
+
+async def test_behind_another_server_calls_are_answered_too(
+    serve: ServerFactory, fake_openai: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `uvicorn main:app`."""
+    monkeypatch.setattr(conftest, "Connection", HttpToolsProtocol)
+    async with serve(**variables_for("openai", fake_openai)) as server:
+        gateway = await Gateway.opened(server, "openai", fake_openai)
+        for stream in (False, True):
+            asked = body("chat", gateway.model, "Say 3 words", stream=stream)
+
+            answer = await gateway.with_key().post(PATHS["chat"], json=asked)
+
+            assert answer.status == 200
 
 
 by_each_way = pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from app.core.visitor import Visitor
 class WhileWaiting:
     """Ends the block where the client leaves, with a ClientDisconnect.
 
-    A stream whose answer has begun looks after its client by itself.
+    A stream whose answer has begun looks after its client by itself. Other servers than
+    ours do not tell of leaving: behind one of them the block goes on.
     """
 
     __slots__ = ("_task", "_visitor")
 
     def __init__(self, scope: Scope) -> None:
-        self._visitor: Visitor = scope["visitor"]
+        self._visitor: Visitor = scope.get("visitor") or Visitor()
 
     def __enter__(self) -> None:
         if self._visitor.left:

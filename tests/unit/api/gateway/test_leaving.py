@@ -28,6 +28,11 @@ async def test_no_call_begins_for_a_client_who_has_left() -> None:
     assert not begun
 
 
+async def test_behind_another_server_nobody_tells_and_the_block_goes_on() -> None:
+    with WhileWaiting({}):
+        await asyncio.sleep(0)
+
+
 async def test_whoever_else_cancels_it_is_not_taken_for_its_client() -> None:
     waiting = asyncio.Event()
 
