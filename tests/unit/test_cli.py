@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import cli, doctor, main, serve
+from app.cli import cli, doctor, main, preparing
 from app.core.config import load_settings, variables
 from app.core.lock import FolderLock
 from tests.fakes.s3 import VARIABLES, s3_server
@@ -523,7 +523,7 @@ class TestFirstEnv:
     def test_holds_fresh_keys_for_the_owner_alone(
         self, folder: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        serve.write_first_env()
+        preparing.write_first_env()
 
         env = folder / ".env"
         assert stat.S_IMODE(env.stat().st_mode) == 0o600
@@ -537,9 +537,9 @@ class TestFirstEnv:
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder / ".env").write_text("mine")
-        monkeypatch.setattr(serve, "is_first_start", lambda: True)
+        monkeypatch.setattr(preparing, "is_first_start", lambda: True)
 
-        serve.write_first_env()
+        preparing.write_first_env()
 
         assert (folder / ".env").read_text() == "mine"
         assert [p.name for p in folder.iterdir()] == [".env"]
@@ -552,7 +552,7 @@ class TestFirstEnv:
     ) -> None:
         monkeypatch.setenv(name, value)
 
-        serve.write_first_env()
+        preparing.write_first_env()
 
         assert list(folder.iterdir()) == []
 
