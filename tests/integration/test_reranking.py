@@ -201,7 +201,7 @@ async def test_nobody_waits_long_for_it(
     fake_openai: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asking, "_PATIENCE", 0.5)  # in which it is asked, on any machine
+    monkeypatch.setattr(asking, "_PATIENCE", 0.5)  # enough to be asked in
     fake_openai.plan = FaultPlan(faults=["stall"])
 
     assert await texts(ada, project, QUESTION) == [BY_WORDS, BY_MODEL]
