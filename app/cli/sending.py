@@ -110,10 +110,6 @@ def _value(head: bytes, name: bytes) -> bytes | None:
     return rest.partition(b"\r\n")[0] if found else None
 
 
-def _is_name(name: bytes) -> bool:
-    return HEADER_RE.search(name) is None
-
-
 class _Lines(dict[tuple[bytes, bytes], bytes]):
     """The lines of headers that were sent before; others are made as they are asked.
 
@@ -123,7 +119,7 @@ class _Lines(dict[tuple[bytes, bytes], bytes]):
     def __missing__(self, header: tuple[bytes, bytes]) -> bytes:
         name, value = header
         changes = name in _CHANGING
-        if HEADER_VALUE_RE.search(value) or not (changes or _is_name(name)):
+        if HEADER_VALUE_RE.search(value) or (not changes and HEADER_RE.search(name)):
             raise RuntimeError("A header has a character that none may have.")
         line = b"%b: %b\r\n" % (name.lower(), value)
         if not changes:

@@ -36,14 +36,6 @@ async def hasty(
     await hasty.close()
 
 
-@pytest.fixture
-async def ada(database: Database) -> UUID:
-    user = User(email="ada@example.com", password_hash="none")
-    async with database.unit_of_work() as session:
-        session.add(user)
-    return user.id
-
-
 @asynccontextmanager
 async def held(database: Database, user_id: UUID) -> AsyncIterator[None]:
     """The row is locked (on SQLite all of the database) until the block ends."""
@@ -79,20 +71,20 @@ by_every_way = pytest.mark.parametrize("write", [by_run, by_transaction, by_sess
 
 @by_every_way
 async def test_who_waits_for_a_lock_is_told_so_in_time(
-    database: Database, hasty: Database, ada: UUID, write: Write
+    database: Database, hasty: Database, owner: UUID, write: Write
 ) -> None:
     """TRUST F6."""
-    async with held(database, ada):
+    async with held(database, owner):
         async with asyncio.timeout(10):
             with pytest.raises(UnavailableError) as refused:
-                await write(hasty, ada)
+                await write(hasty, owner)
         assert refused.value.code == "database_unavailable"
         (row,) = (await hasty.run(COUNT())).rows  # others are served
         assert row["users"] == 1
 
-    assert await name_of(database, ada) == "Held"
-    await write(hasty, ada)
-    assert await name_of(database, ada) == "Late"
+    assert await name_of(database, owner) == "Held"
+    await write(hasty, owner)
+    assert await name_of(database, owner) == "Late"
 
 
 async def name_of(database: Database, user_id: UUID) -> str | None:
@@ -103,13 +95,13 @@ async def name_of(database: Database, user_id: UUID) -> str | None:
 @on_postgresql
 @by_every_way
 async def test_what_was_given_up_waits_no_longer_at_the_database(
-    database: Database, hasty: Database, ada: UUID, write: Write
+    database: Database, hasty: Database, owner: UUID, write: Write
 ) -> None:
     """TRUST F6: else all that PostgreSQL has of connections would queue up there."""
-    async with held(database, ada):
+    async with held(database, owner):
         for _ in range(3):
             with pytest.raises(UnavailableError):
-                await write(hasty, ada)
+                await write(hasty, owner)
         async with database.unit_of_work(read_only=True) as session:
             waiting = await session.scalar(text(_WAITING))
 
@@ -124,7 +116,7 @@ WHERE datname = current_database() AND wait_event_type = 'Lock'
 
 @on_postgresql
 async def test_a_change_of_the_schema_waits_as_long_as_it_takes(
-    settings_with: SettingsFactory, database: Database, ada: UUID
+    settings_with: SettingsFactory, database: Database, owner: UUID
 ) -> None:
     patient = Database(settings_with(DB_STATEMENT_TIMEOUT="0.05"), patient=True)
     async with patient.unit_of_work() as session:
